@@ -1,0 +1,93 @@
+"""WebSocket clients and servers for trio."""
+
+from ._client import open_websocket, open_websocket_url, wrap_client_stream
+from ._connection import (
+    ConnectionStatistics,
+    Message,
+    MessageReader,
+    MessageWriter,
+    State,
+    WebSocket,
+)
+from ._errors import (
+    CloseCode,
+    CloseReason,
+    ConnectionClosed,
+    ConnectionEnded,
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectionRejected,
+    HandshakeError,
+    HandshakeTimeout,
+    Initiator,
+    InvalidRequest,
+    InvalidResponse,
+    InvalidURL,
+    TooManyRedirects,
+    WebSocketError,
+)
+from ._headers import Headers
+from ._http import Accept, Request, Response
+from ._options import (
+    ClientOptions,
+    ClientStreamOptions,
+    ConnectionOptions,
+    ListenerOptions,
+    ServerStreamOptions,
+)
+from ._pacing import CALLS_PER_CHECKPOINT
+from ._pump import pump
+from ._server import (
+    Handler,
+    ServerStatistics,
+    WebSocketServer,
+    serve_listeners,
+    serve_websocket,
+    wrap_server_stream,
+)
+from ._version import __version__
+
+__all__ = [
+    "CALLS_PER_CHECKPOINT",
+    "Accept",
+    "ClientOptions",
+    "ClientStreamOptions",
+    "CloseCode",
+    "CloseReason",
+    "ConnectionClosed",
+    "ConnectionEnded",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "ConnectionOptions",
+    "ConnectionRejected",
+    "ConnectionStatistics",
+    "Handler",
+    "HandshakeError",
+    "HandshakeTimeout",
+    "Headers",
+    "Initiator",
+    "InvalidRequest",
+    "InvalidResponse",
+    "InvalidURL",
+    "ListenerOptions",
+    "Message",
+    "MessageReader",
+    "MessageWriter",
+    "Request",
+    "Response",
+    "ServerStatistics",
+    "ServerStreamOptions",
+    "State",
+    "TooManyRedirects",
+    "WebSocket",
+    "WebSocketError",
+    "WebSocketServer",
+    "__version__",
+    "open_websocket",
+    "open_websocket_url",
+    "pump",
+    "serve_listeners",
+    "serve_websocket",
+    "wrap_client_stream",
+    "wrap_server_stream",
+]

@@ -1,0 +1,221 @@
+"""Clients: from a URL, or any stream, to an open connection.
+
+This module owns how a stream to the server comes about (name look-up, TCP, TLS, Unix sockets,
+redirects) and the deadline over all of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Unpack
+
+import trio
+
+from ._connection import WebSocket, run_connection
+from ._errors import (
+    ConnectionFailed,
+    ConnectionRejected,
+    HandshakeError,
+    InvalidResponse,
+    InvalidURL,
+    TooManyRedirects,
+)
+from ._handshake import opening_deadline, request_connection
+from ._headers import Headers
+from ._log import ConnectionLogger, new_connection_id
+from ._options import ClientKeywords, ClientOptions, ClientStreamKeywords, ClientStreamOptions
+from ._transport import wrap_stream
+from ._url import WebSocketURL, follow_redirect, parse_url
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+#: What one server may see and another may not.
+_CREDENTIALS = {"authorization", "cookie", "proxy-authorization"}
+
+
+@asynccontextmanager
+async def open_websocket_url(
+    url: str, **options: Unpack[ClientKeywords]
+) -> AsyncGenerator[WebSocket, None]:
+    """Connect to a ``ws://`` or ``wss://`` URL::
+
+        async with open_websocket_url("wss://example.org/chat") as ws:
+            await ws.send("Hello world!")
+            print(await ws.receive())
+
+    Leaving the block closes the connection: with 1000 where it ends, 1001 where it is cancelled,
+    1011 where it raises. That takes at most `close_timeout` seconds, also under cancellation. What
+    the block raises comes out as it is, never in an exception group.
+
+    A user and password in the URL are sent as Basic authorization. Options are those of
+    `ClientOptions`; ``path="/run/app.sock"`` connects to a Unix socket, and ``ssl_context`` says
+    whom to trust.
+
+    Raises:
+        InvalidURL: `url` is not a WebSocket URL.
+        ConnectionFailed: the network or TLS failed, see its ``__cause__``.
+        ConnectionRejected: the server answered with another status than 101.
+        InvalidResponse: it answered with something else.
+        TooManyRedirects: it redirected too often, or to where must not be followed.
+        HandshakeTimeout: all this took longer than `open_timeout`.
+        TypeError, ValueError: an option is wrong.
+    """
+    settings = ClientOptions(**options)
+    websocket = await _connect(parse_url(url), settings)
+    async with run_connection(websocket):
+        yield websocket
+
+
+@asynccontextmanager
+async def open_websocket(
+    host: str,
+    port: int,
+    resource: str = "/",
+    *,
+    use_ssl: bool = False,
+    **options: Unpack[ClientKeywords],
+) -> AsyncGenerator[WebSocket, None]:
+    """`open_websocket_url`, from the parts of a URL.
+
+    Args:
+        host: a name, an IPv4 or an IPv6 address (without brackets).
+        port: from 1.
+        resource: path and query.
+        use_ssl: ``wss`` rather than ``ws``; also where an `ssl_context` is given.
+        options: those of `ClientOptions`.
+    """
+    scheme = "wss" if use_ssl or options.get("ssl_context") is not None else "ws"
+    bracketed = f"[{host}]" if ":" in host else host
+    slash = "" if resource.startswith("/") else "/"
+    url = f"{scheme}://{bracketed}:{port}{slash}{resource}"
+    async with open_websocket_url(url, **options) as websocket:
+        yield websocket
+
+
+@asynccontextmanager
+async def wrap_client_stream(
+    stream: trio.abc.Stream, url: str, **options: Unpack[ClientStreamKeywords]
+) -> AsyncGenerator[WebSocket, None]:
+    """Open a WebSocket as the client over a stream that is connected already: memory, a tunnel,
+    TLS of your own.
+
+    `url` says what to ask for; nothing is connected to. The stream belongs to the connection from
+    now on, and is closed with it or when the handshake fails. Otherwise like `open_websocket_url`,
+    without redirects.
+    """
+    settings = ClientStreamOptions(**options)
+    target = parse_url(url)
+    with opening_deadline(settings.open_timeout):
+        websocket = await _shake_hands(stream, target, settings)
+    async with run_connection(websocket):
+        yield websocket
+
+
+async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
+    redirects_left = options.max_redirects
+    with opening_deadline(options.open_timeout):
+        while True:
+            stream = await _open_stream(url, options)
+            try:
+                websocket = await _shake_hands(stream, url, options)
+                break
+            except ConnectionRejected as exc:
+                location = exc.response.headers.get("Location")
+                if exc.response.status not in _REDIRECTS or not location or not redirects_left:
+                    raise _rejection(exc, options) from None
+                redirects_left -= 1
+                url, options = _redirected(url, options, location)
+    return websocket
+
+
+async def _shake_hands(
+    stream: trio.abc.Stream, url: WebSocketURL, options: ClientStreamOptions
+) -> WebSocket:
+    """The handshake over a stream that is ours from now on: it is closed if there is none."""
+    transport = wrap_stream(stream)
+    connection_id = new_connection_id()
+    logger = ConnectionLogger(options.logger, connection_id)
+    try:
+        opening = await request_connection(transport, url, options)
+    except BaseException:  # Cancelled among them; all go on their way
+        await transport.aclose_forcefully()
+        raise
+    logger.debug("connected to %s", url)
+    return WebSocket(transport, opening, connection_id, options, logger)
+
+
+# ---------------------------------------------------------------------------
+# Streams
+# ---------------------------------------------------------------------------
+
+
+async def _open_stream(url: WebSocketURL, options: ClientOptions) -> trio.abc.Stream:
+    try:
+        stream: trio.SocketStream
+        if options.path is not None:
+            stream = await trio.open_unix_socket(os.fspath(options.path))
+        else:
+            stream = await trio.open_tcp_stream(url.host, url.port)  # happy eyeballs, RFC 8305
+    except OSError as exc:
+        raise ConnectionFailed(f"cannot connect to {options.path or url.host}: {exc}") from exc
+    if not url.secure:
+        return stream
+    return await _start_tls(stream, url, options.ssl_context or _default_ssl_context())
+
+
+async def _start_tls(
+    stream: trio.abc.Stream, url: WebSocketURL, context: ssl.SSLContext
+) -> trio.abc.Stream:
+    name = url.host.partition("%")[0]  # without the zone index of an IPv6 address
+    tls = trio.SSLStream(stream, context, server_hostname=name)
+    try:
+        await tls.do_handshake()
+    except trio.BrokenResourceError as exc:
+        await trio.aclose_forcefully(tls)
+        cause = exc.__cause__ or exc
+        raise ConnectionFailed(f"the TLS handshake with {name} failed: {cause}") from cause
+    except BaseException:
+        await trio.aclose_forcefully(tls)
+        raise
+    return tls
+
+
+@functools.cache
+def _default_ssl_context() -> ssl.SSLContext:
+    """The system's trust, host names checked; loading it takes milliseconds, so only once."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+# ---------------------------------------------------------------------------
+# Redirects
+# ---------------------------------------------------------------------------
+
+
+def _rejection(exc: ConnectionRejected, options: ClientOptions) -> HandshakeError:
+    if options.max_redirects and exc.response.status in _REDIRECTS:
+        return TooManyRedirects(f"there were more than {options.max_redirects} redirects")
+    return exc
+
+
+def _redirected(
+    url: WebSocketURL, options: ClientOptions, location: str
+) -> tuple[WebSocketURL, ClientOptions]:
+    """Where to go next, and with what: credentials stay with the origin that they are for."""
+    try:
+        target = follow_redirect(url, location)
+    except InvalidURL as exc:
+        raise InvalidResponse(f"the server redirects to {location!r}: {exc.problem}") from exc
+    if url.secure and not target.secure:
+        raise TooManyRedirects(f"the redirect from {url} to {target} would give up TLS")
+    if target.origin == url.origin:
+        return replace(target, authorization=target.authorization or url.authorization), options
+    kept = [pair for pair in options.extra_headers.fields if pair[0].lower() not in _CREDENTIALS]
+    # A Unix socket is one server; what it redirects to elsewhere is reached by its address.
+    return target, replace(options, headers=Headers(kept), path=None)

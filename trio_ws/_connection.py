@@ -1,0 +1,965 @@
+"""An open WebSocket connection: what the application holds, and the tasks behind it.
+
+This module owns the life of a connection from the end of the opening handshake to the closed
+socket. It does not know how connections come about (`_client`, `_server`), what a frame looks like
+(`_wire`) or what a socket is (`_transport`).
+
+Who does what:
+
+- The *reader task* reads, decodes, answers pings, fills the inbox, and at the end shuts the
+  transport down. It is the only one that does any of these, and it never waits for a writer: what
+  it writes goes to the outbox, which takes frames without waiting.
+- *Application tasks* send through the outbox and receive from the inbox.
+- The *watchdog* (one per server, one per client connection) sends keepalive pings and drops peers
+  that are gone.
+
+How a connection ends. Whoever notices calls exactly one of
+
+    _send_close     we want to close: a Close frame goes out, the peer's is awaited
+    _peer_closed    the peer's Close frame came: ours answers it
+    _fail           somebody broke the rules: a Close frame goes out, with the verdict in it
+    _lose           the transport broke, or ended without a Close frame
+    _abort          no time is left
+
+and each leads to the same last steps, in the reader task: what is unsent goes out, then FIN, then
+the peer's FIN is awaited, then the socket is closed. A deadline of `close_timeout` runs from the
+first of these calls to the closed socket, so that every one of them ends.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Literal, TypeAlias, final
+
+import trio
+
+from ._errors import (
+    CloseCode,
+    CloseReason,
+    ConnectionClosed,
+    ConnectionEnded,
+    ConnectionLost,
+    Initiator,
+    check_close_arguments,
+)
+from ._handshake import Opening
+from ._http import Address, show_address
+from ._inbox import Inbox, IncomingMessage
+from ._log import ConnectionLogger
+from ._nursery import leaf_exceptions, open_bare_nursery
+from ._options import ConnectionOptions, ServerStreamOptions
+from ._outbox import Outbox
+from ._pacing import pacer
+from ._transport import Transport
+from ._watchdog import Watchdog
+from ._wire import MAX_CONTROL_PAYLOAD, Close, Event, Fragment, Ping, Pong, Role
+
+#: What `WebSocket.send` takes.
+Message: TypeAlias = str | bytes | bytearray | memoryview
+
+#: Once both Close frames are through, or after a failure over a stream that cannot be shut down
+#: one way, the peer gets this many seconds to hang up (RFC 6455 section 7.1.1).
+LINGER = 1.0
+
+#: After a failed write, how many seconds the reader has to find out why: the reason may be a Close
+#: frame that arrived before the connection broke.
+POST_MORTEM = 1.0
+
+
+class State(enum.Enum):
+    """Where a connection is in its life. There is no state before OPEN: it is born open."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatistics:
+    """A snapshot of one connection. Bytes are those of frames, headers included.
+
+    Attributes:
+        messages_received, messages_sent: whole messages, and those in fragments once complete.
+        bytes_received, bytes_sent: what came from the transport, and what was given to it to send.
+        queued_messages, queued_bytes: received and not yet taken, with what they take in memory.
+        unsent_bytes: how much of `bytes_sent` is still here.
+        latency: the last round trip in seconds, or `None` before the first pong.
+    """
+
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    bytes_sent: int
+    queued_messages: int
+    queued_bytes: int
+    unsent_bytes: int
+    latency: float | None
+
+
+class _SentPing:
+    """A ping that was not answered yet. `done` is missing on the watchdog's."""
+
+    __slots__ = ("done", "payload", "round_trip", "sent_at")
+
+    def __init__(self, payload: bytes, done: trio.Event | None) -> None:
+        self.payload = payload
+        self.done = done
+        self.sent_at = trio.current_time()
+        self.round_trip: float | None = None
+
+
+@final
+class WebSocket(trio.abc.Channel[str | bytes]):
+    """An open WebSocket connection. The library makes it; there is no state before open.
+
+    Messages are `str` (text) or `bytes` (binary) in both directions. Any number of tasks may send,
+    receive and close at the same time. Every async method is a cancellation point each time it is
+    called, and lets other tasks run whenever it waits and at least once in every few dozen calls.
+
+    Attributes:
+        id: eight hexadecimal digits that also mark this connection's log records.
+        request, response: the opening handshake, as sent and received.
+        subprotocol: the one agreed upon, or `None`.
+        local_address, remote_address: of the stream; `None` where it has none.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_aclosed",
+        "_bytes_received",
+        "_bytes_sent",
+        "_close_reason",
+        "_close_sent",
+        "_dependents",
+        "_finished",
+        "_inbox",
+        "_last_message_at",
+        "_last_received_at",
+        "_latency",
+        "_logger",
+        "_loss",
+        "_messages_received",
+        "_messages_sent",
+        "_nursery",
+        "_opened_at",
+        "_options",
+        "_outbox",
+        "_paused",
+        "_peer_close",
+        "_pings",
+        "_probed_at",
+        "_reader",
+        "_state",
+        "_trailing_data",
+        "_transport",
+        "_turn",
+        "_verbose",
+        "_wire",
+        "id",
+        "local_address",
+        "remote_address",
+        "request",
+        "response",
+        "subprotocol",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        opening: Opening,
+        connection_id: str,
+        options: ConnectionOptions,
+        logger: ConnectionLogger,
+    ) -> None:
+        self.id = connection_id
+        self.request = opening.request
+        self.response = opening.response
+        self.subprotocol = opening.subprotocol
+        self.local_address: Address = transport.local_address
+        self.remote_address: Address = transport.remote_address
+
+        self._options = options
+        self._logger = logger
+        self._verbose = logger.isEnabledFor(logging.DEBUG)
+
+        self._transport = transport
+        self._wire = opening.wire
+        self._trailing_data = opening.trailing_data
+        self._inbox = Inbox(options.max_queued_messages, options.max_queued_bytes)
+        self._outbox = Outbox(
+            transport, options.max_send_buffer, self._start_task, self._write_failed
+        )
+        #: Whose turn it is to wait for room or to send in fragments.
+        self._turn = trio.Lock()
+        self._pings: deque[_SentPing] = deque()
+        self._latency: float | None = None
+
+        self._state = State.OPEN
+        #: Set once, when the outcome is known, which may be before the socket is closed.
+        self._close_reason: CloseReason | None = None
+        self._loss: Exception | None = None
+        self._close_sent: int = CloseCode.NO_STATUS_RECEIVED
+        self._peer_close: Close | None = None
+        #: The application called `aclose` (or left): using the connection is now its mistake.
+        self._aclosed = False
+        self._finished = trio.Event()
+        self._dependents: set[trio.CancelScope] = set()
+        self._nursery: trio.Nursery | None = None
+        self._reader = trio.CancelScope(shield=True)
+
+        self._messages_received = self._messages_sent = 0
+        self._bytes_received = self._bytes_sent = 0
+        self._opened_at = self._last_received_at = self._last_message_at = trio.current_time()
+        self._probed_at = -inf
+        self._paused = False
+
+    # What it is and how it is doing…
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """How the connection ended; `None` while that is not known yet."""
+        return self._close_reason
+
+    @property
+    def latency(self) -> float | None:
+        """The last round trip in seconds, of `ping` or keepalive; `None` before the first."""
+        return self._latency
+
+    def statistics(self) -> ConnectionStatistics:
+        queued_messages, queued_bytes = self._inbox.statistics()
+        return ConnectionStatistics(
+            messages_received=self._messages_received,
+            messages_sent=self._messages_sent,
+            bytes_received=self._bytes_received,
+            bytes_sent=self._bytes_sent,
+            queued_messages=queued_messages,
+            queued_bytes=queued_bytes,
+            unsent_bytes=self._outbox.unsent,
+            latency=self._latency,
+        )
+
+    def __repr__(self) -> str:
+        side = self._wire.role.name.lower()
+        peer = show_address(self.remote_address)
+        queued, _ = self._inbox.statistics()
+        end = f" {self._close_reason}" if self._close_reason else ""
+        return (
+            f"<WebSocket {self.id} {side} of {self.request.path} with {peer}, "
+            f"{self._state.value}{end}, {queued} queued, {self._outbox.unsent} bytes unsent>"
+        )
+
+    # Sending…
+
+    async def send(self, message: Message) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # trio says "value"; here they are messages
+        """Send a `str` as text or bytes as binary (RFC 6455 section 5.6), in one frame.
+
+        Returns as soon as the whole message is in the send buffer, in order. Waits, first come
+        first served, while more than `max_send_buffer` bytes are unsent or another task sends a
+        message in fragments. If it is cancelled, nothing of the message was sent.
+
+        Raises:
+            ConnectionEnded, ConnectionLost: the connection is over. What was sent before may not
+                have arrived: TCP cannot tell.
+            trio.ClosedResourceError: this side called `aclose`.
+            TypeError: `message` is neither `str` nor bytes-like.
+            ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
+        """
+        data = _checked_message(message)
+        await pacer.checkpoint()
+        if self._state is State.OPEN and self._outbox.has_room and not self._turn.locked():
+            self._send_now(data)
+        else:
+            async with self._my_turn():
+                self._send_now(data)
+        if self._state is not State.OPEN:  # the write found the connection broken
+            await self._raise_closed()
+
+    def send_nowait(self, message: Message) -> None:
+        """`send`, where it need not wait.
+
+        Raises:
+            trio.WouldBlock: it would have to; nothing was sent.
+        """
+        data = _checked_message(message)
+        if self._state is not State.OPEN:
+            raise self._closed_error()
+        if not self._outbox.has_room or self._turn.locked():
+            raise trio.WouldBlock
+        self._send_now(data)
+
+    async def send_json(
+        self, value: object, *, dumps: Callable[[Any], str | bytes] = json.dumps
+    ) -> None:
+        """Send `value` as JSON in a text message. `dumps` may give `str` or UTF-8 `bytes`.
+
+        Otherwise like `send`; what `dumps` raises comes out as it is.
+        """
+        text = dumps(value)
+        await self.send(text if isinstance(text, str) else text.decode())
+
+    @asynccontextmanager
+    async def open_message(
+        self, kind: Literal["text", "binary"]
+    ) -> AsyncGenerator[MessageWriter, None]:
+        """Send one message in fragments (RFC 6455 section 5.4)::
+
+            async with ws.open_message("text") as writer:
+                async for line in log:
+                    await writer.send(line)
+
+        The message ends where the block ends. Other messages wait meanwhile; pings, pongs and the
+        Close frame do not.
+
+        A message cannot be taken back half-sent. So leaving the block by an exception, a
+        cancellation included, fails the connection with 1011, rather than to leave it open with a
+        message that will never end.
+
+        Raises:
+            As `send`; `ValueError` for another kind; `RuntimeError` where the task is already
+            inside such a block.
+        """
+        if kind not in ("text", "binary"):
+            raise ValueError(f"a message is 'text' or 'binary', not {kind!r}")
+        empty: str | bytes = "" if kind == "text" else b""
+        await pacer.checkpoint()
+        async with self._my_turn():
+            try:
+                yield MessageWriter(self, type(empty))
+                if self._state is not State.OPEN:
+                    await self._raise_closed()
+            except BaseException:  # what left the block goes on its way
+                self._fail(CloseCode.INTERNAL_ERROR, "a message was left unfinished")
+                raise
+            self._write_frame(self._wire.message(empty, final=True))
+            self._messages_sent += 1
+
+    async def _send_fragment(self, data: str | bytes) -> None:
+        await pacer.checkpoint()
+        await self._outbox.wait_for_room()
+        if self._state is not State.OPEN:
+            await self._raise_closed()
+        self._write_frame(self._wire.message(data, final=False))
+
+    @asynccontextmanager
+    async def _my_turn(self) -> AsyncGenerator[None, None]:
+        """Wait for those who came first, then for room, and find the connection open."""
+        if self._turn.statistics().owner is trio.lowlevel.current_task():
+            raise RuntimeError("this task is inside open_message(): finish that message first")
+        async with self._turn:
+            await self._outbox.wait_for_room()
+            if self._state is not State.OPEN:
+                await self._raise_closed()
+            yield
+
+    def _send_now(self, data: str | bytes) -> None:
+        self._write_frame(self._wire.message(data))
+        self._messages_sent += 1
+        self._last_message_at = trio.current_time()
+        if self._verbose:
+            self._logger.debug("sent %s", _show_message(data))
+
+    def _write_frame(self, frame: bytes) -> None:
+        self._bytes_sent += len(frame)
+        self._outbox.write(frame)
+
+    # Receiving…
+
+    async def receive(self) -> str | bytes:
+        """The next whole message. Cancelling it loses nothing.
+
+        Several tasks may receive: each message goes to exactly one of them. Messages that came
+        before the connection ended can still be received after it.
+
+        Raises:
+            ConnectionEnded: there are no more, the peer closed in good order. ``async for`` ends.
+            ConnectionLost: there are no more, the connection ended in any other way.
+            trio.ClosedResourceError: this side called `aclose`.
+        """
+        await pacer.checkpoint()
+        try:
+            return self._inbox.take_nowait()
+        except trio.WouldBlock:
+            pass
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise self._no_more() from self._loss
+        try:
+            return await self._inbox.take()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise self._no_more() from self._loss
+
+    def receive_nowait(self) -> str | bytes:
+        """`receive`, where it need not wait.
+
+        Raises:
+            trio.WouldBlock: no message is there yet.
+        """
+        try:
+            return self._inbox.take_nowait()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise self._no_more() from self._loss
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.receive()
+        except ConnectionEnded:
+            raise StopAsyncIteration from None
+
+    async def receive_json(self, *, loads: Callable[[str | bytes], Any] = json.loads) -> Any:
+        """The next message, parsed as JSON. Text and binary are both given to `loads`.
+
+        Raises:
+            As `receive`, and what `loads` raises: the message is then gone, the connection is not.
+        """
+        return loads(await self.receive())
+
+    @asynccontextmanager
+    async def receive_message(self) -> AsyncGenerator[MessageReader, None]:
+        """Read one message as it arrives, without holding all of it::
+
+            async with ws.receive_message() as chunks:
+                async for chunk in chunks:
+                    await file.write(chunk)
+
+        Entering the block waits for a message to begin. Chunks are all `str` or all `bytes`, cut
+        where the network cut them and never within a character; one may be empty. Leaving early,
+        by whatever way, discards the rest of the message, and the connection goes on.
+        `max_message_size` counts here, too: a connection for larger messages is opened with a
+        larger one, or with `math.inf`.
+
+        Raises:
+            As `receive`; the end of the connection in the middle of the message is an error of
+            the iteration.
+        """
+        await pacer.checkpoint()
+        try:
+            incoming = await self._inbox.take_incoming()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            raise self._no_more() from self._loss
+        try:
+            yield MessageReader(self, incoming)
+        finally:
+            self._inbox.release(incoming)
+
+    async def _next_piece(self, incoming: IncomingMessage) -> str | bytes | None:
+        await pacer.checkpoint()
+        try:
+            return await self._inbox.next_piece(incoming)
+        except trio.EndOfChannel:
+            raise self._no_more() from self._loss
+
+    def _no_more(self) -> Exception:
+        """What a receiver is told once everything was taken; its nurseries end with that."""
+        for scope in self._dependents:
+            scope.cancel()
+        return self._closed_error()
+
+    # Pinging…
+
+    async def ping(self, payload: bytes | None = None) -> float:
+        """Send a ping (RFC 6455 section 5.5.2), wait for its pong, and return the seconds between.
+
+        A peer may answer only the latest of several pings, so a pong counts for all before it.
+        When it is cancelled, the ping stays sent and its pong is ignored.
+
+        Args:
+            payload: up to 125 bytes; by default random ones.
+
+        Raises:
+            ConnectionEnded, ConnectionLost: the connection ended first.
+            trio.ClosedResourceError: this side called `aclose`.
+            ValueError: the payload is too long.
+        """
+        if payload is not None and len(payload) > MAX_CONTROL_PAYLOAD:
+            raise ValueError(f"a ping holds {MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
+        await pacer.checkpoint()
+        await self._outbox.wait_for_room()
+        if self._state is not State.OPEN:
+            await self._raise_closed()
+        sent = self._send_ping(os.urandom(4) if payload is None else bytes(payload), trio.Event())
+        try:
+            assert sent.done is not None
+            await sent.done.wait()
+        finally:
+            if sent in self._pings:
+                self._pings.remove(sent)
+        if sent.round_trip is None:
+            raise self._closed_error() from self._loss
+        return sent.round_trip
+
+    def _send_ping(self, payload: bytes, done: trio.Event | None) -> _SentPing:
+        sent = _SentPing(payload, done)
+        self._pings.append(sent)
+        self._write_frame(self._wire.ping(payload))
+        return sent
+
+    def _handle_pong(self, payload: bytes) -> None:
+        # Unsolicited and repeated pongs match nothing and are ignored (RFC 6455 section 5.5.3).
+        if not any(ping.payload == payload for ping in self._pings):
+            return
+        now = trio.current_time()
+        answered = False
+        while not answered:
+            ping = self._pings.popleft()
+            answered = ping.payload == payload
+            ping.round_trip = now - ping.sent_at
+            if ping.done is not None:
+                ping.done.set()
+            self._latency = ping.round_trip
+
+    def _send_pong(self, payload: bytes) -> None:
+        if self._wire.may_send:
+            self._outbox.write_pong(self._wire.pong(payload))
+
+    # Living with it…
+
+    @asynccontextmanager
+    async def open_nursery(self) -> AsyncGenerator[trio.Nursery, None]:
+        """A nursery that lives no longer than the connection::
+
+            async with ws.open_nursery() as nursery:
+                nursery.start_soon(producer, ws)
+                async for message in ws:
+                    await consumer(message)
+
+        It is cancelled when the connection ends, from either side, and that cancellation does not
+        leave the block. It is not cancelled over messages that came before the end: where tasks
+        receive, the nursery goes on until one of them asks for a message and there is none left,
+        or for `close_timeout` seconds. Where no task ever received, or where this side called
+        `aclose`, it is cancelled at once.
+
+        A task may learn of the end by an exception before it is cancelled. Of these,
+        `ConnectionEnded` ends the block in silence and `ConnectionLost` comes out of it bare.
+        Everything else is as with `trio.open_nursery`, exception groups included.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._dependents.add(nursery.cancel_scope)
+                try:
+                    if self._close_reason is not None or self._aclosed:
+                        self._end_dependents()
+                    yield nursery
+                finally:
+                    self._dependents.discard(nursery.cancel_scope)
+        except BaseExceptionGroup as group:
+            leaves = leaf_exceptions(group)
+            if not all(map(self.is_end, leaves)):
+                raise
+            lost = [exc for exc in leaves if isinstance(exc, ConnectionLost)]
+            if lost:
+                raise lost[0] from lost[0].__cause__
+
+    async def wait_closed(self) -> CloseReason:
+        """Wait until the connection is over and its socket closed, and say how it ended."""
+        await self._finished.wait()
+        assert self._close_reason is not None
+        return self._close_reason
+
+    def is_end(self, exc: BaseException) -> bool:
+        """Whether `exc` says no more than that this connection, and not another, is over."""
+        return isinstance(exc, ConnectionClosed) and exc.reason is self._close_reason
+
+    def _end_dependents(self) -> None:
+        """End the nurseries of `open_nursery`, in time for their last messages to be handled."""
+        grace = 0.0
+        if self._inbox.asked and not self._aclosed:
+            # A receiver that comes back for more ends them earlier; see _no_more.
+            grace = self._options.close_timeout
+        for scope in self._dependents:
+            scope.deadline = min(scope.deadline, trio.current_time() + grace)
+
+    # Closing…
+
+    async def aclose(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close: what is unsent, then the closing handshake (RFC 6455 section 7), then the socket.
+
+        Takes at most `close_timeout` seconds. Calling it again, or when the peer closed first,
+        only waits for the end. Messages not yet received are discarded, and every other use of the
+        connection from now on is a `trio.ClosedResourceError`. When it is cancelled, the socket is
+        closed at once, and the peer may get the Close frame or not.
+
+        Args:
+            code: 1000–1003, 1007–1014 or 3000–4999.
+            reason: up to 123 bytes in UTF-8.
+
+        Raises:
+            ValueError: for any other code or reason; nothing was done.
+        """
+        check_close_arguments(code, reason)
+        self._aclosed = True
+        self._send_close(code, reason)
+        self._inbox.discard()
+        self._end_dependents()
+        try:
+            await trio.lowlevel.checkpoint()
+            await self._finished.wait()
+        except BaseException:  # Cancelled or KeyboardInterrupt, and no time is left
+            self._abort()
+            raise
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Start closing without waiting, on behalf of the server rather than of the handler.
+
+        The handler may still receive what came before, and then finds the connection ended.
+        """
+        if self._state is State.OPEN:
+            self._send_close(code, reason)
+            self._decide(CloseReason(code, reason, Initiator.LOCAL))
+
+    def _send_close(self, code: int, reason: str) -> None:
+        if self._state is State.OPEN:
+            self._write_close(code, reason)
+            self._start_closing(self._options.close_timeout)
+
+    def _peer_closed(self, close: Close) -> None:
+        if self._verbose:
+            self._logger.debug("received Close %d %r", close.code, close.reason)
+        self._peer_close = close
+        code = close.code
+        by = Initiator.LOCAL
+        if self._wire.may_close:
+            by = Initiator.REMOTE
+            self._write_close(close.code, close.reason)
+        elif code == CloseCode.NO_STATUS_RECEIVED:
+            code = self._close_sent  # an answer without a code agrees with ours
+        self._start_closing(self._options.close_timeout)
+        self._decide(CloseReason(code, close.reason, by))
+
+    def _fail(self, code: int, reason: str) -> None:
+        """_Fail the WebSocket Connection_ (RFC 6455 section 7.1.7)."""
+        if self._wire.may_close:
+            self._write_close(code, reason)
+        self._start_closing(self._options.close_timeout)
+        self._decide(CloseReason(code, reason, Initiator.LOCAL))
+
+    def _drop(self, code: int, reason: str) -> None:
+        """Give up a peer that no longer answers: it is told so if that takes no waiting."""
+        self._fail(code, reason)
+        self._abort()
+
+    def _lose(self, exc: Exception | None, what: str) -> None:
+        """The transport is gone, and with it what was unsent."""
+        self._loss = self._loss or exc
+        self._start_closing(0)
+        self._decide(CloseReason(CloseCode.ABNORMAL_CLOSURE, what, Initiator.REMOTE))
+
+    def _write_failed(self, exc: Exception) -> None:
+        # What the peer said before the connection broke may still be there to be read, and it may
+        # have been a Close frame with the reason. A reader that is paused will not get to it.
+        self._loss = exc
+        if self._paused:
+            self._lose(exc, str(exc))
+        else:
+            self._start_closing(min(POST_MORTEM, self._options.close_timeout))
+
+    def _abort(self) -> None:
+        """No time is left: the reader task closes the socket at its next turn."""
+        self._start_closing(0)
+        self._reader.cancel()
+
+    def _write_close(self, code: int, reason: str) -> None:
+        if self._verbose:
+            self._logger.debug("sent Close %d %r", code, reason)
+        self._close_sent = code
+        self._write_frame(self._wire.close(code, reason))
+
+    def _start_closing(self, seconds: float) -> None:
+        """From here on nothing is sent, and the reader task has this long to bring it to an end."""
+        if self._state is State.OPEN:
+            self._state = State.CLOSING
+            self._outbox.seal()
+        deadline = trio.current_time() + seconds
+        self._reader.deadline = min(self._reader.deadline, deadline)
+
+    def _decide(self, reason: CloseReason) -> None:
+        """Say how it ended: nothing more will be received. The first to say so is right."""
+        if self._close_reason is None:
+            self._close_reason = reason
+            self._inbox.close()
+            self._end_dependents()
+
+    async def _raise_closed(self) -> None:
+        """Raise why nothing can be sent. Waits only for the verdict on a failed write."""
+        if self._close_reason is None and not self._aclosed:
+            await self._finished.wait()
+        raise self._closed_error() from self._loss
+
+    def _closed_error(self) -> Exception:
+        if self._aclosed:
+            return trio.ClosedResourceError("this side closed the WebSocket connection")
+        if self._close_reason is None:  # a write failed, and `send_nowait` cannot wait for why
+            self._lose(None, str(self._loss))
+        reason = self._close_reason
+        assert reason is not None
+        return ConnectionEnded(reason) if reason.orderly else ConnectionLost(reason)
+
+    # The tasks behind it…
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
+        self._nursery = nursery
+        nursery.start_soon(self._run)
+
+    def _start_task(self, task: Callable[[], Awaitable[None]]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(task)
+
+    async def _run(self) -> None:
+        try:
+            with self._reader:
+                try:
+                    if await self._read_until_over():
+                        await self._outbox.wait_until_empty()
+                        await self._hang_up()
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                    self._lose(exc, str(exc))
+        finally:
+            # Nothing here can be cancelled: the socket is closed, whatever came before.
+            self._outbox.stop()
+            await self._transport.aclose_forcefully()
+            self._settle()
+
+    async def _read_until_over(self) -> bool:
+        """Read until the last frame; false if the peer hung up before that."""
+        self._handle(self._wire.receive(self._trailing_data))
+        self._trailing_data = b""
+        while not self._wire.over:
+            if self._inbox.full:
+                await self._wait_for_room()
+            data = await self._transport.receive()
+            if not data:
+                self._lose(None, "the peer hung up without a Close frame")
+                return False
+            self._last_received_at = trio.current_time()
+            self._bytes_received += len(data)
+            self._handle(self._wire.receive(data))
+        return True
+
+    async def _wait_for_room(self) -> None:
+        self._paused = True
+        await self._inbox.wait_for_room()
+        self._paused = False
+        # The peer could not be heard while nobody listened.
+        self._last_received_at = trio.current_time()
+
+    def _handle(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, (str, bytes)):
+                self._inbox.put(event)
+                self._note_received(event)
+            elif isinstance(event, Fragment):
+                self._inbox.put_fragment(event)
+                if event.final:
+                    self._note_received(event.data)
+            elif isinstance(event, Ping):
+                self._send_pong(event.payload)
+            elif isinstance(event, Pong):
+                self._handle_pong(event.payload)
+            elif isinstance(event, Close):
+                self._peer_closed(event)
+            else:
+                self._logger.debug("the peer broke the protocol: %s", event)
+                self._fail(event.code, event.reason)
+
+    def _note_received(self, message: str | bytes) -> None:
+        self._messages_received += 1
+        self._last_message_at = self._last_received_at
+        if self._verbose:
+            self._logger.debug("received %s", _show_message(message))
+
+    async def _hang_up(self) -> None:
+        """Close the TCP connection without cutting off the Close frame that is on its way."""
+        patience = LINGER
+        if self._peer_close is None:  # a violation: the peer may be in the middle of sending
+            if await self._transport.send_eof(below_tls=True):
+                patience = inf
+        elif self._wire.role is Role.SERVER and not await self._transport.send_eof():
+            patience = 0.0  # the server hangs up first (RFC 6455 section 7.1.1)
+        with trio.move_on_after(patience):
+            await self._transport.discard_until_eof()
+        await self._transport.aclose()
+
+    def _settle(self) -> None:
+        """The socket is closed: everything that still waits for this connection learns it."""
+        self._state = State.CLOSED
+        self._decide(
+            CloseReason(
+                CloseCode.ABNORMAL_CLOSURE,
+                str(self._loss) if self._loss else "the peer sent no Close frame in time",
+                Initiator.REMOTE if self._loss else Initiator.LOCAL,
+            )
+        )
+        for ping in self._pings:
+            if ping.done is not None:
+                ping.done.set()
+        self._finished.set()
+
+    # Liveness: called by the watchdog…
+
+    def check(self, now: float) -> float:
+        """Do what is due, and return when the watchdog has to look again."""
+        if self._state is not State.OPEN:
+            return inf
+        return min(self._check_age(now), self._check_writing(now), self._check_silence(now))
+
+    def _check_age(self, now: float) -> float:
+        if not isinstance(self._options, ServerStreamOptions):
+            return inf
+        idle = self._last_message_at + self._options.idle_timeout
+        old = self._opened_at + self._options.max_lifetime
+        if now >= min(idle, old):
+            why = "idle for too long" if now >= idle else "open for too long"
+            self.begin_close(CloseCode.NORMAL_CLOSURE, why)
+        return min(idle, old)
+
+    def _check_writing(self, now: float) -> float:
+        # A ping in the send buffer does not help where the peer takes no bytes at all.
+        if not self._outbox.unsent:
+            return inf
+        due = self._outbox.progressed_at + self._options.ping_interval + self._options.ping_timeout
+        if now >= due:
+            self._drop(CloseCode.INTERNAL_ERROR, "the peer takes no data")
+        return due
+
+    def _check_silence(self, now: float) -> float:
+        # What the peer says is not heard while our own back-pressure keeps us from reading, so
+        # that time does not count.
+        heard = now if self._paused else self._last_received_at
+        if self._probed_at <= heard:
+            due = heard + self._options.ping_interval
+            return due if now < due else self._probe(now)
+        due = self._probed_at + self._options.ping_timeout
+        if now >= due:
+            self._drop(CloseCode.INTERNAL_ERROR, "the peer does not answer")
+        return due
+
+    def _probe(self, now: float) -> float:
+        for ping in [ping for ping in self._pings if ping.done is None]:
+            self._pings.remove(ping)  # one at a time: a peer that ignores pings must not pile up
+        self._send_ping(os.urandom(4), None)
+        self._probed_at = now
+        return now + self._options.ping_timeout
+
+
+class MessageWriter:
+    """What `WebSocket.open_message` gives: the open end of one message."""
+
+    __slots__ = ("_kind", "_websocket")
+
+    def __init__(self, websocket: WebSocket, kind: type[str | bytes]) -> None:
+        self._websocket = websocket
+        self._kind = kind
+
+    async def send(self, part: Message) -> None:
+        """Send the next part, in a frame of its own.
+
+        It waits, fails and is cancelled like `WebSocket.send`: cancelled, the part was not sent.
+        """
+        data = _checked_message(part)
+        if not isinstance(data, self._kind):
+            raise TypeError(f"this message is made of {self._kind.__name__}, not {part!r}")
+        await self._websocket._send_fragment(data)
+
+
+class MessageReader:
+    """What `WebSocket.receive_message` gives: an asynchronous iterator over one message."""
+
+    __slots__ = ("_incoming", "_websocket")
+
+    def __init__(self, websocket: WebSocket, incoming: IncomingMessage) -> None:
+        self._websocket = websocket
+        self._incoming = incoming
+
+    def __aiter__(self) -> MessageReader:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """The next chunk. Cancelling loses nothing."""
+        piece = await self._websocket._next_piece(self._incoming)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+
+# ---------------------------------------------------------------------------
+# Running one
+# ---------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def run_connection(
+    websocket: WebSocket, watchdog: Watchdog | None = None
+) -> AsyncGenerator[WebSocket, None]:
+    """The life of an open connection, client's or server's: the one nursery that owns its tasks.
+
+    Leaving closes: with 1000 where the block ends, with 1001 where it is cancelled, with 1011
+    where it raises. It takes at most `close_timeout`, also under cancellation, and whatever the
+    block raised then comes out as it went in.
+
+    Args:
+        websocket: one whose tasks were not started yet.
+        watchdog: a running one to use; without it, the connection gets its own.
+    """
+    async with open_bare_nursery() as nursery:
+        websocket.start(nursery)
+        if watchdog is None:
+            watchdog = Watchdog()
+            nursery.start_soon(_run_watchdog, watchdog, websocket)
+        watchdog.watch(websocket)
+        code = CloseCode.NORMAL_CLOSURE
+        try:
+            yield websocket
+        except BaseException as exc:
+            code = _close_code_for(exc)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await websocket.aclose(code)
+
+
+async def _run_watchdog(watchdog: Watchdog, websocket: WebSocket) -> None:
+    """A client connection's own watchdog: it ends with the connection."""
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.shield = True
+        nursery.start_soon(watchdog.run)
+        await websocket.wait_closed()
+        nursery.cancel_scope.cancel()
+
+
+def _close_code_for(exc: BaseException) -> CloseCode:
+    if all(isinstance(leaf, trio.Cancelled) for leaf in leaf_exceptions(exc)):
+        return CloseCode.GOING_AWAY
+    return CloseCode.INTERNAL_ERROR
+
+
+# ---------------------------------------------------------------------------
+# Small things
+# ---------------------------------------------------------------------------
+
+
+def _checked_message(message: Message) -> str | bytes:
+    if isinstance(message, (str, bytes)):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)  # a copy: the caller may change its own as soon as we return
+    raise TypeError(
+        f"a message is str (sent as text) or bytes-like (sent as binary), not "
+        f"{type(message).__name__}; send_json() sends other objects"
+    )
+
+
+def _show_message(message: str | bytes) -> str:
+    kind = "text" if isinstance(message, str) else "binary"
+    shown = repr(message[:40])
+    return f"{kind} {shown}{'…' if len(message) > 40 else ''} ({len(message)} long)"

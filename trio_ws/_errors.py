@@ -1,0 +1,225 @@
+"""Close codes, close reasons and every exception that trio_ws raises.
+
+This module owns the names of failure and knows nothing of sockets, frames or tasks.
+
+The tree::
+
+    WebSocketError
+    ├─ HandshakeError
+    │  ├─ InvalidURL            (also ValueError)
+    │  ├─ ConnectionFailed      (also OSError)
+    │  ├─ HandshakeTimeout      (also trio.TooSlowError)
+    │  ├─ InvalidResponse
+    │  ├─ InvalidRequest
+    │  ├─ ConnectionRejected
+    │  └─ TooManyRedirects
+    └─ ConnectionClosed         (also trio.BrokenResourceError)
+       ├─ ConnectionEnded       (also trio.EndOfChannel)
+       └─ ConnectionLost
+
+Two kinds of misuse are not in the tree, because trio and Python have words for them: using a
+connection after closing it yourself is a `trio.ClosedResourceError`, and a wrong argument is a
+`TypeError` or a `ValueError` at once.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from ._http import Response
+
+# ---------------------------------------------------------------------------
+# Why a connection closed
+# ---------------------------------------------------------------------------
+
+
+class CloseCode(enum.IntEnum):
+    """The registered close codes (RFC 6455 section 7.4.1 and the IANA registry).
+
+    Applications are free to use 4000–4999 for their own purposes; libraries register 3000–3999.
+    """
+
+    NORMAL_CLOSURE = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    #: Never on the wire: the peer's Close frame carried no code.
+    NO_STATUS_RECEIVED = 1005
+    #: Never on the wire: the connection ended without a Close frame.
+    ABNORMAL_CLOSURE = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    #: Never on the wire: the TLS handshake failed.
+    TLS_HANDSHAKE = 1015
+
+
+_REGISTERED = frozenset(int(code) for code in CloseCode)
+
+#: Codes that only ever describe what happened; a Close frame must not carry them.
+_NEVER_SENT = {CloseCode.NO_STATUS_RECEIVED, CloseCode.ABNORMAL_CLOSURE, CloseCode.TLS_HANDSHAKE}
+
+#: Codes with which both sides are content (RFC 6455 section 7.4.1).
+_ORDERLY = {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RECEIVED}
+
+#: A control frame holds 125 bytes and the code takes two (RFC 6455 sections 5.5 and 5.5.1).
+MAX_CLOSE_REASON_BYTES = 123
+
+
+def may_be_sent(code: int) -> bool:
+    """Whether a Close frame may carry `code` (RFC 6455 section 7.4.2)."""
+    return 3000 <= code <= 4999 or (code in _REGISTERED and code not in _NEVER_SENT)
+
+
+def check_close_arguments(code: int, reason: str) -> None:
+    """Raise `ValueError` unless a Close frame may carry `code` and `reason`."""
+    if not may_be_sent(code):
+        raise ValueError(
+            f"close code {code} may not be sent: use 1000–1003, 1007–1014 or 3000–4999 "
+            "(4000–4999 are the application's own)"
+        )
+    size = len(reason.encode())
+    if size > MAX_CLOSE_REASON_BYTES:
+        raise ValueError(
+            f"the close reason takes {size} bytes in UTF-8; a Close frame holds "
+            f"{MAX_CLOSE_REASON_BYTES}"
+        )
+
+
+class Initiator(enum.Enum):
+    """Which side began the end of a connection."""
+
+    LOCAL = "us"
+    #: The peer, or the network between: from here they cannot be told apart.
+    REMOTE = "the peer"
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReason:
+    """How a connection ended. Immutable.
+
+    Attributes:
+        code: the close code. It is the one in the peer's Close frame where there was one
+            (RFC 6455 section 7.1.5); 1005 if that frame carried none; 1006 if none came. Where
+            this side failed the connection (a protocol error, a peer that fell silent), it is
+            the code that this side gave.
+        reason: the text that came with the code, or what happened in our own words.
+        initiator: who began it.
+    """
+
+    code: int
+    reason: str
+    initiator: Initiator
+
+    @property
+    def orderly(self) -> bool:
+        """True for 1000, 1001 and a Close frame without a code: nothing went wrong."""
+        return self.code in _ORDERLY
+
+    def __str__(self) -> str:
+        name = ""
+        if self.code in _REGISTERED:
+            name = f" ({CloseCode(self.code).name.lower().replace('_', ' ')})"
+        text = f": {self.reason}" if self.reason else ""
+        return f"{self.code}{name}, closed by {self.initiator.value}{text}"
+
+
+# ---------------------------------------------------------------------------
+# The exceptions
+# ---------------------------------------------------------------------------
+
+
+class WebSocketError(Exception):
+    """The root of every exception that is trio_ws's own."""
+
+
+class HandshakeError(WebSocketError):
+    """The connection could not be opened. Nothing is left behind: no socket, no task."""
+
+
+class InvalidURL(HandshakeError, ValueError):
+    """The URL is not a WebSocket URL (RFC 6455 section 3)."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(f"{url!r} is not a WebSocket URL: {problem}")
+        self.url = url
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[InvalidURL], tuple[str, str]]:
+        return type(self), (self.url, self.problem)
+
+
+class ConnectionFailed(HandshakeError, OSError):
+    """The network or TLS failed before the handshake was over.
+
+    ``__cause__`` keeps the `OSError`, `ssl.SSLError` or trio exception that tells why.
+    """
+
+
+class HandshakeTimeout(HandshakeError, trio.TooSlowError):
+    """The opening handshake (DNS, TCP, TLS and HTTP together) took longer than `open_timeout`."""
+
+
+class InvalidResponse(HandshakeError):
+    """The server answered with something that is no proper HTTP or WebSocket response."""
+
+
+class InvalidRequest(HandshakeError):
+    """A client sent something that is no proper WebSocket request.
+
+    Servers answer it with `response` and write one line to the log; it reaches a caller only
+    from `wrap_server_stream`.
+    """
+
+    def __init__(self, problem: str, response: Response) -> None:
+        super().__init__(problem)
+        self.response = response
+
+
+class ConnectionRejected(HandshakeError):
+    """An HTTP response other than 101 ended the handshake.
+
+    On the client, `response` is what the server sent, its body cut at 64 KiB. From
+    `wrap_server_stream`, it is the response that this side gave (a page, a health check).
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"the handshake ended with HTTP status {response.status}")
+        self.response = response
+
+
+class TooManyRedirects(HandshakeError):
+    """There were more redirects than `max_redirects` allows, or one that must not be followed."""
+
+
+class ConnectionClosed(WebSocketError, trio.BrokenResourceError):
+    """The connection is over, and it was not this side's `aclose` that ended it.
+
+    Attributes:
+        reason: a `CloseReason`. Where the transport failed, ``__cause__`` keeps its error.
+    """
+
+    def __init__(self, reason: CloseReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.reason)
+
+
+class ConnectionEnded(ConnectionClosed, trio.EndOfChannel):
+    """Closed in good order, with 1000, 1001 or no code. ``async for`` ends silently on it."""
+
+
+class ConnectionLost(ConnectionClosed):
+    """Closed in any other way: a broken network, a protocol error, a timeout, another code."""

@@ -1,0 +1,418 @@
+"""The opening handshake, both sides (RFC 6455 section 4): from a fresh stream to an open wire.
+
+This module owns what a WebSocket request and its response have to look like. Each side is one
+straight line of reading, checking and writing, with no task of its own; the deadline, and closing
+the stream after an error, are the caller's. Bytes that arrive after the handshake are handed on.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import inspect
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import trio
+
+from ._errors import (
+    ConnectionFailed,
+    ConnectionRejected,
+    HandshakeTimeout,
+    InvalidRequest,
+    InvalidResponse,
+)
+from ._headers import Headers, is_token
+from ._http import (
+    MAX_BODY_BYTES,
+    Accept,
+    ClientExchange,
+    HeadBuffer,
+    HeadTooLarge,
+    MalformedHead,
+    Request,
+    Response,
+    ServerExchange,
+)
+from ._log import ConnectionLogger
+from ._options import Answer, ClientStreamOptions, ServerStreamOptions, check_extra_headers
+from ._transport import Transport
+from ._url import WebSocketURL
+from ._wire import Role, Wire
+
+#: RFC 6455 section 1.3.
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+#: How many seconds a client gets to read an HTTP response and hang up, and a server to send the
+#: body of a refusal.
+LINGER = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a completed handshake leaves: everything that a connection starts with."""
+
+    wire: Wire
+    request: Request
+    response: Response
+    subprotocol: str | None
+    trailing_data: bytes
+
+
+def accept_value(key: str) -> str:
+    """The Sec-WebSocket-Accept that proves to have read `key` (RFC 6455 section 4.2.2)."""
+    digest = hashlib.sha1((key + _GUID).encode("latin-1"), usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode("ascii")
+
+
+# ---------------------------------------------------------------------------
+# The server's side
+# ---------------------------------------------------------------------------
+
+
+async def accept_connection(
+    transport: Transport, options: ServerStreamOptions, logger: ConnectionLogger
+) -> Opening:
+    """Read one request and answer it.
+
+    Raises:
+        InvalidRequest: it was malformed, and has been told so.
+        ConnectionRejected: it was answered with a response other than 101.
+        ConnectionFailed: the client left before the answer was out.
+    """
+    exchange = ServerExchange()
+    buffer = HeadBuffer(ServerExchange.STARTS)
+    try:
+        request = await _read_request(transport, exchange, buffer)
+        if request.is_upgrade:
+            _check_upgrade(request)
+            _check_origin(request, options)
+        answer = await _ask(request, options, logger)
+        if isinstance(answer, Response):
+            raise ConnectionRejected(answer)
+        if not request.is_upgrade:
+            raise _refusal_of_plain_http(request)
+    except (InvalidRequest, ConnectionRejected) as exc:
+        await _respond(transport, exchange.response(exc.response, options.server_header))
+        raise
+
+    response, subprotocol = _accepting_response(request, answer, options)
+    await _send(transport, exchange.switching_protocols(response.headers))
+    wire = Wire(Role.SERVER, max_message_size=options.max_message_size)
+    return Opening(wire, request, response, subprotocol, buffer.rest())
+
+
+async def refuse_connection(transport: Transport, options: ServerStreamOptions) -> None:
+    """Answer 503, whatever the request is, when there are too many connections."""
+    response = Response(503, {"Retry-After": "1"}, "Too many connections, try again later.\n")
+    await _respond(transport, ServerExchange().response(response, options.server_header))
+
+
+def _refusal(status: int, problem: str, **headers: str) -> InvalidRequest:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return InvalidRequest(problem, Response(status, fields, problem + "\n"))
+
+
+async def _read_request(
+    transport: Transport, exchange: ServerExchange, buffer: HeadBuffer
+) -> Request:
+    try:
+        head = await _read_head(transport, buffer)
+        request, version = exchange.request(
+            head, scheme=transport.scheme, remote_address=transport.remote_address
+        )
+    except HeadTooLarge as exc:
+        raise _refusal(431, str(exc)) from exc
+    except MalformedHead as exc:
+        raise _refusal(400, f"malformed request: {exc}") from exc
+    if version != "1.1":
+        raise _refusal(505, f"HTTP/1.1 is spoken here, not HTTP/{version}")
+    if not request.target.startswith("/") or "#" in request.target:
+        raise _refusal(400, "the request target must be a path")
+    _check_host(request.headers["Host"])
+    length = request.headers.get("Content-Length", "0")
+    if "Transfer-Encoding" in request.headers or int(length) > 0:
+        raise _refusal(400, "a request with a body is not accepted here")
+    return request
+
+
+# A name, an IPv4 address or a bracketed IPv6 address, and perhaps a port (RFC 9110 section 7.2).
+_HOST = re.compile(r"([-0-9A-Za-z_.~%!$&'()*+,;=]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
+
+
+def _check_host(host: str) -> None:
+    if not _HOST.fullmatch(host):
+        raise _refusal(400, "the Host header is not a host and port")
+    if "xn--" in host.lower():
+        try:
+            host.partition(":")[0].encode("ascii").decode("idna")
+        except UnicodeError as exc:
+            raise _refusal(400, "the Host header is not a valid internationalised name") from exc
+
+
+def _check_upgrade(request: Request) -> None:
+    """RFC 6455 section 4.2.1, in its order."""
+    headers = request.headers
+    for name, value in headers.fields:
+        if not value.isascii() and _HANDSHAKE_FIELD.fullmatch(name):
+            raise _refusal(400, f"the header {name} is not ASCII")
+    if request.method != "GET":
+        raise _refusal(405, "a WebSocket is opened with GET", Allow="GET")
+    if not _has_token(headers, "Upgrade", "websocket"):
+        raise _upgrade_required("the Upgrade header must say websocket")
+    if not _has_token(headers, "Connection", "upgrade"):
+        raise _upgrade_required("the Connection header must say Upgrade")
+    if headers.get_all("Sec-WebSocket-Version") != ("13",):
+        raise _upgrade_required("Sec-WebSocket-Version must be 13")
+    keys = headers.get_all("Sec-WebSocket-Key")
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise _refusal(400, "there must be one Sec-WebSocket-Key, the base64 of 16 bytes")
+    if not all(is_token(name) for name in request.subprotocols):
+        raise _refusal(400, "Sec-WebSocket-Protocol holds something that is not a name")
+
+
+_HANDSHAKE_FIELD = re.compile(r"host|connection|upgrade|origin|sec-websocket-.*", re.IGNORECASE)
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(text) == 24 and len(base64.b64decode(text, validate=True)) == 16
+    except binascii.Error:
+        return False
+
+
+def _has_token(headers: Headers, name: str, wanted: str) -> bool:
+    return wanted in (token.lower() for token in headers.tokens(name))
+
+
+def _upgrade_required(problem: str) -> InvalidRequest:
+    # RFC 9110 section 15.5.22 wants the Upgrade field, RFC 6455 section 4.4 the version.
+    return _refusal(426, problem, Upgrade="websocket", Sec_WebSocket_Version="13")
+
+
+def _check_origin(request: Request, options: ServerStreamOptions) -> None:
+    """RFC 6455 section 10.2: which sites' pages may connect with their users' cookies."""
+    origins = request.headers.get_all("Origin")
+    if len(origins) > 1:
+        raise _refusal(400, "there is more than one Origin header")
+    if options.origins is None:
+        return
+    origin = origins[0] if origins else None
+    if not any(_origin_matches(origin, allowed) for allowed in options.origins):
+        raise _refusal(403, "this origin is not allowed" if origin else "an Origin is required")
+
+
+def _origin_matches(origin: str | None, allowed: str | re.Pattern[str] | None) -> bool:
+    if origin is None or allowed is None:
+        return origin is allowed
+    if isinstance(allowed, re.Pattern):
+        return allowed.fullmatch(origin) is not None
+    return origin.lower() == allowed.lower()
+
+
+async def _ask(request: Request, options: ServerStreamOptions, logger: ConnectionLogger) -> Answer:
+    """What `process_request` says, or 500 where it fails."""
+    if options.process_request is None:
+        return None
+    try:
+        answer = options.process_request(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        _check_answer(answer, request)
+    except Exception as exc:
+        logger.exception("process_request failed for %s %s", request.method, request.target)
+        response = Response(500, body="Internal server error.\n")
+        raise ConnectionRejected(response) from exc
+    return answer
+
+
+def _check_answer(answer: object, request: Request) -> None:
+    if isinstance(answer, Accept):
+        check_extra_headers(answer.headers)
+        if not request.is_upgrade:
+            raise ValueError("process_request accepted a request that asks for no WebSocket")
+        if answer.subprotocol is not None and answer.subprotocol not in request.subprotocols:
+            raise ValueError(f"the client did not offer the subprotocol {answer.subprotocol!r}")
+    elif isinstance(answer, Response):
+        if answer.status < 200:
+            raise ValueError(f"a final response has a status from 200, not {answer.status}")
+    elif answer is not None:
+        raise TypeError(f"process_request returns None, Accept or Response, not {answer!r}")
+
+
+def _refusal_of_plain_http(request: Request) -> InvalidRequest:
+    if request.method not in ("GET", "HEAD"):
+        return _refusal(405, "this method is not allowed here", Allow="GET, HEAD")
+    return _upgrade_required("this is a WebSocket server: connect with a WebSocket client")
+
+
+def _accepting_response(
+    request: Request, answer: Accept | None, options: ServerStreamOptions
+) -> tuple[Response, str | None]:
+    if answer is not None:
+        subprotocol = answer.subprotocol
+    else:
+        offered = request.subprotocols
+        subprotocol = next((name for name in options.subprotocols if name in offered), None)
+    fields = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", accept_value(request.headers["Sec-WebSocket-Key"])),
+    ]
+    if subprotocol is not None:
+        fields.append(("Sec-WebSocket-Protocol", subprotocol))
+    if options.server_header is not None:
+        fields.append(("Server", options.server_header))
+    fields.extend(options.extra_headers.fields)
+    fields.extend(answer.headers.fields if answer is not None else ())
+    return Response(101, fields), subprotocol
+
+
+async def _respond(transport: Transport, data: bytes) -> None:
+    """Send a response and hang up, so that the client gets to read all of it."""
+    await _send(transport, data)
+    try:
+        await transport.send_eof()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return
+    with trio.move_on_after(LINGER):
+        await transport.discard_until_eof()
+    await transport.aclose()
+
+
+# ---------------------------------------------------------------------------
+# The client's side
+# ---------------------------------------------------------------------------
+
+
+async def request_connection(
+    transport: Transport, url: WebSocketURL, options: ClientStreamOptions
+) -> Opening:
+    """Send the opening request and check what answers it.
+
+    Raises:
+        ConnectionRejected: the server answered properly, but not with 101.
+        InvalidResponse: it answered with something else.
+        ConnectionFailed: the connection broke first.
+    """
+    key = base64.b64encode(os.urandom(16)).decode("ascii")
+    request = Request(
+        method="GET",
+        target=url.resource,
+        headers=_request_headers(url, key, options),
+        scheme=url.scheme,
+        remote_address=transport.remote_address,
+    )
+    exchange = ClientExchange()
+    buffer = HeadBuffer(ClientExchange.STARTS)
+    await _send(transport, exchange.request(request.target, request.headers))
+    try:
+        response = await _read_response(transport, exchange, buffer)
+    except (MalformedHead, HeadTooLarge) as exc:
+        raise InvalidResponse(f"the server's answer is not a WebSocket response: {exc}") from exc
+    if response.status != 101:
+        body = await _read_body(transport, exchange, buffer.rest())
+        raise ConnectionRejected(Response(response.status, response.headers, body))
+
+    subprotocol = _check_response(response.headers, key, options)
+    wire = Wire(Role.CLIENT, max_message_size=options.max_message_size)
+    return Opening(wire, request, response, subprotocol, buffer.rest())
+
+
+def _request_headers(url: WebSocketURL, key: str, options: ClientStreamOptions) -> Headers:
+    fields = [
+        ("Host", url.host_header),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", "13"),
+    ]
+    if options.subprotocols:
+        fields.append(("Sec-WebSocket-Protocol", ", ".join(options.subprotocols)))
+    if options.origin is not None:
+        fields.append(("Origin", options.origin))
+    if options.user_agent is not None and "User-Agent" not in options.extra_headers:
+        fields.append(("User-Agent", options.user_agent))
+    if url.authorization is not None and "Authorization" not in options.extra_headers:
+        fields.append(("Authorization", url.authorization))
+    return Headers([*fields, *options.extra_headers.fields])
+
+
+async def _read_response(
+    transport: Transport, exchange: ClientExchange, buffer: HeadBuffer
+) -> Response:
+    while True:
+        response, version = exchange.response(await _read_head(transport, buffer))
+        if version != "1.1":
+            raise MalformedHead(f"it is HTTP/{version}, not HTTP/1.1")
+        # 100 and 103 announce the final response (RFC 9110 section 15.2); 101 is final here.
+        if response.status == 101 or response.status >= 200:
+            return response
+
+
+def _check_response(headers: Headers, key: str, options: ClientStreamOptions) -> str | None:
+    """RFC 6455 section 4.1, the client's checks of a 101 response; gives the subprotocol."""
+    if not _has_token(headers, "Upgrade", "websocket"):
+        raise InvalidResponse("the 101 response does not say Upgrade: websocket")
+    if not _has_token(headers, "Connection", "upgrade"):
+        raise InvalidResponse("the 101 response does not say Connection: Upgrade")
+    if headers.get_all("Sec-WebSocket-Accept") != (accept_value(key),):
+        raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")
+    if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
+        raise InvalidResponse("the 101 response has a body")
+    if headers.tokens("Sec-WebSocket-Extensions"):
+        raise InvalidResponse("the server uses an extension that was not offered")
+    # Two such headers read as "a, b", which was not offered either.
+    chosen = headers.get("Sec-WebSocket-Protocol")
+    if chosen is not None and chosen not in options.subprotocols:
+        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")
+    return chosen
+
+
+async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes) -> bytes:
+    """The body of a refusal, up to `MAX_BODY_BYTES`: an endless one is cut, not waited for."""
+    body, complete = exchange.body(data) if data else (b"", False)
+    with trio.move_on_after(LINGER), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while not complete and len(body) < MAX_BODY_BYTES:
+            piece, complete = exchange.body(await transport.receive())
+            body += piece
+    return body[:MAX_BODY_BYTES]
+
+
+# ---------------------------------------------------------------------------
+# Both sides
+# ---------------------------------------------------------------------------
+
+
+@contextmanager
+def opening_deadline(seconds: float) -> Generator[None, None, None]:
+    """`open_timeout` around everything that an opening consists of."""
+    with trio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise HandshakeTimeout(f"the opening handshake took longer than {seconds} s")
+
+
+async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
+    while (head := buffer.take()) is None:
+        try:
+            data = await transport.receive()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionFailed(f"the connection broke in the handshake: {exc}") from exc
+        if not data:
+            raise ConnectionFailed("the peer hung up in the handshake")
+        buffer.feed(data)
+    return head
+
+
+async def _send(transport: Transport, data: bytes) -> None:
+    try:
+        sent = transport.send_nowait(data)
+        while sent < len(data):
+            sent += await transport.send_some(data[sent:])
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        raise ConnectionFailed(f"the connection broke in the handshake: {exc}") from exc

@@ -1,0 +1,123 @@
+"""HTTP header fields: one immutable, case-insensitive multimap, checked when it is made.
+
+This module owns which names, values and tokens are legal (RFC 9110 section 5) and knows nothing
+of requests, responses or sockets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias, cast, final
+
+#: What the `headers` options and constructors accept.
+HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"
+
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+
+# Visible characters, space, tab and the "obs-text" octets. CR, LF and NUL are what response
+# splitting is made of; the other control characters have no use in a field (section 5.5).
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` is an RFC 9110 token: what names, methods and subprotocols are made of."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def is_field_value(text: str) -> bool:
+    """Whether `text` may be the value of a header field."""
+    return _VALUE.fullmatch(text) is not None
+
+
+@final
+class Headers(Mapping[str, str]):
+    """Header fields. Immutable; names are case-insensitive; repeats and order are kept.
+
+    As a mapping, ``headers[name]`` is the field's value. A repeated field gives its values joined
+    by ``", "``, which RFC 9110 section 5.3 defines to mean the same (``Set-Cookie`` is its one
+    exception: use `get_all`). Iterating gives each name once, as first written.
+
+    Args:
+        fields: a mapping or an iterable of ``(name, value)`` pairs.
+
+    Raises:
+        ValueError: a name is no token, or a value holds CR, LF, NUL, another control character
+            or one beyond U+00FF.
+        TypeError: a name or a value is not a `str`.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: HeadersLike = ()) -> None:
+        if isinstance(fields, Headers):
+            self._fields = fields.fields  # checked already
+        elif isinstance(fields, Mapping):
+            self._fields = _checked(cast("Mapping[str, str]", fields).items())
+        else:
+            self._fields = _checked(fields)
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __iter__(self) -> Iterator[str]:
+        seen: set[str] = set()
+        for name, _ in self._fields:
+            if name.lower() not in seen:
+                seen.add(name.lower())
+                yield name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.get_all(name))
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """Every value of the field `name`, in the order in which they were sent."""
+        wanted = name.lower()
+        return tuple(value for name, value in self._fields if name.lower() == wanted)
+
+    def tokens(self, name: str) -> tuple[str, ...]:
+        """The comma-separated members of a list field, over all its lines (RFC 9110 5.6.1)."""
+        members = (part.strip(" \t") for part in ",".join(self.get_all(name)).split(","))
+        return tuple(member for member in members if member)
+
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """Every ``(name, value)`` as it was sent, repeats included."""
+        return self._fields
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return self._comparable() == other._comparable()
+
+    def __hash__(self) -> int:
+        return hash(self._comparable())
+
+    def _comparable(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name.lower(), value) for name, value in self._fields)
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._fields)!r})"
+
+
+def _checked(pairs: Iterable[tuple[object, object]]) -> tuple[tuple[str, str], ...]:
+    return tuple(_checked_field(name, value) for name, value in pairs)
+
+
+def _checked_field(name: object, value: object) -> tuple[str, str]:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"a header's name and value are str, not {name!r}: {value!r}")
+    if not is_token(name):
+        raise ValueError(f"{name!r} is not a header name: letters, digits and -_.!#$%&'*+^`|~ only")
+    if not is_field_value(value):
+        raise ValueError(
+            f"the value of header {name!r} holds a line break, a control character or one beyond "
+            f"U+00FF: {value!r}"
+        )
+    return name, value.strip(" \t")

@@ -1,0 +1,50 @@
+"""A nursery from which one exception comes out as it went in.
+
+trio's own nurseries wrap every exception in an ExceptionGroup, also the one exception of their
+body. That is right where several tasks are the caller's, and wrong where they are hidden inside a
+library: whether it uses a task of its own is no business of the caller's ``except`` clause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import trio
+
+
+@asynccontextmanager
+async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
+    """Like `trio.open_nursery`, for bodies whose own exception should come out bare.
+
+    What the body raises, `trio.Cancelled` and `KeyboardInterrupt` included, waits until all tasks
+    have ended and is then raised unchanged. It does not cancel the tasks: the body's ``finally``
+    is where they are told to end. An exception of a task cancels everything and comes out bare,
+    too, where it is the only one.
+    """
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as exc:  # put back as soon as the nursery is closed
+                failure = exc
+    except BaseExceptionGroup as group:
+        raise only_exception(group) from None
+    if failure is not None:
+        raise failure
+
+
+def only_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception inside `group`, however deep, or `group` where there are several."""
+    leaves = list(leaf_exceptions(group))
+    return leaves[0] if len(leaves) == 1 else group
+
+
+def leaf_exceptions(exc: BaseException) -> list[BaseException]:
+    """The exceptions that a group holds, groups within it taken apart; else just `exc`."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return [exc]
+    group = cast("BaseExceptionGroup[BaseException]", exc)
+    return [leaf for inner in group.exceptions for leaf in leaf_exceptions(inner)]

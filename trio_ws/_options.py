@@ -1,0 +1,310 @@
+"""Every option of the library: its name, type, default, reason and check, once.
+
+An entry point takes ``**options: Unpack[…Keywords]`` and turns them into one frozen value, which
+is all that the layers below ever see. The dataclasses are the definition; the ``…Keywords`` types
+are the same names again, because a type checker cannot derive keyword arguments from a dataclass,
+and a test holds the two equal.
+
+How to choose a number: if in doubt, leave the default. All times are in seconds, all sizes in
+bytes, and `math.inf` lifts any limit or timeout.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+from ._headers import Headers, HeadersLike, is_field_value, is_token
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from ._connection import WebSocket
+    from ._http import Accept, Request, Response
+
+#: What `process_request` may answer.
+Answer: TypeAlias = "Accept | Response | None"
+ProcessRequest: TypeAlias = "Callable[[Request], Answer | Awaitable[Answer]]"
+HandlerErrorPolicy: TypeAlias = (
+    "Literal['log', 'propagate'] | Callable[[WebSocket, Exception], object]"
+)
+Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
+
+#: What both sides say they are, unless told otherwise.
+PRODUCT = f"trio_ws/{__version__}"
+
+#: Fields that the handshake itself writes; a second one would contradict it.
+_RESERVED = re.compile(
+    r"connection|upgrade|host|origin|content-length|transfer-encoding|sec-websocket-.*",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionOptions:
+    """What every connection has, client's or server's."""
+
+    max_message_size: float = 2**20
+    """Largest message accepted, in bytes of payload. 1 MiB holds any message that a person
+    writes and most that programs do, and bounds what one peer can make us hold. Each frame of a
+    fragmented message counts at least 64, so that empty fragments run out too. A larger message
+    fails the connection with 1009."""
+
+    max_queued_messages: float = 1024
+    """Messages received and not yet taken. The connection stops reading when this many wait, and
+    TCP makes the peer wait in turn. One read may overshoot it by what it brings, at most 64 KiB of
+    frames. Larger saves task switches under bursts; smaller makes a slow handler felt sooner."""
+
+    max_queued_bytes: float = 256 * 1024
+    """Memory that received and not yet taken messages may take. A message that is larger than this
+    by itself is still received whole once somebody asks for it."""
+
+    max_send_buffer: float = 64 * 1024
+    """`send` waits while more bytes than this are unsent. One message may go over it, so the
+    buffer never holds more than this and the largest message. 64 KiB keeps a fast network busy
+    between two turns of the task that fills it."""
+
+    open_timeout: float = 10.0
+    """For the whole opening: name look-up, TCP, TLS and HTTP, redirects included."""
+
+    close_timeout: float = 10.0
+    """For the whole closing: unsent messages, the Close frames and the TCP shutdown. Leaving a
+    connection never takes longer."""
+
+    ping_interval: float = 20.0
+    """A peer that has been silent for this long is sent a ping. 20 s is below the idle timeout of
+    every common proxy. `math.inf` turns keepalive off."""
+
+    ping_timeout: float = 20.0
+    """A peer that stays silent for this long after that ping, or takes no byte of ours for
+    `ping_interval` and this together, is dropped with 1011."""
+
+    subprotocols: Sequence[str] = ()
+    """Subprotocols (RFC 6455 section 1.9), the preferred first. A client offers them; a server
+    picks the first of its own that the client offered, or none."""
+
+    headers: HeadersLike = ()
+    """Additional header fields of the opening request or of the 101 response."""
+
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("trio_ws"))
+    """Where records go. Each carries the attribute `connection_id`."""
+
+    def __post_init__(self) -> None:
+        for name in self._limits():
+            _check_limit(name, getattr(self, name))
+        if isinstance(self.subprotocols, str):
+            raise TypeError("subprotocols is a list of str, not one str")
+        _check_subprotocols(self.subprotocols)
+        object.__setattr__(self, "headers", check_extra_headers(self.headers))
+
+    def _limits(self) -> tuple[str, ...]:
+        return (
+            "max_message_size",
+            "max_queued_messages",
+            "max_queued_bytes",
+            "max_send_buffer",
+            "open_timeout",
+            "close_timeout",
+            "ping_interval",
+            "ping_timeout",
+        )
+
+    @property
+    def extra_headers(self) -> Headers:
+        """`headers`, as the checked value that they become."""
+        assert isinstance(self.headers, Headers)
+        return self.headers
+
+
+class ConnectionKeywords(TypedDict, total=False):
+    """The keyword arguments of `ConnectionOptions`."""
+
+    max_message_size: float
+    max_queued_messages: float
+    max_queued_bytes: float
+    max_send_buffer: float
+    open_timeout: float
+    close_timeout: float
+    ping_interval: float
+    ping_timeout: float
+    subprotocols: Sequence[str]
+    headers: HeadersLike
+    logger: logging.Logger
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientStreamOptions(ConnectionOptions):
+    """What a client has over any stream: the options of `wrap_client_stream`."""
+
+    origin: str | None = None
+    """The Origin header, where a server asks for one. Browsers set it; other clients need not."""
+
+    user_agent: str | None = PRODUCT
+    """The User-Agent header, or `None` for none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_field("origin", self.origin)
+        _check_field("user_agent", self.user_agent)
+
+
+class ClientStreamKeywords(ConnectionKeywords, total=False):
+    """The keyword arguments of `ClientStreamOptions`."""
+
+    origin: str | None
+    user_agent: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientOptions(ClientStreamOptions):
+    """What a client has that opens its own stream: `open_websocket_url`, `open_websocket`."""
+
+    ssl_context: ssl.SSLContext | None = None
+    """For ``wss``. By default the system's trust store, with host names checked."""
+
+    path: str | os.PathLike[str] | None = None
+    """A Unix socket to connect to. The URL keeps its meaning: ``ws`` or ``wss``, the Host header,
+    the resource."""
+
+    max_redirects: int = 0
+    """How many HTTP redirects to follow, at most 10. Never from ``wss`` to ``ws``; credentials
+    and cookies are not sent to another origin."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise TypeError("ssl_context is an ssl.SSLContext, or None for the system's trust")
+        if not 0 <= self.max_redirects <= 10:
+            raise ValueError(f"max_redirects is from 0 to 10, not {self.max_redirects!r}")
+
+
+class ClientKeywords(ClientStreamKeywords, total=False):
+    """The keyword arguments of `ClientOptions`."""
+
+    ssl_context: ssl.SSLContext | None
+    path: str | os.PathLike[str] | None
+    max_redirects: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStreamOptions(ConnectionOptions):
+    """What a server has over any stream: the options of `wrap_server_stream`."""
+
+    process_request: ProcessRequest | None = None
+    """Called (sync or async) with each well-formed `Request`, WebSocket or plain HTTP. It returns
+    `None` to go on, `Accept` to go on with a subprotocol or headers of its choice, or a `Response`
+    to answer with instead: a page, a health check, a 401."""
+
+    origins: Origins | None = None
+    """Which Origin headers are welcome: exact strings, compiled regular expressions (matched
+    whole), and `None` for requests without the header. Anything else gets 403. By default every
+    origin is: a server whose users log in by cookie must list its own."""
+
+    server_header: str | None = PRODUCT
+    """The Server header, or `None` for none."""
+
+    idle_timeout: float = math.inf
+    """A connection over which no message has gone in either direction for this long is closed
+    with 1000."""
+
+    max_lifetime: float = math.inf
+    """A connection is closed with 1000 when it is this old."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_field("server_header", self.server_header)
+        if isinstance(self.origins, str):
+            raise TypeError("origins is a list, not one str")
+
+    def _limits(self) -> tuple[str, ...]:
+        return (*super()._limits(), "idle_timeout", "max_lifetime")
+
+
+class ServerStreamKeywords(ConnectionKeywords, total=False):
+    """The keyword arguments of `ServerStreamOptions`."""
+
+    process_request: ProcessRequest | None
+    origins: Origins | None
+    server_header: str | None
+    idle_timeout: float
+    max_lifetime: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerOptions(ServerStreamOptions):
+    """What a server has that accepts its own connections: `serve_listeners`."""
+
+    on_handler_error: HandlerErrorPolicy = "log"
+    """What to do when a handler raises an `Exception` that is not its own connection's end. The
+    peer gets 1011 in any case. ``"log"`` writes one record with the traceback and the server goes
+    on; ``"propagate"`` shuts the server down and raises it from there; a callable is given the
+    connection and the exception, and the server goes on."""
+
+    grace_period: float = 5.0
+    """At shutdown, how long handlers may go on after their peers were told 1001, before they are
+    cancelled."""
+
+    max_connections: float = math.inf
+    """Connections beyond this many, those in the opening handshake included, get HTTP 503."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.on_handler_error not in ("log", "propagate") and not callable(
+            self.on_handler_error
+        ):
+            raise ValueError("on_handler_error is 'log', 'propagate' or a callable")
+
+    def _limits(self) -> tuple[str, ...]:
+        return (*super()._limits(), "grace_period", "max_connections")
+
+
+class ListenerKeywords(ServerStreamKeywords, total=False):
+    """The keyword arguments of `ListenerOptions`."""
+
+    on_handler_error: HandlerErrorPolicy
+    grace_period: float
+    max_connections: float
+
+
+# ---------------------------------------------------------------------------
+# Checks
+# ---------------------------------------------------------------------------
+
+
+def _check_limit(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a number (math.inf for no limit), not {value!r}")
+    # The comparison is written so that NaN fails it too.
+    if not value > 0:
+        raise ValueError(f"{name} is greater than 0 (math.inf for no limit), not {value!r}")
+
+
+def _check_subprotocols(names: Sequence[str]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a subprotocol is a str, not {name!r}")
+        if not is_token(name):
+            raise ValueError(f"{name!r} is not a subprotocol name: letters, digits and -_. only")
+    if len(set(names)) != len(names):
+        raise ValueError(f"a subprotocol is listed twice: {list(names)!r}")
+
+
+def check_extra_headers(headers: HeadersLike) -> Headers:
+    checked = Headers(headers)
+    for name in checked:
+        if _RESERVED.fullmatch(name):
+            raise ValueError(
+                f"the header {name!r} belongs to the handshake: leave it out, or use the option "
+                "for it (origin, subprotocols, a URL with the host)"
+            )
+    return checked
+
+
+def _check_field(name: str, value: str | None) -> None:
+    if value is not None and not is_field_value(value):
+        raise ValueError(f"{name} may not hold line breaks or control characters: {value!r}")

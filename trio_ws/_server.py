@@ -1,0 +1,412 @@
+"""Servers: from listeners, or any stream, to handlers.
+
+This module owns accepting, one task per connection with its handler in it, what becomes of a
+handler's exception, and shutting down. What happens inside a connection is `_connection`'s.
+
+The order of a shutdown, whether by cancellation (Ctrl-C included), by `WebSocketServer.aclose` or
+by an error:
+
+1. the listeners are closed, and handshakes that are not over are dropped;
+2. every connection sends Close 1001 (or what `aclose` was given), and its handler finds the
+   connection ended as soon as it has taken what was received before;
+3. handlers still running after `grace_period` are cancelled;
+4. every connection's socket is closed, at most `close_timeout` later.
+
+Nothing is left running then, and what caused the shutdown goes on its way.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, KeysView, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias, Unpack, final
+
+import trio
+
+from ._connection import WebSocket, run_connection
+from ._errors import (
+    CloseCode,
+    ConnectionRejected,
+    HandshakeError,
+    InvalidRequest,
+    check_close_arguments,
+)
+from ._handshake import accept_connection, opening_deadline, refuse_connection
+from ._http import Address, show_address
+from ._log import ConnectionLogger, new_connection_id
+from ._nursery import leaf_exceptions, open_bare_nursery
+from ._options import (
+    ListenerKeywords,
+    ListenerOptions,
+    ServerStreamKeywords,
+    ServerStreamOptions,
+)
+from ._transport import Transport, socket_address, wrap_stream
+from ._watchdog import Watchdog
+
+#: What serves one connection. The connection is closed when it returns.
+Handler: TypeAlias = Callable[[WebSocket], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """A snapshot of one server.
+
+    Attributes:
+        connections: open now.
+        handshakes: accepted, and still in the opening handshake.
+        connections_total: opened since the start.
+        refused_total: streams that did not become connections: bad requests, plain HTTP, timeouts.
+        handler_errors_total: handlers that ended with an exception of their own.
+    """
+
+    connections: int
+    handshakes: int
+    connections_total: int
+    refused_total: int
+    handler_errors_total: int
+
+
+@final
+class WebSocketServer:
+    """A running server: what ``await nursery.start(serve_websocket, …)`` gives."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        options: ListenerOptions,
+    ) -> None:
+        self._handler = handler
+        self._listeners = listeners
+        self._options = options
+        self._connections: dict[WebSocket, None] = {}
+        self._handshakes: set[trio.CancelScope] = set()
+        self._watchdog = Watchdog()
+        self._connections_total = self._refused_total = self._handler_errors_total = 0
+
+        self._stopping = trio.Event()
+        self._stopped = trio.Event()
+        self._close = (int(CloseCode.GOING_AWAY), "")
+        self._failure: BaseException | None = None
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener; where 0 was asked for, the one that the system chose.
+
+        Raises:
+            AttributeError: it has none, being a Unix socket or no socket at all.
+        """
+        address = _listening_address(self._listeners[0])
+        if not isinstance(address, tuple):
+            raise AttributeError("this server listens on no TCP port")  # noqa: TRY004 - of us, not of it
+        return address[1]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """One URL for each TCP listener."""
+        urls: list[str] = []
+        for listener in self._listeners:
+            address = _listening_address(listener)
+            if isinstance(address, tuple):
+                scheme = "wss" if isinstance(listener, trio.SSLListener) else "ws"
+                urls.append(f"{scheme}://{show_address(address)}/")
+        return tuple(urls)
+
+    @property
+    def connections(self) -> KeysView[WebSocket]:
+        """The open connections: a live, read-only set. Copy it to iterate over it with awaits."""
+        return self._connections.keys()
+
+    def statistics(self) -> ServerStatistics:
+        return ServerStatistics(
+            connections=len(self._connections),
+            handshakes=len(self._handshakes),
+            connections_total=self._connections_total,
+            refused_total=self._refused_total,
+            handler_errors_total=self._handler_errors_total,
+        )
+
+    def __repr__(self) -> str:
+        state = "stopping" if self._stopping.is_set() else "serving"
+        where = " ".join(self.urls) or "no TCP port"
+        return f"<WebSocketServer {state} on {where}, {len(self._connections)} connections>"
+
+    async def aclose(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Shut down in good order (see `serve_websocket`), and wait until nothing is left.
+
+        The task that serves then returns. Calling it again only waits. When it is cancelled, the
+        shutdown goes on without it.
+
+        Raises:
+            ValueError: a Close frame may not carry `code` or `reason`; nothing was done.
+        """
+        check_close_arguments(code, reason)
+        if not self._stopping.is_set():
+            self._close = (int(code), reason)
+            self._stopping.set()
+        await self._stopped.wait()
+
+    # Serving…
+
+    async def run(self, task_status: trio.TaskStatus[WebSocketServer]) -> None:
+        """Serve until stopped, in the order that the module describes."""
+        try:
+            async with open_bare_nursery() as nursery:
+                nursery.start_soon(self._host_connections)
+                task_status.started(self)
+                try:
+                    await self._stopping.wait()
+                finally:
+                    self._stopping.set()
+        finally:
+            self._stopped.set()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _host_connections(self) -> None:
+        """The nursery in which connections live; a cancellation from outside does not reach it."""
+        with trio.CancelScope(shield=True):
+            async with open_bare_nursery() as connections:
+                async with open_bare_nursery() as services:
+                    services.start_soon(self._watchdog.run)
+                    services.start_soon(self._accept, connections)
+                    await self._stopping.wait()
+                    services.cancel_scope.cancel()
+                for scope in self._handshakes:
+                    scope.cancel()
+                for websocket in self._connections:
+                    websocket.begin_close(*self._close)
+                grace_ends = trio.current_time() + self._options.grace_period
+                connections.cancel_scope.deadline = grace_ends
+
+    async def _accept(self, connections: trio.Nursery) -> None:
+        try:
+            await trio.serve_listeners(
+                self._serve_stream, list(self._listeners), handler_nursery=connections
+            )
+        except BaseException as exc:
+            broken = [leaf for leaf in leaf_exceptions(exc) if not isinstance(leaf, trio.Cancelled)]
+            if not broken:
+                raise
+            self._fail(broken[0])  # a listener broke
+
+    def _fail(self, exc: BaseException) -> None:
+        """Shut down, and then raise `exc` from `serve_websocket`."""
+        if self._failure is None:
+            self._failure = exc
+        self._stopping.set()
+
+    # One connection…
+
+    async def _serve_stream(self, stream: trio.abc.Stream) -> None:
+        transport = wrap_stream(stream)
+        logger = ConnectionLogger(self._options.logger, new_connection_id())
+        websocket: WebSocket | None = None
+        with trio.move_on_after(self._options.open_timeout) as scope:
+            self._handshakes.add(scope)
+            try:
+                websocket = await self._shake_hands(transport, logger)
+            finally:
+                self._handshakes.discard(scope)
+        if scope.cancelled_caught:
+            peer = show_address(transport.remote_address)
+            logger.info("%s dropped in the opening handshake: out of time", peer)
+            self._refused_total += 1
+        elif websocket is None:
+            self._refused_total += 1
+        else:
+            await self._serve_connection(websocket, logger)
+
+    async def _shake_hands(
+        self, transport: Transport, logger: ConnectionLogger
+    ) -> WebSocket | None:
+        peer = show_address(transport.remote_address)
+        taken = len(self._connections) + len(self._handshakes)  # this one included
+        try:
+            if taken > self._options.max_connections:
+                await refuse_connection(transport, self._options)
+                logger.info("%s refused: there are %d connections", peer, taken - 1)
+                return None
+            opening = await accept_connection(transport, self._options, logger)
+        except (ConnectionRejected, InvalidRequest) as exc:
+            what = f": {exc}" if isinstance(exc, InvalidRequest) else ""
+            logger.info("%s answered with %d%s", peer, exc.response.status, what)
+            return None
+        except HandshakeError as exc:
+            logger.info("%s left: %s", peer, exc)
+            return None
+        return WebSocket(transport, opening, logger.connection_id, self._options, logger)
+
+    async def _serve_connection(self, websocket: WebSocket, logger: ConnectionLogger) -> None:
+        started = trio.current_time()
+        self._connections[websocket] = None
+        self._connections_total += 1
+        try:
+            async with run_connection(websocket, self._watchdog):
+                if self._stopping.is_set():  # while the last bytes of the handshake went out
+                    websocket.begin_close(*self._close)
+                await self._handler(websocket)
+        except BaseException as exc:
+            self._handler_failed(websocket, exc, logger)
+        finally:
+            del self._connections[websocket]
+            self._log_access(websocket, trio.current_time() - started, logger)
+
+    def _handler_failed(
+        self, websocket: WebSocket, exc: BaseException, logger: ConnectionLogger
+    ) -> None:
+        """Decide what becomes of what a handler raised. Cancellation goes on its way."""
+        leaves = leaf_exceptions(exc)
+        errors = [
+            leaf
+            for leaf in leaves
+            if not isinstance(leaf, trio.Cancelled) and not websocket.is_end(leaf)
+        ]
+        if not errors:
+            if any(isinstance(leaf, trio.Cancelled) for leaf in leaves):
+                raise exc
+            return  # the handler noticed that its connection was over: no error
+        error = errors[0] if len(errors) == 1 else exc
+        self._handler_errors_total += 1
+        policy = self._options.on_handler_error
+        if policy == "propagate" or not isinstance(error, Exception):
+            self._fail(error)
+        elif policy == "log":
+            logger.error("the handler failed: %r", error, exc_info=error)
+        else:
+            try:
+                policy(websocket, error)
+            except Exception:
+                logger.exception("on_handler_error itself failed, over %r", error)
+
+    def _log_access(self, websocket: WebSocket, seconds: float, logger: ConnectionLogger) -> None:
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        statistics = websocket.statistics()
+        logger.info(
+            '%s "%s %s" 101, %s, %.3f s, %d messages (%d bytes) in, %d (%d) out',
+            show_address(websocket.remote_address),
+            websocket.request.method,
+            websocket.request.target,
+            websocket.close_reason,
+            seconds,
+            statistics.messages_received,
+            statistics.bytes_received,
+            statistics.messages_sent,
+            statistics.bytes_sent,
+        )
+
+
+# ---------------------------------------------------------------------------
+# Entry points
+# ---------------------------------------------------------------------------
+
+
+async def serve_websocket(
+    handler: Handler,
+    host: str | None,
+    port: int,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    task_status: trio.TaskStatus[WebSocketServer] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ListenerKeywords],
+) -> None:
+    """Serve WebSockets over TCP until cancelled::
+
+        async def echo(ws):
+            async for message in ws:
+                await ws.send(message)
+
+        trio.run(serve_websocket, echo, "localhost", 8765)
+
+    Cancelling it is the graceful shutdown: it stops accepting, closes every connection with 1001,
+    lets handlers finish for `grace_period` seconds, cancels those that do not, and is done at most
+    `close_timeout` later with nothing left running.
+
+    Args:
+        handler: called with each `WebSocket`, which is closed when it returns: with 1000, or with
+            1011 where it raises (see `on_handler_error`).
+        host: the address or name to bind, or `None` for every interface.
+        port: the port, or 0 for a free one that the system picks.
+        ssl_context: for TLS, with a certificate loaded.
+        task_status: ``server = await nursery.start(serve_websocket, …)`` gives the
+            `WebSocketServer` as soon as it accepts connections.
+        options: those of `ListenerOptions`.
+
+    Raises:
+        OSError: the address cannot be bound, or a listener broke later.
+        TypeError, ValueError: an option is wrong.
+        Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
+    """
+    settings = ListenerOptions(**options)
+    listeners: list[trio.abc.Listener[Any]] = [*await trio.open_tcp_listeners(port, host=host)]
+    if ssl_context is not None:
+        listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
+    await _serve(handler, listeners, settings, task_status)
+
+
+async def serve_listeners(
+    handler: Handler,
+    listeners: Sequence[trio.abc.Listener[Any]],
+    *,
+    task_status: trio.TaskStatus[WebSocketServer] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ListenerKeywords],
+) -> None:
+    """`serve_websocket` over listeners of your own: Unix sockets, TLS, memory.
+
+    The listeners are closed at the end, and when an option is wrong.
+    """
+    try:
+        settings = ListenerOptions(**options)
+    except BaseException:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)
+        raise
+    await _serve(handler, listeners, settings, task_status)
+
+
+async def _serve(
+    handler: Handler,
+    listeners: Sequence[trio.abc.Listener[Any]],
+    options: ListenerOptions,
+    task_status: trio.TaskStatus[WebSocketServer],
+) -> None:
+    await WebSocketServer(handler, listeners, options).run(task_status)
+
+
+@asynccontextmanager
+async def wrap_server_stream(
+    stream: trio.abc.Stream, **options: Unpack[ServerStreamKeywords]
+) -> AsyncGenerator[WebSocket, None]:
+    """Open a WebSocket as the server over one stream that is connected already.
+
+    The stream belongs to the connection from now on, and is closed with it or when the handshake
+    fails. The block is the handler; leaving it closes the connection as leaving
+    `open_websocket_url` does.
+
+    Raises:
+        InvalidRequest: the client's request was malformed; it has been answered.
+        ConnectionRejected: `process_request` answered with a response of its own.
+        ConnectionFailed: the client left.
+        HandshakeTimeout: all this took longer than `open_timeout`.
+    """
+    settings = ServerStreamOptions(**options)
+    transport = wrap_stream(stream)
+    logger = ConnectionLogger(settings.logger, new_connection_id())
+    try:
+        with opening_deadline(settings.open_timeout):
+            opening = await accept_connection(transport, settings, logger)
+    except BaseException:  # Cancelled among them; all go on their way
+        await transport.aclose_forcefully()
+        raise
+    websocket = WebSocket(transport, opening, logger.connection_id, settings, logger)
+    async with run_connection(websocket):
+        yield websocket
+
+
+def _listening_address(listener: trio.abc.Listener[Any]) -> Address:
+    return socket_address(listener, "getsockname")

@@ -1,0 +1,146 @@
+"""WebSocket URLs (RFC 6455 section 3): text in, checked parts out.
+
+This module owns what a URL means and knows nothing of connections. Text that a browser would
+quietly repair (spaces, backslashes, a missing host) is refused with a reason instead.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+import idna
+
+from ._errors import InvalidURL
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+
+# RFC 3986 section 2: what may stand in a path and query unencoded, "%" for what is encoded already.
+_RESOURCE_CHARACTERS = "%/:@!$&'()*+,;=-._~?"
+
+_HOST_NAME = re.compile(r"[0-9A-Za-z_]([-0-9A-Za-z_.]*[0-9A-Za-z_.])?")
+
+# urlsplit drops tabs and line breaks without a word, so they are looked for before it is called.
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketURL:
+    """The parts of a WebSocket URL, checked.
+
+    Attributes:
+        secure: ``wss`` rather than ``ws``.
+        host: what to connect to: an ASCII name or an IP address without brackets.
+        port: given or implied.
+        resource: the path and query, percent-encoded, as they go on the request line.
+        authorization: the value of the Authorization header that the userinfo stands for.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    resource: str
+    authorization: str | None = None
+
+    @property
+    def scheme(self) -> str:
+        return "wss" if self.secure else "ws"
+
+    @property
+    def host_header(self) -> str:
+        """The Host field: the port only where it is not the scheme's own (RFC 9110 7.2)."""
+        host = self.host.partition("%")[0]  # a zone index means nothing on another machine
+        if ":" in host:
+            host = f"[{host}]"
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> tuple[bool, str, int]:
+        """What two URLs share if they are of one origin (RFC 6454 section 5)."""
+        return self.secure, self.host, self.port
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host_header}{self.resource}"
+
+
+def parse_url(url: str) -> WebSocketURL:
+    """Check `url` and take it apart.
+
+    Userinfo becomes Basic authorization (RFC 7617), a host that is not ASCII its IDNA form, and
+    characters of the path that a request line cannot hold are percent-encoded as UTF-8.
+
+    Raises:
+        InvalidURL: with what is wrong, in words.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a URL is a str, not {type(url).__name__}")
+    if _FORBIDDEN.search(url):
+        raise InvalidURL(url, "it holds white space, a control character or a backslash")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:  # brackets that do not match, a port that is no number
+        raise InvalidURL(url, str(exc)) from exc
+
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise InvalidURL(url, "it must start with ws:// or wss://")
+    if "#" in url:
+        raise InvalidURL(url, "a WebSocket URL has no fragment; write %23 for a '#' in the path")
+    if not parts.hostname:
+        raise InvalidURL(url, "it names no host")
+    if port == 0:
+        raise InvalidURL(url, "port 0 cannot be connected to")
+
+    resource = parts.path or "/"
+    if "?" in url:
+        resource += "?" + parts.query
+    return WebSocketURL(
+        secure=parts.scheme == "wss",
+        host=_checked_host(url, parts.netloc, parts.hostname),
+        port=port or _DEFAULT_PORTS[parts.scheme],
+        resource=quote(resource, safe=_RESOURCE_CHARACTERS),
+        authorization=_authorization(url, parts.username, parts.password),
+    )
+
+
+def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
+    """Where a Location header leads, relative to `base`. ``http`` and ``https`` mean ws and wss.
+
+    Raises:
+        InvalidURL: it leads to nothing that is a WebSocket URL.
+    """
+    # urljoin knows how to resolve a relative reference for http, not for ws.
+    target = urljoin("http" + str(base)[2:], location)
+    scheme, colon, rest = target.partition(":")
+    return parse_url(scheme.replace("http", "ws", 1) + colon + rest)
+
+
+def _checked_host(url: str, netloc: str, host: str) -> str:
+    if netloc.rpartition("@")[2].startswith("["):
+        host = host.replace("%25", "%", 1)  # RFC 6874: how a zone index is written in a URL
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError as exc:
+            raise InvalidURL(url, f"{host!r} is not an IPv6 address") from exc
+        return host
+    if not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError as exc:
+            raise InvalidURL(url, f"{host!r} is not an internationalised name: {exc}") from exc
+    if len(host) > 255 or not _HOST_NAME.fullmatch(host):
+        raise InvalidURL(url, f"{host!r} is not a host name")
+    return host
+
+
+def _authorization(url: str, user: str | None, password: str | None) -> str | None:
+    if user is None:
+        return None
+    user = unquote(user)
+    if ":" in user:
+        raise InvalidURL(url, "a user name with a ':' cannot be sent as Basic authorization")
+    credentials = f"{user}:{unquote(password or '')}"
+    return "Basic " + base64.b64encode(credentials.encode()).decode("ascii")

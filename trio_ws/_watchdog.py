@@ -1,0 +1,59 @@
+"""One task that looks at many connections when something may be due.
+
+A sleeping task per connection would be the largest part of what an idle connection costs. Here a
+heap holds each connection's next time, and one task sleeps until the earliest. What is due at that
+time, a ping or an end, is the connection's own business.
+"""
+
+from __future__ import annotations
+
+import weakref
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+from typing import Protocol
+
+import trio
+
+
+class Watched(Protocol):
+    """What can be watched."""
+
+    def check(self, now: float) -> float:
+        """Do what is due and return when to look again; `math.inf` for never."""
+        ...
+
+
+class Watchdog:
+    """Start `run` in a nursery; it goes on until it is cancelled."""
+
+    def __init__(self) -> None:
+        # Weak references, so that a connection that is over is not kept until its time comes. The
+        # counter settles ties, because connections have no order.
+        self._due: list[tuple[float, int, weakref.ref[Watched]]] = []
+        self._counter = count()
+        self._nap = trio.CancelScope()
+
+    def watch(self, watched: Watched) -> None:
+        """Look at `watched` from now on."""
+        self._schedule(watched, watched.check(trio.current_time()))
+
+    async def run(self) -> None:
+        while True:
+            with trio.CancelScope() as self._nap:
+                self._nap.deadline = self._due[0][0] if self._due else inf
+                await trio.sleep_forever()
+            self._check_due(trio.current_time())
+
+    def _check_due(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, _, reference = heappop(self._due)
+            watched = reference()
+            if watched is not None:
+                self._schedule(watched, watched.check(now))
+
+    def _schedule(self, watched: Watched, due: float) -> None:
+        if due < inf:
+            heappush(self._due, (due, next(self._counter), weakref.ref(watched)))
+            # If the task sleeps longer than that, wake it earlier.
+            self._nap.deadline = min(self._nap.deadline, due)
