@@ -6,8 +6,30 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import trio
+import trio.testing
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "autojump: the clock jumps over every wait in which nothing else can happen"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # pytest-trio takes a clock from an argument of the test; for a whole module a mark is shorter.
+    for item in items:
+        if item.get_closest_marker("autojump"):
+            item.add_marker(pytest.mark.trio(run=run_autojumped), append=False)
+
+
+def run_autojumped(async_fn: Any, *args: Any, **kwargs: Any) -> Any:
+    kwargs["clock"] = kwargs.get("clock") or trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(async_fn, *args, **kwargs)
 
 
 def open_descriptors() -> set[str]:

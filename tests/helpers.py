@@ -4,65 +4,309 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import trio
 import trio.testing
 
 import trio_ws
 from trio_ws import WebSocket
+from trio_ws._handshake import accept_value
+from trio_ws._nursery import open_bare_nursery
+
+T = TypeVar("T")
 
 HOST = "127.0.0.1"
+URL = "ws://example.org/chat"
 
-#: A well-formed opening request, and one whose key a raw client can reuse.
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 REQUEST = (
     "GET /chat HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
 ).encode()
 
+Options = dict[str, Any]
+StreamPair = tuple[trio.abc.Stream, trio.abc.Stream]
+
+
+class Promise(Generic[T]):
+    """A value that one task waits for and another sets."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._value: T
+
+    def set(self, value: T) -> None:
+        self._value = value
+        self._event.set()
+
+    async def wait(self) -> T:
+        await self._event.wait()
+        return self._value
+
+
+# ---------------------------------------------------------------------------
+# Streams
+# ---------------------------------------------------------------------------
+
+
+def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a kernel socket, without a port."""
+    one, other = trio.socket.socketpair()
+    return trio.SocketStream(one), trio.SocketStream(other)
+
+
+async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """A TCP connection over the loopback interface: client's end, server's end."""
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        client = await trio.open_tcp_stream(*listener.socket.getsockname())
+        return client, await listener.accept()
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Close so that the other end sees a TCP reset."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+class FaultyStream(trio.abc.Stream):
+    """Another stream with faults: stalls, short reads, a failure at the k-th operation.
+
+    Args:
+        stream: the one that works.
+        fail_at: the operation (sends and receives counted from 1) that raises.
+        eof_at: the operation that finds the end of file, if it is a receive; a send raises.
+        one_byte: every receive gives one byte.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        fail_at: int = 0,
+        eof_at: int = 0,
+        one_byte: bool = False,
+    ) -> None:
+        self.stream = stream
+        self.operations = 0
+        self.closed = False
+        self._fail_at = fail_at
+        self._eof_at = eof_at
+        self._one_byte = one_byte
+        self._may_send = trio.Event()
+        self._may_send.set()
+        self._broken = False
+
+    def stall_sends(self) -> None:
+        self._may_send = trio.Event()
+
+    def go_on_sending(self) -> None:
+        self._may_send.set()
+
+    def fail_from_now_on(self) -> None:
+        self._broken = True
+
+    def _count(self) -> bool:
+        """Count an operation; say whether it is to find the end of file."""
+        self.operations += 1
+        if self.operations == self._fail_at:
+            self._broken = True
+        if self._broken:
+            raise trio.BrokenResourceError("injected fault")
+        return self.operations == self._eof_at
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._count():
+            self._broken = True
+            raise trio.BrokenResourceError("injected end of file")
+        await self._may_send.wait()
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await trio.lowlevel.checkpoint()
+        if self._count():
+            return b""
+        return await self.stream.receive_some(1 if self._one_byte else max_bytes)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self.stream.aclose()
+
+
+# ---------------------------------------------------------------------------
+# Pairs of WebSockets
+# ---------------------------------------------------------------------------
+
 
 @asynccontextmanager
 async def open_pair(
     *,
-    client: dict[str, Any] | None = None,
-    server: dict[str, Any] | None = None,
-    streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+    client: Options | None = None,
+    server: Options | None = None,
+    streams: StreamPair | None = None,
 ) -> AsyncGenerator[tuple[WebSocket, WebSocket], None]:
     """A client and a server, open, over memory streams unless others are given."""
     client_stream, server_stream = streams or trio.testing.memory_stream_pair()
+    started = Promise[WebSocket]()
     finished = trio.Event()
 
-    async def serve(task_status: trio.TaskStatus[WebSocket]) -> None:
+    async def serve() -> None:
         async with trio_ws.wrap_server_stream(server_stream, **(server or {})) as websocket:
-            task_status.started(websocket)
+            started.set(websocket)
             await finished.wait()
 
-    async with trio.open_nursery() as nursery:
-        started = _Started[WebSocket]()
-        nursery.start_soon(serve, started)
-        async with trio_ws.wrap_client_stream(
-            client_stream, "ws://example.org/chat", **(client or {})
-        ) as client_side:
-            server_side = await started.wait()
+    async with open_bare_nursery() as nursery:
+        nursery.start_soon(serve)
+        try:
+            async with trio_ws.wrap_client_stream(client_stream, URL, **(client or {})) as ours:
+                yield ours, await started.wait()
+        finally:
+            finished.set()
+
+
+class RawPeer:
+    """The other end of a connection, speaking bytes: what it sends may be as wrong as it likes."""
+
+    def __init__(self, stream: trio.abc.Stream, *, masks: bool) -> None:
+        self.stream = stream
+        self.masks = masks
+        self.received = bytearray()
+
+    async def send(self, *frames: bytes) -> None:
+        await self.stream.send_all(b"".join(frames))
+
+    async def send_frame(self, opcode: int, payload: bytes = b"", **how: Any) -> None:
+        await self.send(frame(opcode, payload, **{"mask": self.masks, **how}))
+
+    async def send_close(self, code: int | None, reason: str = "") -> None:
+        await self.send(close_frame(code, reason, mask=self.masks))
+
+    async def receive_frame(self) -> tuple[int, bytes] | None:
+        """The first byte and the payload of the next frame; `None` at the end of file."""
+        while (parsed := parse_frame(self.received)) is None:
             try:
-                yield client_side, server_side
-            finally:
-                finished.set()
+                data = await self.stream.receive_some()
+            except trio.BrokenResourceError:
+                data = b""
+            if not data:
+                return None
+            self.received += data
+        first, payload, size = parsed
+        del self.received[:size]
+        return first, payload
+
+    async def receive_close(self) -> int | None:
+        """Skip to the Close frame and give its code; `None` if it has none."""
+        while (received := await self.receive_frame()) is not None:
+            if received[0] == FIN | CLOSE:
+                return close_code(received[1])
+        raise AssertionError("no Close frame came")
+
+    async def receive_all_frames(self) -> list[tuple[int, bytes]]:
+        frames = []
+        while (received := await self.receive_frame()) is not None:
+            frames.append(received)
+        return frames
 
 
-class _Started[T]:
-    pass
+@asynccontextmanager
+async def open_server_with_raw_client(
+    *, streams: StreamPair | None = None, **options: Any
+) -> AsyncGenerator[tuple[WebSocket, RawPeer], None]:
+    """Our server's end of a connection, and a raw client that has shaken hands."""
+    client_stream, server_stream = streams or trio.testing.memory_stream_pair()
+    await client_stream.send_all(REQUEST)
+    try:
+        async with trio_ws.wrap_server_stream(server_stream, **options) as websocket:
+            peer = RawPeer(client_stream, masks=True)
+            await _skip_head(peer)
+            yield websocket, peer
+    finally:
+        await trio.aclose_forcefully(client_stream)
+
+
+@asynccontextmanager
+async def open_client_with_raw_server(
+    *, streams: StreamPair | None = None, **options: Any
+) -> AsyncGenerator[tuple[WebSocket, RawPeer], None]:
+    """Our client's end of a connection, and a raw server that has shaken hands."""
+    client_stream, server_stream = streams or trio.testing.memory_stream_pair()
+    peer = RawPeer(server_stream, masks=False)
+    async with open_bare_nursery() as nursery:
+        shaken = trio.Event()
+        nursery.start_soon(shake_hands_as_server, peer, shaken)
+        try:
+            async with trio_ws.wrap_client_stream(client_stream, URL, **options) as websocket:
+                await shaken.wait()
+                yield websocket, peer
+        finally:
+            await trio.aclose_forcefully(server_stream)
+
+
+async def shake_hands_as_server(peer: RawPeer, shaken: trio.Event) -> None:
+    head = await _skip_head(peer)
+    key = head.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
+    response = (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept_value(key)}\r\n\r\n"
+    )
+    await peer.send(response.encode())
+    shaken.set()
+
+
+async def _skip_head(peer: RawPeer) -> bytes:
+    while b"\r\n\r\n" not in peer.received:
+        peer.received += await peer.stream.receive_some()
+    head, _, rest = bytes(peer.received).partition(b"\r\n\r\n")
+    peer.received = bytearray(rest)
+    return head
+
+
+@asynccontextmanager
+async def open_server(
+    handler: Callable[[WebSocket], Awaitable[object]], **options: Any
+) -> AsyncGenerator[trio_ws.WebSocketServer, None]:
+    """A server on a free port, closed at the end."""
+    async with open_bare_nursery() as nursery:
+        server = await nursery.start(
+            lambda task_status: trio_ws.serve_websocket(
+                handler, HOST, 0, task_status=task_status, **options
+            )
+        )
+        try:
+            yield server
+        finally:
+            with trio.CancelScope(shield=True):
+                await server.aclose()
+
+
+async def echo(websocket: WebSocket) -> None:
+    async for message in websocket:
+        await websocket.send(message)
+
+
+# ---------------------------------------------------------------------------
+# Frames
+# ---------------------------------------------------------------------------
+
+TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
+FIN = 0x80
 
 
 def frame(
     opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bool = True
 ) -> bytes:
     """One frame, right or wrong, as a client (masked) or a server sends it."""
-    first = (0x80 if fin else 0) | rsv << 4 | opcode
+    first = (FIN if fin else 0) | rsv << 4 | opcode
     second = 0x80 if mask else 0
     if len(payload) < 126:
         head = struct.pack("!BB", first, second | len(payload))
@@ -76,12 +320,36 @@ def frame(
     return head + key + xor(payload, key)
 
 
-def xor(payload: bytes, key: bytes) -> bytes:
-    repeated = key * (len(payload) // 4 + 1)
-    number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated[: len(payload)], "big")
-    return number.to_bytes(len(payload), "big")
-
-
 def close_frame(code: int | None, reason: str = "", *, mask: bool = True) -> bytes:
     payload = b"" if code is None else struct.pack("!H", code) + reason.encode()
-    return frame(0x8, payload, mask=mask)
+    return frame(CLOSE, payload, mask=mask)
+
+
+def close_code(payload: bytes) -> int | None:
+    """The code in a Close frame's payload; `None` if it is empty."""
+    return struct.unpack("!H", payload[:2])[0] if payload else None
+
+
+def parse_frame(data: bytes | bytearray) -> tuple[int, bytes, int] | None:
+    """First byte, payload and size of the frame at the start of `data`, if it is whole."""
+    if len(data) < 2:
+        return None
+    first, second = data[0], data[1]
+    length, offset = second & 0x7F, 2
+    if length >= 126:
+        wide = 2 if length == 126 else 8
+        if len(data) < offset + wide:
+            return None
+        length, offset = int.from_bytes(data[2 : 2 + wide], "big"), offset + wide
+    key_size = 4 if second & 0x80 else 0
+    if len(data) < offset + key_size + length:
+        return None
+    key = bytes(data[offset : offset + key_size]) or bytes(4)
+    start = offset + key_size
+    return first, xor(bytes(data[start : start + length]), key), start + length
+
+
+def xor(payload: bytes, key: bytes) -> bytes:
+    repeated = (key * (len(payload) // 4 + 1))[: len(payload)]
+    number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")
+    return number.to_bytes(len(payload), "big")

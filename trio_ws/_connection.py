@@ -24,6 +24,10 @@ How a connection ends. Whoever notices calls exactly one of
 and each leads to the same last steps, in the reader task: what is unsent goes out, then FIN, then
 the peer's FIN is awaited, then the socket is closed. A deadline of `close_timeout` runs from the
 first of these calls to the closed socket, so that every one of them ends.
+
+Ctrl-C may raise `KeyboardInterrupt` between any two lines of the application. It must not do so
+between writing half a frame and remembering the other half, hence `enable_ki_protection` on every
+method that leads to such a place; it costs nothing when the method is called.
 """
 
 from __future__ import annotations
@@ -32,12 +36,11 @@ import enum
 import json
 import logging
 import os
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, NoReturn, TypeAlias, final
 
 import trio
 
@@ -58,9 +61,10 @@ from ._nursery import leaf_exceptions, open_bare_nursery
 from ._options import ConnectionOptions, ServerStreamOptions
 from ._outbox import Outbox
 from ._pacing import pacer
+from ._pings import SentPings
 from ._transport import Transport
 from ._watchdog import Watchdog
-from ._wire import MAX_CONTROL_PAYLOAD, Close, Event, Fragment, Ping, Pong, Role
+from ._wire import MAX_CONTROL_PAYLOAD, Close, Event, Fragment, Ping, Pong, Role, show_event
 
 #: What `WebSocket.send` takes.
 Message: TypeAlias = str | bytes | bytearray | memoryview
@@ -104,18 +108,6 @@ class ConnectionStatistics:
     latency: float | None
 
 
-class _SentPing:
-    """A ping that was not answered yet. `done` is missing on the watchdog's."""
-
-    __slots__ = ("done", "payload", "round_trip", "sent_at")
-
-    def __init__(self, payload: bytes, done: trio.Event | None) -> None:
-        self.payload = payload
-        self.done = done
-        self.sent_at = trio.current_time()
-        self.round_trip: float | None = None
-
-
 @final
 class WebSocket(trio.abc.Channel[str | bytes]):
     """An open WebSocket connection. The library makes it; there is no state before open.
@@ -135,7 +127,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "__weakref__",
         "_aclosed",
         "_bytes_received",
-        "_bytes_sent",
         "_close_reason",
         "_close_sent",
         "_dependents",
@@ -143,7 +134,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_inbox",
         "_last_message_at",
         "_last_received_at",
-        "_latency",
         "_logger",
         "_loss",
         "_messages_received",
@@ -199,8 +189,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         )
         #: Whose turn it is to wait for room or to send in fragments.
         self._turn = trio.Lock()
-        self._pings: deque[_SentPing] = deque()
-        self._latency: float | None = None
+        self._pings = SentPings()
 
         self._state = State.OPEN
         #: Set once, when the outcome is known, which may be before the socket is closed.
@@ -215,8 +204,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._nursery: trio.Nursery | None = None
         self._reader = trio.CancelScope(shield=True)
 
-        self._messages_received = self._messages_sent = 0
-        self._bytes_received = self._bytes_sent = 0
+        self._messages_received = self._messages_sent = self._bytes_received = 0
         self._opened_at = self._last_received_at = self._last_message_at = trio.current_time()
         self._probed_at = -inf
         self._paused = False
@@ -235,7 +223,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     @property
     def latency(self) -> float | None:
         """The last round trip in seconds, of `ping` or keepalive; `None` before the first."""
-        return self._latency
+        return self._pings.latency
 
     def statistics(self) -> ConnectionStatistics:
         queued_messages, queued_bytes = self._inbox.statistics()
@@ -243,11 +231,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             messages_received=self._messages_received,
             messages_sent=self._messages_sent,
             bytes_received=self._bytes_received,
-            bytes_sent=self._bytes_sent,
+            bytes_sent=self._outbox.bytes_taken,
             queued_messages=queued_messages,
             queued_bytes=queued_bytes,
             unsent_bytes=self._outbox.unsent,
-            latency=self._latency,
+            latency=self._pings.latency,
         )
 
     def __repr__(self) -> str:
@@ -262,6 +250,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     # Sending…
 
+    @trio.lowlevel.enable_ki_protection
     async def send(self, message: Message) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # trio says "value"; here they are messages
         """Send a `str` as text or bytes as binary (RFC 6455 section 5.6), in one frame.
 
@@ -277,7 +266,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
         """
         data = _checked_message(message)
-        await pacer.checkpoint()
+        await self._checkpoint()
         if self._state is State.OPEN and self._outbox.has_room and not self._turn.locked():
             self._send_now(data)
         else:
@@ -286,6 +275,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._state is not State.OPEN:  # the write found the connection broken
             await self._raise_closed()
 
+    async def _checkpoint(self) -> None:
+        """Where every async method starts."""
+        await pacer.checkpoint()
+        if self._aclosed:
+            raise self._closed_error()
+
+    @trio.lowlevel.enable_ki_protection
     def send_nowait(self, message: Message) -> None:
         """`send`, where it need not wait.
 
@@ -333,7 +329,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if kind not in ("text", "binary"):
             raise ValueError(f"a message is 'text' or 'binary', not {kind!r}")
         empty: str | bytes = "" if kind == "text" else b""
-        await pacer.checkpoint()
+        await self._checkpoint()
         async with self._my_turn():
             try:
                 yield MessageWriter(self, type(empty))
@@ -342,15 +338,16 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             except BaseException:  # what left the block goes on its way
                 self._fail(CloseCode.INTERNAL_ERROR, "a message was left unfinished")
                 raise
-            self._write_frame(self._wire.message(empty, final=True))
+            self._write(Fragment(empty, final=True), self._wire.message(empty, final=True))
             self._messages_sent += 1
 
+    @trio.lowlevel.enable_ki_protection
     async def _send_fragment(self, data: str | bytes) -> None:
-        await pacer.checkpoint()
+        await self._checkpoint()
         await self._outbox.wait_for_room()
         if self._state is not State.OPEN:
             await self._raise_closed()
-        self._write_frame(self._wire.message(data, final=False))
+        self._write(Fragment(data, final=False), self._wire.message(data, final=False))
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncGenerator[None, None]:
@@ -364,18 +361,18 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             yield
 
     def _send_now(self, data: str | bytes) -> None:
-        self._write_frame(self._wire.message(data))
+        self._write(data, self._wire.message(data))
         self._messages_sent += 1
         self._last_message_at = trio.current_time()
-        if self._verbose:
-            self._logger.debug("sent %s", _show_message(data))
 
-    def _write_frame(self, frame: bytes) -> None:
-        self._bytes_sent += len(frame)
+    def _write(self, event: Event, frame: bytes) -> None:
+        if self._verbose:
+            self._logger.debug("sent %s", show_event(event))
         self._outbox.write(frame)
 
     # Receiving…
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> str | bytes:
         """The next whole message. Cancelling it loses nothing.
 
@@ -387,27 +384,30 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             ConnectionLost: there are no more, the connection ended in any other way.
             trio.ClosedResourceError: this side called `aclose`.
         """
-        await pacer.checkpoint()
+        await self._checkpoint()
         try:
             return self._inbox.take_nowait()
         except trio.WouldBlock:
             pass
-        except (trio.EndOfChannel, trio.ClosedResourceError):
+        except trio.EndOfChannel:
             raise self._no_more() from self._loss
         try:
             return await self._inbox.take()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
+        except trio.EndOfChannel:
             raise self._no_more() from self._loss
 
+    @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> str | bytes:
         """`receive`, where it need not wait.
 
         Raises:
             trio.WouldBlock: no message is there yet.
         """
+        if self._aclosed:
+            raise self._closed_error()
         try:
             return self._inbox.take_nowait()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
+        except trio.EndOfChannel:
             raise self._no_more() from self._loss
 
     async def __anext__(self) -> str | bytes:
@@ -442,18 +442,19 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             As `receive`; the end of the connection in the middle of the message is an error of
             the iteration.
         """
-        await pacer.checkpoint()
+        await self._checkpoint()
         try:
             incoming = await self._inbox.take_incoming()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
+        except trio.EndOfChannel:
             raise self._no_more() from self._loss
         try:
             yield MessageReader(self, incoming)
         finally:
             self._inbox.release(incoming)
 
+    @trio.lowlevel.enable_ki_protection
     async def _next_piece(self, incoming: IncomingMessage) -> str | bytes | None:
-        await pacer.checkpoint()
+        await self._checkpoint()
         try:
             return await self._inbox.next_piece(incoming)
         except trio.EndOfChannel:
@@ -461,12 +462,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _no_more(self) -> Exception:
         """What a receiver is told once everything was taken; its nurseries end with that."""
-        for scope in self._dependents:
-            scope.cancel()
+        self._cancel_dependents()
         return self._closed_error()
 
     # Pinging…
 
+    @trio.lowlevel.enable_ki_protection
     async def ping(self, payload: bytes | None = None) -> float:
         """Send a ping (RFC 6455 section 5.5.2), wait for its pong, and return the seconds between.
 
@@ -483,40 +484,19 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         if payload is not None and len(payload) > MAX_CONTROL_PAYLOAD:
             raise ValueError(f"a ping holds {MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
-        await pacer.checkpoint()
+        await self._checkpoint()
         await self._outbox.wait_for_room()
         if self._state is not State.OPEN:
             await self._raise_closed()
-        sent = self._send_ping(os.urandom(4) if payload is None else bytes(payload), trio.Event())
+        ping = self._pings.add(os.urandom(4) if payload is None else bytes(payload))
+        self._write(Ping(ping.payload), self._wire.ping(ping.payload))
         try:
-            assert sent.done is not None
-            await sent.done.wait()
+            await ping.done.wait()
         finally:
-            if sent in self._pings:
-                self._pings.remove(sent)
-        if sent.round_trip is None:
-            raise self._closed_error() from self._loss
-        return sent.round_trip
-
-    def _send_ping(self, payload: bytes, done: trio.Event | None) -> _SentPing:
-        sent = _SentPing(payload, done)
-        self._pings.append(sent)
-        self._write_frame(self._wire.ping(payload))
-        return sent
-
-    def _handle_pong(self, payload: bytes) -> None:
-        # Unsolicited and repeated pongs match nothing and are ignored (RFC 6455 section 5.5.3).
-        if not any(ping.payload == payload for ping in self._pings):
-            return
-        now = trio.current_time()
-        answered = False
-        while not answered:
-            ping = self._pings.popleft()
-            answered = ping.payload == payload
-            ping.round_trip = now - ping.sent_at
-            if ping.done is not None:
-                ping.done.set()
-            self._latency = ping.round_trip
+            self._pings.forget(ping)
+        if ping.round_trip is None:
+            await self._raise_closed()
+        return ping.round_trip
 
     def _send_pong(self, payload: bytes) -> None:
         if self._wire.may_send:
@@ -534,24 +514,24 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                     await consumer(message)
 
         It is cancelled when the connection ends, from either side, and that cancellation does not
-        leave the block. It is not cancelled over messages that came before the end: where tasks
-        receive, the nursery goes on until one of them asks for a message and there is none left,
-        or for `close_timeout` seconds. Where no task ever received, or where this side called
-        `aclose`, it is cancelled at once.
+        leave the block. It does not come over messages that were received before: while some wait,
+        or while a task may be handling the last one, the nursery goes on until a task asks for a
+        message and there is none left, or for `close_timeout` seconds. Where nothing waits and no
+        task ever received, it is cancelled at once; where this side called `aclose`, when the
+        closing is through.
 
         A task may learn of the end by an exception before it is cancelled. Of these,
         `ConnectionEnded` ends the block in silence and `ConnectionLost` comes out of it bare.
         Everything else is as with `trio.open_nursery`, exception groups included.
         """
+        scope: trio.CancelScope | None = None
         try:
             async with trio.open_nursery() as nursery:
-                self._dependents.add(nursery.cancel_scope)
-                try:
-                    if self._close_reason is not None or self._aclosed:
-                        self._end_dependents()
-                    yield nursery
-                finally:
-                    self._dependents.discard(nursery.cancel_scope)
+                scope = nursery.cancel_scope
+                self._dependents.add(scope)
+                if self._close_reason is not None:
+                    self._end_dependents()
+                yield nursery
         except BaseExceptionGroup as group:
             leaves = leaf_exceptions(group)
             if not all(map(self.is_end, leaves)):
@@ -559,6 +539,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             lost = [exc for exc in leaves if isinstance(exc, ConnectionLost)]
             if lost:
                 raise lost[0] from lost[0].__cause__
+        finally:
+            self._dependents -= {scope}
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the connection is over and its socket closed, and say how it ended."""
@@ -572,22 +554,27 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _end_dependents(self) -> None:
         """End the nurseries of `open_nursery`, in time for their last messages to be handled."""
-        grace = 0.0
-        if self._inbox.asked and not self._aclosed:
-            # A receiver that comes back for more ends them earlier; see _no_more.
-            grace = self._options.close_timeout
+        waiting, _ = self._inbox.statistics()
+        # A receiver that comes back for more ends them earlier; see _no_more.
+        grace = self._options.close_timeout if waiting or self._inbox.asked else 0.0
         for scope in self._dependents:
             scope.deadline = min(scope.deadline, trio.current_time() + grace)
 
+    def _cancel_dependents(self) -> None:
+        for scope in self._dependents:
+            scope.cancel()
+
     # Closing…
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close: what is unsent, then the closing handshake (RFC 6455 section 7), then the socket.
 
         Takes at most `close_timeout` seconds. Calling it again, or when the peer closed first,
         only waits for the end. Messages not yet received are discarded, and every other use of the
-        connection from now on is a `trio.ClosedResourceError`. When it is cancelled, the socket is
-        closed at once, and the peer may get the Close frame or not.
+        connection from now on is a `trio.ClosedResourceError`; calls that are waiting already
+        raise it when the closing is through. When it is cancelled, the socket is closed at once,
+        and the peer may get the Close frame or not.
 
         Args:
             code: 1000–1003, 1007–1014 or 3000–4999.
@@ -600,7 +587,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._aclosed = True
         self._send_close(code, reason)
         self._inbox.discard()
-        self._end_dependents()
         try:
             await trio.lowlevel.checkpoint()
             await self._finished.wait()
@@ -608,6 +594,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._abort()
             raise
 
+    @trio.lowlevel.enable_ki_protection
     def begin_close(self, code: int, reason: str) -> None:
         """Start closing without waiting, on behalf of the server rather than of the handler.
 
@@ -623,8 +610,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._start_closing(self._options.close_timeout)
 
     def _peer_closed(self, close: Close) -> None:
-        if self._verbose:
-            self._logger.debug("received Close %d %r", close.code, close.reason)
         self._peer_close = close
         code = close.code
         by = Initiator.LOCAL
@@ -669,10 +654,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._reader.cancel()
 
     def _write_close(self, code: int, reason: str) -> None:
-        if self._verbose:
-            self._logger.debug("sent Close %d %r", code, reason)
         self._close_sent = code
-        self._write_frame(self._wire.close(code, reason))
+        self._write(Close(code, reason), self._wire.close(code, reason))
 
     def _start_closing(self, seconds: float) -> None:
         """From here on nothing is sent, and the reader task has this long to bring it to an end."""
@@ -686,12 +669,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """Say how it ended: nothing more will be received. The first to say so is right."""
         if self._close_reason is None:
             self._close_reason = reason
-            self._inbox.close()
-            self._end_dependents()
+            if not self._aclosed:
+                self._inbox.close()
+                self._end_dependents()
 
-    async def _raise_closed(self) -> None:
-        """Raise why nothing can be sent. Waits only for the verdict on a failed write."""
-        if self._close_reason is None and not self._aclosed:
+    async def _raise_closed(self) -> NoReturn:
+        """Raise why nothing can be sent, after waiting for the verdict if there is none yet."""
+        if self._close_reason is None:
             await self._finished.wait()
         raise self._closed_error() from self._loss
 
@@ -715,6 +699,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         assert self._nursery is not None
         self._nursery.start_soon(task)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
         try:
             with self._reader:
@@ -755,28 +740,27 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _handle(self, events: Sequence[Event]) -> None:
         for event in events:
+            if self._verbose:
+                self._logger.debug("received %s", show_event(event))
             if isinstance(event, (str, bytes)):
                 self._inbox.put(event)
-                self._note_received(event)
+                self._note_received()
             elif isinstance(event, Fragment):
                 self._inbox.put_fragment(event)
                 if event.final:
-                    self._note_received(event.data)
+                    self._note_received()
             elif isinstance(event, Ping):
                 self._send_pong(event.payload)
             elif isinstance(event, Pong):
-                self._handle_pong(event.payload)
+                self._pings.answer(event.payload)
             elif isinstance(event, Close):
                 self._peer_closed(event)
             else:
-                self._logger.debug("the peer broke the protocol: %s", event)
                 self._fail(event.code, event.reason)
 
-    def _note_received(self, message: str | bytes) -> None:
+    def _note_received(self) -> None:
         self._messages_received += 1
         self._last_message_at = self._last_received_at
-        if self._verbose:
-            self._logger.debug("received %s", _show_message(message))
 
     async def _hang_up(self) -> None:
         """Close the TCP connection without cutting off the Close frame that is on its way."""
@@ -800,18 +784,24 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 Initiator.REMOTE if self._loss else Initiator.LOCAL,
             )
         )
-        for ping in self._pings:
-            if ping.done is not None:
-                ping.done.set()
         self._finished.set()
+        if self._aclosed:
+            # Tasks that wait inside `open_nursery` are cancelled before they are told.
+            self._cancel_dependents()
+        self._inbox.close()
+        self._pings.give_up()
 
     # Liveness: called by the watchdog…
 
+    @trio.lowlevel.enable_ki_protection
     def check(self, now: float) -> float:
         """Do what is due, and return when the watchdog has to look again."""
-        if self._state is not State.OPEN:
-            return inf
-        return min(self._check_age(now), self._check_writing(now), self._check_silence(now))
+        due = inf
+        for look in (self._check_age, self._check_writing, self._check_silence):
+            if self._state is not State.OPEN:
+                return inf
+            due = min(due, look(now))
+        return due
 
     def _check_age(self, now: float) -> float:
         if not isinstance(self._options, ServerStreamOptions):
@@ -845,9 +835,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         return due
 
     def _probe(self, now: float) -> float:
-        for ping in [ping for ping in self._pings if ping.done is None]:
-            self._pings.remove(ping)  # one at a time: a peer that ignores pings must not pile up
-        self._send_ping(os.urandom(4), None)
+        payload = os.urandom(4)
+        self._pings.add_probe(payload)
+        self._write(Ping(payload), self._wire.ping(payload))
         self._probed_at = now
         return now + self._options.ping_timeout
 
@@ -938,9 +928,10 @@ async def _run_watchdog(watchdog: Watchdog, websocket: WebSocket) -> None:
 
 
 def _close_code_for(exc: BaseException) -> CloseCode:
-    if all(isinstance(leaf, trio.Cancelled) for leaf in leaf_exceptions(exc)):
-        return CloseCode.GOING_AWAY
-    return CloseCode.INTERNAL_ERROR
+    """An error, or a program that is told to stop: `trio.Cancelled`, `KeyboardInterrupt`."""
+    if any(isinstance(leaf, Exception) for leaf in leaf_exceptions(exc)):
+        return CloseCode.INTERNAL_ERROR
+    return CloseCode.GOING_AWAY
 
 
 # ---------------------------------------------------------------------------
@@ -957,9 +948,3 @@ def _checked_message(message: Message) -> str | bytes:
         f"a message is str (sent as text) or bytes-like (sent as binary), not "
         f"{type(message).__name__}; send_json() sends other objects"
     )
-
-
-def _show_message(message: str | bytes) -> str:
-    kind = "text" if isinstance(message, str) else "binary"
-    shown = repr(message[:40])
-    return f"{kind} {shown}{'…' if len(message) > 40 else ''} ({len(message)} long)"

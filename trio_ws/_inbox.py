@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from contextlib import suppress
 from sys import getsizeof
 
 import trio
@@ -64,6 +65,7 @@ class Inbox:
         "_arrivals",
         "_bytes",
         "_closed",
+        "_discarding",
         "_incoming",
         "_max_bytes",
         "_max_messages",
@@ -82,6 +84,7 @@ class Inbox:
         self._messages = 0
         self._bytes = 0
         self._incoming: IncomingMessage | None = None
+        self._discarding = False
         self._closed = False
         #: `take_nowait` found nothing, and nothing has come since.
         self._polled = False
@@ -97,8 +100,8 @@ class Inbox:
     # Putting in: the reader task only, never waits…
 
     def put(self, message: str | bytes) -> None:
-        """Queue a whole message. After `close`, it is thrown away."""
-        if self._closed:
+        """Queue a whole message."""
+        if self._discarding:
             return
         self._messages += 1
         self._bytes += getsizeof(message)
@@ -108,7 +111,7 @@ class Inbox:
 
     def put_fragment(self, fragment: Fragment) -> None:
         """Add a piece to the message that is arriving, and queue the message if it was the last."""
-        if self._closed:
+        if self._discarding:
             return
         if self._incoming is None:
             self._incoming = IncomingMessage()
@@ -123,7 +126,7 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether the reader has to wait before it reads again."""
-        if self._closed:
+        if self._discarding:
             return False
         if self._messages >= self._max_messages:
             return True
@@ -150,17 +153,19 @@ class Inbox:
 
     def close(self) -> None:
         """Nothing more will come. What is queued can still be taken; half a message cannot."""
-        self._closed = True
+        self._closed = self._discarding = True
         self._incoming = None
         self._send.close()
         self._room.unpark_all()
         self._arrivals.unpark_all()
 
     def discard(self) -> None:
-        """Close, and throw away what is queued as well: nobody will want it."""
-        self.close()
-        self._receive.close()
-        self._messages = self._bytes = 0
+        """Throw away what is queued, and from now on what comes. Receivers go on waiting."""
+        self._discarding = True
+        self._incoming = None
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                self._taken(self._receive.receive_nowait())
 
     # Taking out: any task…
 
@@ -170,7 +175,6 @@ class Inbox:
         Raises:
             trio.WouldBlock: there is none yet.
             trio.EndOfChannel: there is none, and none will come.
-            trio.ClosedResourceError: `discard` was called.
         """
         self.asked = True
         try:

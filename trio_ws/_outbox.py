@@ -43,6 +43,7 @@ class Outbox:
         "_sealed",
         "_start_task",
         "_transport",
+        "bytes_taken",
         "progressed_at",
     )
 
@@ -64,6 +65,8 @@ class Outbox:
         self._flushing: trio.CancelScope | None = None
         #: Woken whenever bytes have gone out, and when none ever will.
         self._moved = ParkingLot()
+        #: How many bytes were given to it to send, since the start.
+        self.bytes_taken = 0
         #: When the oldest unsent byte began to wait, or bytes last moved after that.
         self.progressed_at = trio.current_time()
 
@@ -84,6 +87,7 @@ class Outbox:
         """
         if self._broken:
             return
+        self.bytes_taken += len(frame)
         if self._buffer:
             self._buffer += frame
             return
@@ -133,6 +137,7 @@ class Outbox:
         if self._flushing is not None:
             self._flushing.cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def _flush(self) -> None:
         # Shielded, so that it is the connection that ends this task, not a cancellation which has
         # yet to be turned into a closing handshake.
@@ -149,8 +154,9 @@ class Outbox:
         sent = await self._transport.send_some(bytes(buffer[:FLUSH_SIZE]))
         self.progressed_at = trio.current_time()
         del buffer[:sent]
-        if self.has_room:
+        if self._owed and self.has_room:
             buffer += self._owed
+            self.bytes_taken += len(self._owed)
             self._owed = b""
         self._moved.unpark_all()
 

@@ -342,7 +342,7 @@ async def serve_websocket(
         TypeError, ValueError: an option is wrong.
         Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
-    settings = ListenerOptions(**options)
+    settings = _checked_options(handler, options)
     listeners: list[trio.abc.Listener[Any]] = [*await trio.open_tcp_listeners(port, host=host)]
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
@@ -361,12 +361,18 @@ async def serve_listeners(
     The listeners are closed at the end, and when an option is wrong.
     """
     try:
-        settings = ListenerOptions(**options)
+        settings = _checked_options(handler, options)
     except BaseException:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
         raise
     await _serve(handler, listeners, settings, task_status)
+
+
+def _checked_options(handler: Handler, options: ListenerKeywords) -> ListenerOptions:
+    if not callable(handler):
+        raise TypeError(f"the handler is an async function of one WebSocket, not {handler!r}")
+    return ListenerOptions(**options)
 
 
 async def _serve(

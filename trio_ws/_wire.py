@@ -90,6 +90,23 @@ class Violation(NamedTuple):
 
 Event: TypeAlias = str | bytes | Fragment | Ping | Pong | Close | Violation
 
+
+def show_event(event: Event) -> str:
+    """An event in a log line: what it is, and the beginning of what it holds."""
+    if isinstance(event, Fragment):
+        last = ", the last" if event.final else ""
+        return f"fragment {_shorten(event.data)}{last}"
+    if isinstance(event, (Ping, Pong)):
+        return f"{type(event).__name__} {event.payload!r}"
+    if isinstance(event, (Close, Violation)):
+        return f"{type(event).__name__} {event.code} {event.reason!r}"
+    return f"{'text' if isinstance(event, str) else 'binary'} {_shorten(event)}"
+
+
+def _shorten(data: str | bytes) -> str:
+    return f"{data[:40]!r}{'…' if len(data) > 40 else ''} ({len(data)} long)"
+
+
 _MESSAGE_TOO_BIG = frame_protocol.CloseReason.MESSAGE_TOO_BIG
 _NO_RSV = RsvBits(False, False, False)
 _BAD_GATEWAY = struct.pack("!H", CloseCode.BAD_GATEWAY)

@@ -1,0 +1,643 @@
+"""`serve_websocket`, `serve_listeners`, `WebSocketServer`: handlers, errors, shutdown, logging."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import ssl
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+import trio_ws
+from trio_ws import (
+    ConnectionEnded,
+    ConnectionLost,
+    ConnectionRejected,
+    Initiator,
+    Response,
+    WebSocket,
+    WebSocketServer,
+    open_websocket_url,
+    serve_listeners,
+    serve_websocket,
+)
+
+from trio_ws._nursery import open_bare_nursery
+
+from .conftest import open_descriptors
+from .helpers import HOST, REQUEST, echo, open_server, reset
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """Listens for `connect` calls in the same process, so that the clock may be jumped."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](0)
+        self.error: BaseException | None = None
+
+    async def connect(self) -> trio.abc.Stream:
+        client, server = trio.testing.memory_stream_pair()
+        await self._send.send(server)
+        return client
+
+    async def accept(self) -> trio.abc.Stream:
+        stream = await self._receive.receive()
+        if self.error is not None:
+            raise self.error
+        return stream
+
+    async def aclose(self) -> None:
+        self._send.close()
+        self._receive.close()
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def memory_server(
+    handler: Any, **options: Any
+) -> AsyncGenerator[tuple[WebSocketServer, MemoryListener, trio.CancelScope], None]:
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def serve(task_status: trio.TaskStatus[WebSocketServer]) -> None:
+            with scope:
+                await serve_listeners(handler, [listener], task_status=task_status, **options)
+
+        server = await nursery.start(serve)
+        yield server, listener, scope
+        scope.cancel()
+
+
+def connect(listener: MemoryListener, stream: trio.abc.Stream, **options: Any) -> Any:
+    return trio_ws.wrap_client_stream(stream, "ws://example.org/", **options)
+
+
+# Serving…
+
+
+async def test_the_server_knows_its_port_urls_and_connections() -> None:
+    inside = trio.Event()
+
+    async def handler(ws: WebSocket) -> None:
+        assert ws in server.connections
+        inside.set()
+        await echo(ws)
+
+    async with open_server(handler) as server:
+        assert server.urls == (f"ws://{HOST}:{server.port}/",)
+        assert repr(server) == f"<WebSocketServer serving on {server.urls[0]}, 0 connections>"
+        async with open_websocket_url(server.urls[0]) as ws:
+            await inside.wait()
+            assert len(server.connections) == 1
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+            assert isinstance(ws.remote_address, tuple)
+            assert ws.remote_address == (HOST, server.port)
+        statistics = server.statistics()
+        assert statistics.connections_total == 1
+        with pytest.raises(AttributeError):
+            server.connections.clear()  # type: ignore[attr-defined]
+    assert repr(server).startswith("<WebSocketServer stopping")
+
+
+async def test_localhost_binds_every_address_and_connects_to_any() -> None:
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_websocket, echo, "localhost", 0)
+        for url in server.urls:
+            async with open_websocket_url(url) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+        await server.aclose()
+
+
+async def test_tls_with_a_certificate() -> None:
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    async with open_server(echo, ssl_context=server_context) as server:
+        assert server.urls == (f"wss://{HOST}:{server.port}/",)
+        url = f"wss://localhost:{server.port}/"
+        async with open_websocket_url(url, ssl_context=client_context) as ws:
+            assert ws.request.scheme == "wss"
+            await ws.send("x" * 100_000)
+            assert await ws.receive() == "x" * 100_000
+            await ws.aclose(4000, "over TLS")
+        assert ws.close_reason is not None
+        assert ws.close_reason.code == 4000
+
+
+async def test_tls_peers_end_quickly_whoever_closes_and_after_a_violation() -> None:
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    reasons: list[Any] = []
+
+    async def close_soon(ws: WebSocket) -> None:
+        if ws.request.path == "/server-closes":
+            await ws.aclose(4001)
+        with pytest.raises((ConnectionLost, ConnectionEnded, trio.ClosedResourceError)):
+            while True:
+                await ws.receive()
+        reasons.append((await ws.wait_closed()).code)
+
+    async with open_server(close_soon, ssl_context=server_context) as server:
+        base = f"wss://localhost:{server.port}"
+        with trio.fail_after(5):
+            async with open_websocket_url(
+                f"{base}/server-closes", ssl_context=client_context
+            ) as ws:
+                assert (await ws.wait_closed()).code == 4001
+            tcp = await trio.open_tcp_stream(HOST, server.port)
+            tls = trio.SSLStream(tcp, client_context, server_hostname="localhost")
+            await tls.send_all(REQUEST)
+            await tls.send_all(bytes([0x83, 0x80, 0, 0, 0, 0]))
+            received = b""
+            with pytest.raises(trio.BrokenResourceError):  # the goodbye of TLS is left out
+                while data := await tls.receive_some():
+                    received += data
+            assert received.endswith(b"Invalid opcode 0x3")
+            await trio.aclose_forcefully(tls)
+    assert reasons == [4001, 1002]
+
+
+async def test_a_unix_socket_listener(tmp_path: Path) -> None:
+    path = str(tmp_path / "ws.sock")
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(path)
+    sock.listen()
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_listeners, echo, [trio.SocketListener(sock)])
+        assert server.urls == ()
+        assert repr(server) == "<WebSocketServer serving on no TCP port, 0 connections>"
+        with pytest.raises(AttributeError, match="no TCP port"):
+            _ = server.port
+        async with open_websocket_url("ws://localhost/", path=path) as ws:
+            assert ws.remote_address == path
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+        await server.aclose()
+
+
+async def test_a_wrong_option_closes_the_listeners_and_says_what_is_wrong() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    with pytest.raises(ValueError, match="grace_period"):
+        await serve_listeners(echo, [listener], grace_period=-1)
+    assert listener.socket.fileno() == -1
+    with pytest.raises(TypeError, match="handler"):
+        await serve_websocket(None, HOST, 0)  # type: ignore[arg-type]
+
+
+async def test_connections_beyond_max_connections_get_503() -> None:
+    async with open_server(echo, max_connections=1) as server:
+        async with open_websocket_url(server.urls[0]) as ws:
+            await ws.send("in")
+            assert await ws.receive() == "in"
+            with pytest.raises(ConnectionRejected) as caught:
+                async with open_websocket_url(server.urls[0]):
+                    raise AssertionError
+            assert caught.value.response.status == 503
+        async with open_websocket_url(server.urls[0]) as ws:
+            await ws.send("in again")
+            assert await ws.receive() == "in again"
+        assert server.statistics().refused_total == 1
+
+
+# Handlers that fail…
+
+
+class Boom(Exception):
+    pass
+
+
+async def fail(ws: WebSocket) -> None:
+    raise Boom(ws.request.path)
+
+
+async def test_a_handlers_exception_is_logged_once_and_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handler(ws: WebSocket) -> None:
+        await (fail(ws) if ws.request.path == "/fail" else echo(ws))
+
+    async with open_server(handler) as server:
+        async with open_websocket_url(server.urls[0]) as other:
+            async with open_websocket_url(server.urls[0] + "fail") as ws:
+                assert (await ws.wait_closed()).code == 1011
+            await other.send("fine")
+            assert await other.receive() == "fine"
+        assert server.statistics().handler_errors_total == 1
+    errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(errors) == 1
+    assert errors[0].exc_info is not None
+    assert isinstance(errors[0].exc_info[1], Boom)
+    assert len(errors[0].connection_id) == 8  # type: ignore[attr-defined]
+
+
+async def test_a_handlers_exception_is_propagated_bare_when_asked_for() -> None:
+    with pytest.raises(Boom) as caught:
+        async with open_bare_server(fail, on_handler_error="propagate") as server:
+            async with open_websocket_url(server.urls[0]) as ws:
+                assert (await ws.wait_closed()).code == 1011
+            await trio.sleep_forever()
+    assert caught.value.args == ("/",)
+
+
+@asynccontextmanager
+async def open_bare_server(handler: Any, **options: Any) -> AsyncGenerator[WebSocketServer, None]:
+    async with open_bare_nursery() as nursery:
+        yield await nursery.start(
+            lambda task_status: serve_websocket(
+                handler, HOST, 0, task_status=task_status, **options
+            )
+        )
+
+
+async def test_a_handlers_exception_goes_to_a_callable(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[tuple[str, type[Exception]]] = []
+
+    def on_error(ws: WebSocket, exc: Exception) -> None:
+        seen.append((ws.request.path, type(exc)))
+        if ws.request.path == "/twice":
+            raise KeyError("on_error fails, too")
+
+    async with open_server(fail, on_handler_error=on_error) as server:
+        for path in ("once", "twice"):
+            async with open_websocket_url(server.urls[0] + path) as ws:
+                assert (await ws.wait_closed()).code == 1011
+    assert seen == [("/once", Boom), ("/twice", Boom)]
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert ["on_handler_error itself failed" in record.getMessage() for record in errors] == [True]
+
+
+async def test_a_group_of_one_is_reported_as_that_one_and_a_group_of_two_as_a_group() -> None:
+    seen: list[Exception] = []
+
+    async def handler(ws: WebSocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail, ws)
+            if ws.request.path == "/two":
+                nursery.start_soon(fail, ws)
+
+    async with open_server(handler, on_handler_error=lambda _, exc: seen.append(exc)) as server:
+        for path in ("one", "two"):
+            async with open_websocket_url(server.urls[0] + path) as ws:
+                await ws.wait_closed()
+    assert isinstance(seen[0], Boom)
+    assert isinstance(seen[1], ExceptionGroup)
+
+
+async def test_system_exit_in_a_handler_ends_the_server_with_it() -> None:
+    async def handler(ws: WebSocket) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as caught:
+        async with open_bare_server(handler) as server:
+            async with open_websocket_url(server.urls[0]) as ws:
+                await ws.wait_closed()
+            await trio.sleep_forever()
+    assert caught.value.code == 3
+
+
+async def test_a_peer_that_disconnects_is_never_a_traceback_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    done = trio.Event()
+
+    async def receiver(ws: WebSocket) -> None:
+        try:
+            await ws.receive()
+        finally:
+            done.set()
+
+    async def in_a_nursery(ws: WebSocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receiver, ws)
+            nursery.start_soon(trio.sleep_forever)
+
+    for handler in (receiver, in_a_nursery, echo):
+        async with open_server(handler) as server:
+            for how in ("close", "eof", "reset", "garbage"):
+                done = trio.Event()
+                stream = await trio.open_tcp_stream(HOST, server.port)
+                await stream.send_all(REQUEST)
+                await stream.receive_some()
+                if how == "close":
+                    await stream.send_all(bytes([0x88, 0x80, 0, 0, 0, 0]))
+                elif how == "garbage":
+                    await stream.send_all(b"garbage")
+                if how == "reset":
+                    reset(stream)
+                else:
+                    await stream.aclose()
+                if handler is not echo:
+                    await done.wait()
+            while server.connections:
+                await trio.sleep(0.001)
+    assert not [record for record in caplog.records if record.exc_info]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# The log…
+
+
+async def test_there_is_one_access_line_per_connection_and_frames_at_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("mine")
+    caplog.set_level(logging.DEBUG, logger="mine")
+    async with open_server(echo, logger=logger, process_request=_page_or_socket) as server:
+        async with open_websocket_url(server.urls[0] + "chat?x=1", logger=logger) as ws:
+            await ws.send("hello")
+            await ws.send(b"x" * 100)
+            await ws.receive()
+            await ws.receive()
+            await ws.ping(b"p")
+            async with ws.open_message("text") as writer:
+                await writer.send("part")
+            await ws.receive()
+        with pytest.raises(ConnectionRejected):
+            async with open_websocket_url(server.urls[0] + "page", logger=logger):
+                raise AssertionError
+    text = [record.getMessage() for record in caplog.records]
+    access = [line for line in text if '"GET /chat?x=1" 101, 1000' in line]
+    assert len(access) == 1
+    assert "3 messages" in access[0]
+    assert len([line for line in text if "answered with 404" in line]) == 1
+    for expected in (
+        "sent text 'hello' (5 long)",
+        "received text 'hello' (5 long)",
+        f"sent binary {b'x' * 40!r}… (100 long)",
+        "received Ping b'p'",
+        "received Pong b'p'",
+        "received fragment 'part'",
+        "sent Close 1000 ''",
+        "received Close 1000 ''",
+    ):
+        assert any(expected in line for line in text), expected
+    assert {record.name for record in caplog.records if "trio" not in record.name} == {"mine"}
+    assert all(hasattr(record, "connection_id") for record in caplog.records)
+
+
+def _page_or_socket(request: trio_ws.Request) -> Response | None:
+    return Response(404, body="no such page") if request.path == "/page" else None
+
+
+async def test_nothing_is_formatted_for_the_log_when_nobody_listens() -> None:
+    logger = logging.getLogger("quiet")
+    logger.setLevel(logging.ERROR)
+    async with open_server(echo, logger=logger) as server:
+        async with open_websocket_url(server.urls[0], logger=logger) as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+
+
+# Shutting down…
+
+
+@pytest.mark.autojump
+async def test_cancelling_says_1001_to_all_and_lets_handlers_finish() -> None:
+    events: list[str] = []
+
+    async def handler(ws: WebSocket) -> None:
+        async for message in ws:
+            events.append(f"got {message}")
+        await trio.sleep(3)
+        events.append("finished")
+
+    async with memory_server(handler) as (server, listener, scope):
+        async with connect(listener, await listener.connect()) as ws:
+            await ws.send("last")
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            scope.cancel()
+            reason = await ws.wait_closed()
+            assert (reason.code, reason.initiator) == (1001, Initiator.REMOTE)
+        await trio.sleep(4)
+        assert events == ["got last", "finished"]
+        assert trio.current_time() - start < 5
+        assert not server.connections
+
+
+@pytest.mark.autojump
+async def test_stubborn_handlers_are_cancelled_after_grace_period() -> None:
+    events: list[str] = []
+
+    async def stubborn(ws: WebSocket) -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            events.append(f"cancelled at {trio.current_time() - start:.1f}")
+            raise
+
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as inner:
+                server = await inner.start(
+                    lambda task_status: serve_listeners(
+                        stubborn, [listener], task_status=task_status, grace_period=2
+                    )
+                )
+                stream = await listener.connect()
+
+                async def client() -> None:
+                    async with connect(listener, stream) as ws:
+                        await ws.wait_closed()
+
+                nursery.start_soon(client)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(server.connections) == 1
+                start = trio.current_time()
+                scope.cancel()
+    assert events == ["cancelled at 2.0"]
+
+
+@pytest.mark.autojump
+async def test_shutdown_takes_at_most_grace_period_and_close_timeout() -> None:
+    async def stubborn(ws: WebSocket) -> None:
+        await trio.sleep_forever()
+
+    start = 0.0
+    async with memory_server(stubborn, grace_period=2, close_timeout=3) as (_, listener, scope):
+        stream = await listener.connect()
+        await stream.send_all(REQUEST)
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        scope.cancel()
+    assert trio.current_time() - start == pytest.approx(3)  # the two run at the same time
+
+
+@pytest.mark.autojump
+async def test_aclose_uses_its_code_waits_for_the_end_and_serving_returns() -> None:
+    async with memory_server(echo) as (server, listener, _):
+        async with connect(listener, await listener.connect()) as ws:
+            with pytest.raises(ValueError, match="close code 1005"):
+                await server.aclose(1005)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.aclose, 1012, "new version")
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(server.aclose)
+                reason = await ws.wait_closed()
+        assert (reason.code, reason.reason) == (1012, "new version")
+        assert not server.connections
+
+
+@pytest.mark.autojump
+async def test_handshakes_that_are_not_over_are_dropped_at_shutdown() -> None:
+    async with memory_server(echo) as (server, listener, scope):
+        stream = await listener.connect()
+        await stream.send_all(REQUEST[:20])
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().handshakes == 1
+        scope.cancel()
+        assert await stream.receive_some() == b""
+
+
+@pytest.mark.autojump
+async def test_a_handshake_that_completes_during_the_shutdown_is_closed_with_1001() -> None:
+    async def slow_request(request: trio_ws.Request) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+
+    async with memory_server(echo, process_request=slow_request) as (_, listener, scope):
+        stream = await listener.connect()
+        await stream.send_all(REQUEST)
+        await trio.sleep(0.5)
+        scope.cancel()
+        received = b""
+        while data := await stream.receive_some():
+            received += data
+        # Either it was too late for the 101, or it is followed at once by Close 1001.
+        assert received == b"" or received.endswith(b"\x88\x02\x03\xe9")
+
+
+@pytest.mark.autojump
+async def test_an_exception_beside_the_server_still_shuts_it_down_in_good_order() -> None:
+    codes: list[int] = []
+
+    async def client(stream: trio.abc.Stream, listener: MemoryListener) -> None:
+        async with connect(listener, stream) as ws:
+            codes.append((await ws.wait_closed()).code)
+
+    async with trio.open_nursery() as outside:
+        with pytest.raises(ExceptionGroup):
+            async with memory_server(echo) as (_, listener, _):
+                outside.start_soon(client, await listener.connect(), listener)
+                await trio.testing.wait_all_tasks_blocked()
+                raise Boom
+    assert codes == [1001]
+
+
+@pytest.mark.autojump
+async def test_a_listener_that_breaks_shuts_the_server_down_and_raises_its_error() -> None:
+    listener = MemoryListener()
+    with pytest.raises(OSError, match="gone") as caught:
+        async with open_bare_memory_server(listener):
+            listener.error = OSError(errno.ENODEV, "gone")
+            await listener.connect()
+            await trio.sleep_forever()
+    assert caught.value is listener.error
+
+
+@asynccontextmanager
+async def open_bare_memory_server(
+    listener: MemoryListener,
+) -> AsyncGenerator[WebSocketServer, None]:
+    async with open_bare_nursery() as nursery:
+        yield await nursery.start(serve_listeners, echo, [listener])
+
+
+SERVE_ALONE = """
+import trio, trio_ws
+
+class Status:
+    def started(self, server):
+        print(server.port, flush=True)
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+async def main():
+    await trio_ws.serve_websocket(echo, "127.0.0.1", 0, task_status=Status())
+
+try:
+    trio.run(main)
+except KeyboardInterrupt:
+    print("bare", flush=True)
+"""
+
+
+async def test_ctrl_c_is_a_graceful_shutdown_and_a_bare_keyboard_interrupt() -> None:
+    process = await trio.lowlevel.open_process([sys.executable, "-c", SERVE_ALONE], stdout=PIPE)
+    assert process.stdout is not None
+    async with process.stdout:
+        port = int(await process.stdout.receive_some())
+        async with open_websocket_url(f"ws://{HOST}:{port}") as ws:
+            await ws.send("x")
+            assert await ws.receive() == "x"
+            process.send_signal(signal.SIGINT)
+            assert (await ws.wait_closed()).code == 1001
+        rest = b"".join([chunk async for chunk in process.stdout])
+        await process.wait()
+    assert rest.split() == [b"bare"]
+    assert process.returncode == 0
+
+
+# Many…
+
+
+async def test_six_hundred_quick_connects_half_aborted_leave_nothing_behind() -> None:
+    async with open_server(echo) as server:
+        await trio.testing.wait_all_tasks_blocked()
+        before_tasks = trio.lowlevel.current_statistics().tasks_living
+        before_descriptors = len(open_descriptors())
+
+        async def quick(number: int) -> None:
+            if number % 2:
+                async with open_websocket_url(server.urls[0]) as ws:
+                    await ws.send("x")
+                    assert await ws.receive() == "x"
+                return
+            stream = await trio.open_tcp_stream(HOST, server.port)
+            await stream.send_all(REQUEST[: number % len(REQUEST)])
+            if number % 4:
+                await stream.aclose()
+            else:
+                reset(stream)
+
+        limit = trio.CapacityLimiter(50)
+
+        async def limited(number: int) -> None:
+            async with limit:
+                await quick(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(600):
+                nursery.start_soon(limited, number)
+        with trio.move_on_after(2):
+            while (
+                trio.lowlevel.current_statistics().tasks_living > before_tasks
+                or len(open_descriptors()) > before_descriptors
+            ):
+                await trio.sleep(0.01)
+        assert trio.lowlevel.current_statistics().tasks_living <= before_tasks
+        assert len(open_descriptors()) <= before_descriptors
+        assert server.statistics().connections == 0
+        assert server.statistics().connections_total == 300

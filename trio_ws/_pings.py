@@ -1,0 +1,75 @@
+"""Pings that were sent and not answered yet.
+
+This module owns which pong answers which ping (RFC 6455 section 5.5.3). It does not send anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+
+class SentPing:
+    """One ping, and how long its pong took; `None` as long as it has not come."""
+
+    __slots__ = ("done", "payload", "round_trip", "sent_at")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.sent_at = trio.current_time()
+        self.round_trip: float | None = None
+        self.done = trio.Event()
+
+
+class SentPings:
+    """The pings of one connection, in the order in which they were sent."""
+
+    __slots__ = ("_probe", "_waiting", "latency")
+
+    def __init__(self) -> None:
+        self._waiting: deque[SentPing] = deque()
+        self._probe: SentPing | None = None
+        #: The last round trip in seconds.
+        self.latency: float | None = None
+
+    def add(self, payload: bytes) -> SentPing:
+        """Remember a ping that is being sent."""
+        ping = SentPing(payload)
+        self._waiting.append(ping)
+        return ping
+
+    def add_probe(self, payload: bytes) -> None:
+        """Remember keepalive's ping in place of its last one.
+
+        A peer may ignore pings and yet be alive; what it did not answer must not pile up.
+        """
+        if self._probe is not None:
+            self.forget(self._probe)
+        self._probe = self.add(payload)
+
+    def forget(self, ping: SentPing) -> None:
+        """Nobody waits for it any more."""
+        if ping in self._waiting:
+            self._waiting.remove(ping)
+
+    def answer(self, payload: bytes) -> None:
+        """A pong came: it answers the first ping with its payload, and all before that.
+
+        A peer need not answer each of several pings. Unsolicited and repeated pongs answer none.
+        """
+        if not any(ping.payload == payload for ping in self._waiting):
+            return
+        now = trio.current_time()
+        while True:
+            ping = self._waiting.popleft()
+            ping.round_trip = self.latency = now - ping.sent_at
+            ping.done.set()
+            if ping.payload == payload:
+                return
+
+    def give_up(self) -> None:
+        """No pong will come: wake everybody who waits for one."""
+        for ping in self._waiting:
+            ping.done.set()
+        self._waiting.clear()
