@@ -47,8 +47,11 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
     async def connect(self) -> trio.abc.Stream:
         client, server = trio.testing.memory_stream_pair()
-        await self._send.send(server)
+        await self.deliver(server)
         return client
+
+    async def deliver(self, stream: trio.abc.Stream) -> None:
+        await self._send.send(stream)
 
     async def accept(self) -> trio.abc.Stream:
         stream = await self._receive.receive()
@@ -215,6 +218,24 @@ async def test_connections_beyond_max_connections_get_503() -> None:
             await ws.send("in again")
             assert await ws.receive() == "in again"
         assert server.statistics().refused_total == 1
+
+
+async def test_a_handshake_that_fails_unexpectedly_is_logged_once_and_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def explode() -> None:
+        raise KeyError("a bug in somebody's stream")
+
+    async with memory_server(echo) as (server, listener, _):
+        client, bad = trio.testing.memory_stream_pair()
+        bad.receive_stream.receive_some_hook = explode
+        await listener.deliver(bad)
+        assert await client.receive_some() == b""
+        async with connect(listener, await listener.connect()) as ws:
+            await ws.send("fine")
+            assert await ws.receive() == "fine"
+        assert server.statistics().refused_total == 1
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
 
 
 # Handlers that fail…
@@ -509,22 +530,45 @@ async def test_handshakes_that_are_not_over_are_dropped_at_shutdown() -> None:
         assert await stream.receive_some() == b""
 
 
-@pytest.mark.autojump
 async def test_a_handshake_that_completes_during_the_shutdown_is_closed_with_1001() -> None:
-    async def slow_request(request: trio_ws.Request) -> None:
-        with trio.CancelScope(shield=True):
-            await trio.sleep(1)
+    asked, answer = trio.Event(), trio.Event()
 
-    async with memory_server(echo, process_request=slow_request) as (_, listener, scope):
-        stream = await listener.connect()
-        await stream.send_all(REQUEST)
-        await trio.sleep(0.5)
-        scope.cancel()
-        received = b""
-        while data := await stream.receive_some():
-            received += data
-        # Either it was too late for the 101, or it is followed at once by Close 1001.
-        assert received == b"" or received.endswith(b"\x88\x02\x03\xe9")
+    async def slow_request(request: trio_ws.Request) -> None:
+        asked.set()
+        with trio.CancelScope(shield=True):
+            await answer.wait()
+
+    async with open_server(echo, process_request=slow_request) as server:
+        async with trio.open_nursery() as nursery:
+            stream = await trio.open_tcp_stream(HOST, server.port)
+            await stream.send_all(REQUEST)
+            await asked.wait()
+            nursery.start_soon(server.aclose)
+            await trio.testing.wait_all_tasks_blocked()
+            answer.set()
+            received = b""
+            while not received.endswith(b"\x88\x02\x03\xe9"):
+                received += await stream.receive_some()
+            assert received.startswith(b"HTTP/1.1 101 ")
+            await stream.aclose()
+
+
+async def test_only_the_first_failure_is_raised() -> None:
+    both = trio.Event()
+
+    async def handler(ws: WebSocket) -> None:
+        await both.wait()
+        raise Boom(ws.request.path)
+
+    with pytest.raises(Boom):
+        async with open_bare_server(handler, on_handler_error="propagate") as server:
+            url = server.urls[0]
+            async with open_websocket_url(url) as one, open_websocket_url(url) as other:
+                both.set()
+                await one.wait_closed()
+                await other.wait_closed()
+            await trio.sleep_forever()
+    assert server.statistics().handler_errors_total == 2
 
 
 @pytest.mark.autojump

@@ -1,14 +1,7 @@
 """WebSocket clients and servers for trio."""
 
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
-from ._connection import (
-    ConnectionStatistics,
-    Message,
-    MessageReader,
-    MessageWriter,
-    State,
-    WebSocket,
-)
+from ._connection import ConnectionStatistics, State, WebSocket
 from ._errors import (
     CloseCode,
     CloseReason,
@@ -28,6 +21,7 @@ from ._errors import (
 )
 from ._headers import Headers
 from ._http import Accept, Request, Response
+from ._message import Message, MessageReader, MessageWriter
 from ._options import (
     ClientOptions,
     ClientStreamOptions,

@@ -16,21 +16,22 @@ from typing import Unpack
 
 import trio
 
-from ._connection import WebSocket, run_connection
+from ._connection import WebSocket
 from ._errors import (
     ConnectionFailed,
     ConnectionRejected,
-    HandshakeError,
     InvalidResponse,
     InvalidURL,
     TooManyRedirects,
 )
 from ._handshake import opening_deadline, request_connection
 from ._headers import Headers
+from ._http import Response
+from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._options import ClientKeywords, ClientOptions, ClientStreamKeywords, ClientStreamOptions
 from ._transport import wrap_stream
-from ._url import WebSocketURL, follow_redirect, parse_url
+from ._url import WebSocketURL, follow_redirect, join_url, parse_url
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -66,8 +67,7 @@ async def open_websocket_url(
         TypeError, ValueError: an option is wrong.
     """
     settings = ClientOptions(**options)
-    websocket = await _connect(parse_url(url), settings)
-    async with run_connection(websocket):
+    async with run_connection(await _connect(parse_url(url), settings)) as websocket:
         yield websocket
 
 
@@ -89,11 +89,9 @@ async def open_websocket(
         use_ssl: ``wss`` rather than ``ws``; also where an `ssl_context` is given.
         options: those of `ClientOptions`.
     """
-    scheme = "wss" if use_ssl or options.get("ssl_context") is not None else "ws"
-    bracketed = f"[{host}]" if ":" in host else host
-    slash = "" if resource.startswith("/") else "/"
-    url = f"{scheme}://{bracketed}:{port}{slash}{resource}"
-    async with open_websocket_url(url, **options) as websocket:
+    settings = ClientOptions(**options)
+    url = join_url(host, port, resource, secure=use_ssl or settings.ssl_context is not None)
+    async with run_connection(await _connect(url, settings)) as websocket:
         yield websocket
 
 
@@ -125,9 +123,12 @@ async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
                 websocket = await _shake_hands(stream, url, options)
                 break
             except ConnectionRejected as exc:
-                location = exc.response.headers.get("Location")
-                if exc.response.status not in _REDIRECTS or not location or not redirects_left:
-                    raise _rejection(exc, options) from None
+                location = _location(exc.response)
+                if not options.max_redirects or location is None:
+                    raise
+                if not redirects_left:
+                    limit = options.max_redirects
+                    raise TooManyRedirects(f"there were more than {limit} redirects") from exc
                 redirects_left -= 1
                 url, options = _redirected(url, options, location)
     return websocket
@@ -171,16 +172,17 @@ async def _open_stream(url: WebSocketURL, options: ClientOptions) -> trio.abc.St
 async def _start_tls(
     stream: trio.abc.Stream, url: WebSocketURL, context: ssl.SSLContext
 ) -> trio.abc.Stream:
-    name = url.host.partition("%")[0]  # without the zone index of an IPv6 address
-    tls = trio.SSLStream(stream, context, server_hostname=name)
+    # Certificates name hosts without the root's dot and without the zone index of an address.
+    name = url.host.partition("%")[0].removesuffix(".")
     try:
+        tls = trio.SSLStream(stream, context, server_hostname=name)
         await tls.do_handshake()
-    except trio.BrokenResourceError as exc:
-        await trio.aclose_forcefully(tls)
+    except (trio.BrokenResourceError, ssl.SSLError) as exc:
+        await wrap_stream(stream).aclose_forcefully()
         cause = exc.__cause__ or exc
         raise ConnectionFailed(f"the TLS handshake with {name} failed: {cause}") from cause
-    except BaseException:
-        await trio.aclose_forcefully(tls)
+    except BaseException:  # Cancelled among them; all go on their way
+        await wrap_stream(stream).aclose_forcefully()
         raise
     return tls
 
@@ -198,10 +200,9 @@ def _default_ssl_context() -> ssl.SSLContext:
 # ---------------------------------------------------------------------------
 
 
-def _rejection(exc: ConnectionRejected, options: ClientOptions) -> HandshakeError:
-    if options.max_redirects and exc.response.status in _REDIRECTS:
-        return TooManyRedirects(f"there were more than {options.max_redirects} redirects")
-    return exc
+def _location(response: Response) -> str | None:
+    """Where a redirect leads; `None` where it is none."""
+    return response.headers.get("Location") if response.status in _REDIRECTS else None
 
 
 def _redirected(

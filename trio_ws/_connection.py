@@ -39,8 +39,9 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import inf
-from typing import Any, Literal, NoReturn, TypeAlias, final
+from typing import Any, Literal, NoReturn, final
 
 import trio
 
@@ -56,18 +57,16 @@ from ._errors import (
 from ._handshake import Opening
 from ._http import Address, show_address
 from ._inbox import Inbox, IncomingMessage
+from ._liveness import Due, Liveness
 from ._log import ConnectionLogger
-from ._nursery import leaf_exceptions, open_bare_nursery
-from ._options import ConnectionOptions, ServerStreamOptions
+from ._message import Message, MessageReader, MessageWriter, checked_message
+from ._nursery import leaf_exceptions
+from ._options import ConnectionOptions
 from ._outbox import Outbox
 from ._pacing import pacer
 from ._pings import SentPings
 from ._transport import Transport
-from ._watchdog import Watchdog
 from ._wire import MAX_CONTROL_PAYLOAD, Close, Event, Fragment, Ping, Pong, Role, show_event
-
-#: What `WebSocket.send` takes.
-Message: TypeAlias = str | bytes | bytearray | memoryview
 
 #: Once both Close frames are through, or after a failure over a stream that cannot be shut down
 #: one way, the peer gets this many seconds to hang up (RFC 6455 section 7.1.1).
@@ -132,20 +131,16 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_dependents",
         "_finished",
         "_inbox",
-        "_last_message_at",
-        "_last_received_at",
+        "_liveness",
         "_logger",
         "_loss",
         "_messages_received",
         "_messages_sent",
         "_nursery",
-        "_opened_at",
         "_options",
         "_outbox",
-        "_paused",
         "_peer_close",
         "_pings",
-        "_probed_at",
         "_reader",
         "_state",
         "_trailing_data",
@@ -205,9 +200,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._reader = trio.CancelScope(shield=True)
 
         self._messages_received = self._messages_sent = self._bytes_received = 0
-        self._opened_at = self._last_received_at = self._last_message_at = trio.current_time()
-        self._probed_at = -inf
-        self._paused = False
+        self._liveness = Liveness(options)
 
     # What it is and how it is doing…
 
@@ -265,7 +258,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             TypeError: `message` is neither `str` nor bytes-like.
             ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
         """
-        data = _checked_message(message)
+        data = checked_message(message)
         await self._checkpoint()
         if self._state is State.OPEN and self._outbox.has_room and not self._turn.locked():
             self._send_now(data)
@@ -288,7 +281,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Raises:
             trio.WouldBlock: it would have to; nothing was sent.
         """
-        data = _checked_message(message)
+        data = checked_message(message)
         if self._state is not State.OPEN:
             raise self._closed_error()
         if not self._outbox.has_room or self._turn.locked():
@@ -306,6 +299,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self.send(text if isinstance(text, str) else text.decode())
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def open_message(
         self, kind: Literal["text", "binary"]
     ) -> AsyncGenerator[MessageWriter, None]:
@@ -332,11 +326,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._checkpoint()
         async with self._my_turn():
             try:
-                yield MessageWriter(self, type(empty))
+                yield MessageWriter(type(empty), self._send_fragment)
                 if self._state is not State.OPEN:
                     await self._raise_closed()
-            except BaseException:  # what left the block goes on its way
-                self._fail(CloseCode.INTERNAL_ERROR, "a message was left unfinished")
+            except BaseException:  # whatever it is, it goes on its way
+                if self._state is State.OPEN:
+                    self._fail(CloseCode.INTERNAL_ERROR, "a message was left unfinished")
                 raise
             self._write(Fragment(empty, final=True), self._wire.message(empty, final=True))
             self._messages_sent += 1
@@ -363,7 +358,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     def _send_now(self, data: str | bytes) -> None:
         self._write(data, self._wire.message(data))
         self._messages_sent += 1
-        self._last_message_at = trio.current_time()
+        self._liveness.message_at = trio.current_time()
 
     def _write(self, event: Event, frame: bytes) -> None:
         if self._verbose:
@@ -425,6 +420,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         return loads(await self.receive())
 
     @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
     async def receive_message(self) -> AsyncGenerator[MessageReader, None]:
         """Read one message as it arrives, without holding all of it::
 
@@ -448,7 +444,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         except trio.EndOfChannel:
             raise self._no_more() from self._loss
         try:
-            yield MessageReader(self, incoming)
+            yield MessageReader(partial(self._next_piece, incoming))
         finally:
             self._inbox.release(incoming)
 
@@ -524,23 +520,23 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         `ConnectionEnded` ends the block in silence and `ConnectionLost` comes out of it bare.
         Everything else is as with `trio.open_nursery`, exception groups included.
         """
-        scope: trio.CancelScope | None = None
+        scope = trio.CancelScope()
+        self._dependents.add(scope)
+        if self._close_reason is not None:
+            self._end_dependents()
         try:
-            async with trio.open_nursery() as nursery:
-                scope = nursery.cancel_scope
-                self._dependents.add(scope)
-                if self._close_reason is not None:
-                    self._end_dependents()
-                yield nursery
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    yield nursery
         except BaseExceptionGroup as group:
             leaves = leaf_exceptions(group)
-            if not all(map(self.is_end, leaves)):
+            if not all(map(self._is_end, leaves)):
                 raise
             lost = [exc for exc in leaves if isinstance(exc, ConnectionLost)]
             if lost:
                 raise lost[0] from lost[0].__cause__
         finally:
-            self._dependents -= {scope}
+            self._dependents.discard(scope)
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the connection is over and its socket closed, and say how it ended."""
@@ -548,7 +544,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         assert self._close_reason is not None
         return self._close_reason
 
-    def is_end(self, exc: BaseException) -> bool:
+    def _is_end(self, exc: BaseException) -> bool:
         """Whether `exc` says no more than that this connection, and not another, is over."""
         return isinstance(exc, ConnectionClosed) and exc.reason is self._close_reason
 
@@ -595,7 +591,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             raise
 
     @trio.lowlevel.enable_ki_protection
-    def begin_close(self, code: int, reason: str) -> None:
+    def _begin_close(self, code: int, reason: str) -> None:
         """Start closing without waiting, on behalf of the server rather than of the handler.
 
         The handler may still receive what came before, and then finds the connection ended.
@@ -628,24 +624,21 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._start_closing(self._options.close_timeout)
         self._decide(CloseReason(code, reason, Initiator.LOCAL))
 
-    def _drop(self, code: int, reason: str) -> None:
-        """Give up a peer that no longer answers: it is told so if that takes no waiting."""
-        self._fail(code, reason)
-        self._abort()
-
     def _lose(self, exc: Exception | None, what: str) -> None:
         """The transport is gone, and with it what was unsent."""
-        self._loss = self._loss or exc
+        if self._close_reason is None:
+            self._loss = self._loss or exc
         self._start_closing(0)
         self._decide(CloseReason(CloseCode.ABNORMAL_CLOSURE, what, Initiator.REMOTE))
 
     def _write_failed(self, exc: Exception) -> None:
         # What the peer said before the connection broke may still be there to be read, and it may
         # have been a Close frame with the reason. A reader that is paused will not get to it.
-        self._loss = exc
-        if self._paused:
+        if self._liveness.paused:
             self._lose(exc, str(exc))
         else:
+            if self._close_reason is None:
+                self._loss = exc
             self._start_closing(min(POST_MORTEM, self._options.close_timeout))
 
     def _abort(self) -> None:
@@ -690,7 +683,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     # The tasks behind it…
 
-    def start(self, nursery: trio.Nursery) -> None:
+    def _start(self, nursery: trio.Nursery) -> None:
         """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
         self._nursery = nursery
         nursery.start_soon(self._run)
@@ -726,17 +719,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             if not data:
                 self._lose(None, "the peer hung up without a Close frame")
                 return False
-            self._last_received_at = trio.current_time()
+            self._liveness.heard_at = trio.current_time()
             self._bytes_received += len(data)
             self._handle(self._wire.receive(data))
         return True
 
     async def _wait_for_room(self) -> None:
-        self._paused = True
+        self._liveness.paused = True
         await self._inbox.wait_for_room()
-        self._paused = False
-        # The peer could not be heard while nobody listened.
-        self._last_received_at = trio.current_time()
+        self._liveness.resume(trio.current_time())
 
     def _handle(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -760,7 +751,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _note_received(self) -> None:
         self._messages_received += 1
-        self._last_message_at = self._last_received_at
+        self._liveness.message_at = self._liveness.heard_at
 
     async def _hang_up(self) -> None:
         """Close the TCP connection without cutting off the Close frame that is on its way."""
@@ -794,157 +785,20 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     # Liveness: called by the watchdog…
 
     @trio.lowlevel.enable_ki_protection
-    def check(self, now: float) -> float:
+    def _check(self, now: float) -> float:
         """Do what is due, and return when the watchdog has to look again."""
-        due = inf
-        for look in (self._check_age, self._check_writing, self._check_silence):
-            if self._state is not State.OPEN:
-                return inf
-            due = min(due, look(now))
-        return due
-
-    def _check_age(self, now: float) -> float:
-        if not isinstance(self._options, ServerStreamOptions):
+        if self._state is not State.OPEN:
             return inf
-        idle = self._last_message_at + self._options.idle_timeout
-        old = self._opened_at + self._options.max_lifetime
-        if now >= min(idle, old):
-            why = "idle for too long" if now >= idle else "open for too long"
-            self.begin_close(CloseCode.NORMAL_CLOSURE, why)
-        return min(idle, old)
-
-    def _check_writing(self, now: float) -> float:
-        # A ping in the send buffer does not help where the peer takes no bytes at all.
-        if not self._outbox.unsent:
-            return inf
-        due = self._outbox.progressed_at + self._options.ping_interval + self._options.ping_timeout
-        if now >= due:
-            self._drop(CloseCode.INTERNAL_ERROR, "the peer takes no data")
-        return due
-
-    def _check_silence(self, now: float) -> float:
-        # What the peer says is not heard while our own back-pressure keeps us from reading, so
-        # that time does not count.
-        heard = now if self._paused else self._last_received_at
-        if self._probed_at <= heard:
-            due = heard + self._options.ping_interval
-            return due if now < due else self._probe(now)
-        due = self._probed_at + self._options.ping_timeout
-        if now >= due:
-            self._drop(CloseCode.INTERNAL_ERROR, "the peer does not answer")
-        return due
-
-    def _probe(self, now: float) -> float:
-        payload = os.urandom(4)
-        self._pings.add_probe(payload)
-        self._write(Ping(payload), self._wire.ping(payload))
-        self._probed_at = now
-        return now + self._options.ping_timeout
-
-
-class MessageWriter:
-    """What `WebSocket.open_message` gives: the open end of one message."""
-
-    __slots__ = ("_kind", "_websocket")
-
-    def __init__(self, websocket: WebSocket, kind: type[str | bytes]) -> None:
-        self._websocket = websocket
-        self._kind = kind
-
-    async def send(self, part: Message) -> None:
-        """Send the next part, in a frame of its own.
-
-        It waits, fails and is cancelled like `WebSocket.send`: cancelled, the part was not sent.
-        """
-        data = _checked_message(part)
-        if not isinstance(data, self._kind):
-            raise TypeError(f"this message is made of {self._kind.__name__}, not {part!r}")
-        await self._websocket._send_fragment(data)
-
-
-class MessageReader:
-    """What `WebSocket.receive_message` gives: an asynchronous iterator over one message."""
-
-    __slots__ = ("_incoming", "_websocket")
-
-    def __init__(self, websocket: WebSocket, incoming: IncomingMessage) -> None:
-        self._websocket = websocket
-        self._incoming = incoming
-
-    def __aiter__(self) -> MessageReader:
-        return self
-
-    async def __anext__(self) -> str | bytes:
-        """The next chunk. Cancelling loses nothing."""
-        piece = await self._websocket._next_piece(self._incoming)
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
-
-
-# ---------------------------------------------------------------------------
-# Running one
-# ---------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def run_connection(
-    websocket: WebSocket, watchdog: Watchdog | None = None
-) -> AsyncGenerator[WebSocket, None]:
-    """The life of an open connection, client's or server's: the one nursery that owns its tasks.
-
-    Leaving closes: with 1000 where the block ends, with 1001 where it is cancelled, with 1011
-    where it raises. It takes at most `close_timeout`, also under cancellation, and whatever the
-    block raised then comes out as it went in.
-
-    Args:
-        websocket: one whose tasks were not started yet.
-        watchdog: a running one to use; without it, the connection gets its own.
-    """
-    async with open_bare_nursery() as nursery:
-        websocket.start(nursery)
-        if watchdog is None:
-            watchdog = Watchdog()
-            nursery.start_soon(_run_watchdog, watchdog, websocket)
-        watchdog.watch(websocket)
-        code = CloseCode.NORMAL_CLOSURE
-        try:
-            yield websocket
-        except BaseException as exc:
-            code = _close_code_for(exc)
-            raise
-        finally:
-            with trio.CancelScope(shield=True):
-                await websocket.aclose(code)
-
-
-async def _run_watchdog(watchdog: Watchdog, websocket: WebSocket) -> None:
-    """A client connection's own watchdog: it ends with the connection."""
-    async with trio.open_nursery() as nursery:
-        nursery.cancel_scope.shield = True
-        nursery.start_soon(watchdog.run)
-        await websocket.wait_closed()
-        nursery.cancel_scope.cancel()
-
-
-def _close_code_for(exc: BaseException) -> CloseCode:
-    """An error, or a program that is told to stop: `trio.Cancelled`, `KeyboardInterrupt`."""
-    if any(isinstance(leaf, Exception) for leaf in leaf_exceptions(exc)):
-        return CloseCode.INTERNAL_ERROR
-    return CloseCode.GOING_AWAY
-
-
-# ---------------------------------------------------------------------------
-# Small things
-# ---------------------------------------------------------------------------
-
-
-def _checked_message(message: Message) -> str | bytes:
-    if isinstance(message, (str, bytes)):
-        return message
-    if isinstance(message, (bytearray, memoryview)):
-        return bytes(message)  # a copy: the caller may change its own as soon as we return
-    raise TypeError(
-        f"a message is str (sent as text) or bytes-like (sent as binary), not "
-        f"{type(message).__name__}; send_json() sends other objects"
-    )
+        stalled_since = self._outbox.progressed_at if self._outbox.unsent else inf
+        due, again = self._liveness.check(now, stalled_since)
+        if due is Due.PING:
+            payload = os.urandom(4)
+            self._pings.add_probe(payload)
+            self._write(Ping(payload), self._wire.ping(payload))
+        elif due in (Due.DROP_SILENT, Due.DROP_STALLED):
+            # It is told so if that takes no waiting: it has had all its time.
+            self._fail(CloseCode.INTERNAL_ERROR, due.value)
+            self._abort()
+        elif due in (Due.CLOSE_IDLE, Due.CLOSE_OLD):
+            self._begin_close(CloseCode.NORMAL_CLOSURE, due.value)
+        return again

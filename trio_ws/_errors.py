@@ -20,6 +20,9 @@ The tree::
 Two kinds of misuse are not in the tree, because trio and Python have words for them: using a
 connection after closing it yourself is a `trio.ClosedResourceError`, and a wrong argument is a
 `TypeError` or a `ValueError` at once.
+
+Exceptions that carry values have just these as their arguments, and say the rest in ``__str__``:
+so they can be copied, pickled and sent between processes like any other.
 """
 
 from __future__ import annotations
@@ -82,7 +85,11 @@ def may_be_sent(code: int) -> bool:
 
 
 def check_close_arguments(code: int, reason: str) -> None:
-    """Raise `ValueError` unless a Close frame may carry `code` and `reason`."""
+    """Raise `TypeError` or `ValueError` unless a Close frame may carry `code` and `reason`."""
+    if not isinstance(code, int):
+        raise TypeError(f"a close code is an int, not {code!r}")
+    if not isinstance(reason, str):
+        raise TypeError(f"a close reason is a str, not {reason!r}")
     if not may_be_sent(code):
         raise ValueError(
             f"close code {code} may not be sent: use 1000–1003, 1007–1014 or 3000–4999 "
@@ -151,12 +158,12 @@ class InvalidURL(HandshakeError, ValueError):
     """The URL is not a WebSocket URL (RFC 6455 section 3)."""
 
     def __init__(self, url: str, problem: str) -> None:
-        super().__init__(f"{url!r} is not a WebSocket URL: {problem}")
+        super().__init__(url, problem)
         self.url = url
         self.problem = problem
 
-    def __reduce__(self) -> tuple[type[InvalidURL], tuple[str, str]]:
-        return type(self), (self.url, self.problem)
+    def __str__(self) -> str:
+        return f"{self.url!r} is not a WebSocket URL: {self.problem}"
 
 
 class ConnectionFailed(HandshakeError, OSError):
@@ -182,8 +189,12 @@ class InvalidRequest(HandshakeError):
     """
 
     def __init__(self, problem: str, response: Response) -> None:
-        super().__init__(problem)
+        super().__init__(problem, response)
+        self.problem = problem
         self.response = response
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 class ConnectionRejected(HandshakeError):
@@ -194,8 +205,11 @@ class ConnectionRejected(HandshakeError):
     """
 
     def __init__(self, response: Response) -> None:
-        super().__init__(f"the handshake ended with HTTP status {response.status}")
+        super().__init__(response)
         self.response = response
+
+    def __str__(self) -> str:
+        return f"the handshake ended with HTTP status {self.response.status}"
 
 
 class TooManyRedirects(HandshakeError):

@@ -147,11 +147,23 @@ _HOST = re.compile(r"([-0-9A-Za-z_.~%!$&'()*+,;=]{1,255}|\[[0-9A-Fa-f:.]{2,45}\]
 def _check_host(host: str) -> None:
     if not _HOST.fullmatch(host):
         raise _refusal(400, "the Host header is not a host and port")
-    if "xn--" in host.lower():
-        try:
-            host.partition(":")[0].encode("ascii").decode("idna")
-        except UnicodeError as exc:
-            raise _refusal(400, "the Host header is not a valid internationalised name") from exc
+    if not all(map(_is_label, host.lower().partition(":")[0].split("."))):
+        raise _refusal(400, "the Host header is not a valid internationalised name")
+
+
+def _is_label(label: str) -> bool:
+    """Whether a part of a host name that claims to be Punycode is (RFC 3492).
+
+    Which characters it may stand for differs between IDNA 2003, IDNA 2008 and browsers, and is the
+    registrars' to say. But what stands for none, or for itself, would fail in whoever decodes it.
+    """
+    if not label.startswith("xn--"):
+        return True
+    try:
+        name = label[4:].encode("ascii").decode("punycode")
+        return not name.isascii() and name.encode("punycode").decode("ascii") == label[4:]
+    except UnicodeError:
+        return False
 
 
 def _check_upgrade(request: Request) -> None:
@@ -265,11 +277,10 @@ def _accepting_response(
     ]
     if subprotocol is not None:
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
-    if options.server_header is not None:
+    extra = [*options.extra_headers.fields, *(answer.headers.fields if answer is not None else ())]
+    if options.server_header is not None and "Server" not in Headers(extra):
         fields.append(("Server", options.server_header))
-    fields.extend(options.extra_headers.fields)
-    fields.extend(answer.headers.fields if answer is not None else ())
-    return Response(101, fields), subprotocol
+    return Response(101, [*fields, *extra]), subprotocol
 
 
 async def _respond(transport: Transport, data: bytes) -> None:
@@ -315,7 +326,7 @@ async def request_connection(
     except (MalformedHead, HeadTooLarge) as exc:
         raise InvalidResponse(f"the server's answer is not a WebSocket response: {exc}") from exc
     if response.status != 101:
-        body = await _read_body(transport, exchange, buffer.rest())
+        body = await _read_body(transport, exchange, buffer.rest() or None)
         raise ConnectionRejected(Response(response.status, response.headers, body))
 
     subprotocol = _check_response(response.headers, key, options)
@@ -347,8 +358,8 @@ async def _read_response(
 ) -> Response:
     while True:
         response, version = exchange.response(await _read_head(transport, buffer))
-        if version != "1.1":
-            raise MalformedHead(f"it is HTTP/{version}, not HTTP/1.1")
+        if response.status == 101 and version != "1.1":
+            raise MalformedHead(f"HTTP/{version} knows no 101")
         # 100 and 103 announce the final response (RFC 9110 section 15.2); 101 is final here.
         if response.status == 101 or response.status >= 200:
             return response
@@ -373,9 +384,9 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
     return chosen
 
 
-async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes) -> bytes:
+async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes | None) -> bytes:
     """The body of a refusal, up to `MAX_BODY_BYTES`: an endless one is cut, not waited for."""
-    body, complete = exchange.body(data) if data else (b"", False)
+    body, complete = exchange.body(data)
     with trio.move_on_after(LINGER), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         while not complete and len(body) < MAX_BODY_BYTES:
             piece, complete = exchange.body(await transport.receive())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias, cast, final
+from typing import Any, TypeAlias, cast, final
 
 #: What the `headers` options and constructors accept.
 HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"
@@ -106,7 +106,9 @@ class Headers(Mapping[str, str]):
         return f"Headers({list(self._fields)!r})"
 
 
-def _checked(pairs: Iterable[tuple[object, object]]) -> tuple[tuple[str, str], ...]:
+def _checked(pairs: Iterable[Any]) -> tuple[tuple[str, str], ...]:
+    if isinstance(pairs, (str, bytes)):
+        raise TypeError(f"headers are a mapping or pairs of name and value, not {pairs!r}")
     return tuple(_checked_field(name, value) for name, value in pairs)
 
 

@@ -98,11 +98,12 @@ class Response:
 
     Raises:
         ValueError: a status or header that cannot be sent, or a body where none may be.
+        TypeError: a status that is no `int`, a body that is neither `str` nor bytes-like.
     """
 
     status: int
     headers: Headers = field(default_factory=Headers)
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
 
     def __init__(self, status: int, headers: HeadersLike = (), body: str | bytes = b"") -> None:
         checked = Headers(headers)
@@ -110,11 +111,15 @@ class Response:
             if "Content-Type" not in checked:
                 checked = Headers([*checked.fields, ("Content-Type", "text/plain; charset=utf-8")])
             body = body.encode()
+        if not isinstance(body, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a body is str or bytes-like, not {type(body).__name__}")
+        if not isinstance(status, int):
+            raise TypeError(f"an HTTP status is an int, not {status!r}")
         if not 100 <= status <= 999:
             raise ValueError(f"an HTTP status has three digits, unlike {status!r}")
         if body and (status < 200 or status in (204, 304)):
             raise ValueError(f"a response with status {status} has no body (RFC 9110 section 6.4)")
-        object.__setattr__(self, "status", status)
+        object.__setattr__(self, "status", int(status))
         object.__setattr__(self, "headers", checked)
         object.__setattr__(self, "body", bytes(body))
 
@@ -165,9 +170,19 @@ class MalformedHead(Exception):
 # h11 ends lines at LF as well as at CRLF, so the end of the head is looked for in the same way.
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 
+# Control characters, and a CR that ends no line. h11 lets most of them pass; over those that it
+# does refuse, its pattern for a header line takes half a second when they follow 16 KiB of spaces.
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+
+#: How much of what a peer got wrong is quoted back to it and into the log.
+_MAX_QUOTE = 120
+
 
 class HeadBuffer:
     """Collects bytes until they hold a whole head; the rest is kept for whoever comes next.
+
+    Several heads in a row, as when a response is announced by others (RFC 9110 section 15.2),
+    share the limit in bytes: so a server cannot go on announcing.
 
     Args:
         starts: a pattern for how every head of the expected kind starts. What cannot match it any
@@ -178,6 +193,7 @@ class HeadBuffer:
         self._starts = starts
         self._data = bytearray()
         self._searched = 0
+        self._allowed = MAX_HEAD_BYTES
 
     def feed(self, data: bytes) -> None:
         self._data += data
@@ -194,12 +210,14 @@ class HeadBuffer:
         # Each byte is searched once, whatever the pieces: the last two may be half of the end.
         end = _END_OF_HEAD.search(self._data, self._searched)
         self._searched = max(0, len(self._data) - 2)
-        if (end.end() if end else len(self._data)) > MAX_HEAD_BYTES:
+        size = end.end() if end else len(self._data)
+        if size > self._allowed:
             raise HeadTooLarge(f"the head is larger than {MAX_HEAD_BYTES} bytes")
         if end is None:
             return None
-        head = bytes(self._data[: end.end()])
-        del self._data[: end.end()]
+        head = bytes(self._data[:size])
+        del self._data[:size]
+        self._allowed -= size
         self._searched = 0
         if head.count(b"\n") - 2 > MAX_HEAD_FIELDS:
             raise HeadTooLarge(f"the head has more than {MAX_HEAD_FIELDS} fields")
@@ -210,12 +228,24 @@ class HeadBuffer:
         return bytes(self._data)
 
 
+def _parse(connection: h11.Connection, head: bytes) -> object:
+    """What h11 makes of a whole head.
+
+    Raises:
+        MalformedHead: it is not well-formed HTTP/1.x.
+    """
+    if _CONTROL.search(head):
+        raise MalformedHead("it holds a control character")
+    try:
+        connection.receive_data(head)
+        return connection.next_event()
+    except h11.RemoteProtocolError as exc:
+        raise MalformedHead(str(exc)[:_MAX_QUOTE]) from exc
+
+
 def _decoded(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
     """h11's fields as ours. Latin-1 keeps every octet, so that nothing can fail to decode."""
-    try:
-        return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
-    except ValueError as exc:  # control characters, which h11 lets pass
-        raise MalformedHead(str(exc)) from exc
+    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
 
 
 def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -227,6 +257,10 @@ def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
 # ---------------------------------------------------------------------------
 
 
+#: Where a response ends is said by the library alone: a second word on it would contradict.
+_FRAMING = {"connection", "content-length", "transfer-encoding"}
+
+
 class ServerExchange:
     """One request and its response: no keep-alive, no request body."""
 
@@ -235,6 +269,7 @@ class ServerExchange:
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._wants_body = True
 
     def request(self, head: bytes, *, scheme: str, remote_address: Address) -> tuple[Request, str]:
         """The request in `head`, and its HTTP version.
@@ -242,13 +277,8 @@ class ServerExchange:
         Raises:
             MalformedHead: it is not well-formed HTTP/1.x.
         """
-        try:
-            self._h11.receive_data(head)
-            event = self._h11.next_event()
-        except h11.RemoteProtocolError as exc:
-            raise MalformedHead(str(exc)) from exc
-        if not isinstance(event, h11.Request):
-            raise MalformedHead("the request has no request line")
+        event = _parse(self._h11, head)
+        assert isinstance(event, h11.Request)  # a whole head is nothing else or an error
         request = Request(
             method=event.method.decode("ascii"),
             target=event.target.decode("latin-1"),
@@ -256,6 +286,7 @@ class ServerExchange:
             scheme=scheme,
             remote_address=remote_address,
         )
+        self._wants_body = request.method != "HEAD"
         return request, event.http_version.decode("ascii")
 
     def switching_protocols(self, headers: Headers) -> bytes:
@@ -268,22 +299,25 @@ class ServerExchange:
 
     def response(self, response: Response, server: str | None) -> bytes:
         """The bytes of any other response. The connection is to be closed after it."""
-        added = [("Date", formatdate(usegmt=True)), ("Connection", "close")]
-        if server is not None:
-            added.append(("Server", server))
+        headers = response.headers
+        # An Upgrade field has to be named in Connection (RFC 9110 section 7.8).
+        fields = [("Connection", "close, Upgrade" if "Upgrade" in headers else "close")]
+        if "Date" not in headers:
+            fields.append(("Date", formatdate(usegmt=True)))
+        if server is not None and "Server" not in headers:
+            fields.append(("Server", server))
         if response.status not in (204, 304):
-            added.append(("Content-Length", str(len(response.body))))
-        own = {name.lower() for name, _ in added}
-        kept = [pair for pair in response.headers.fields if pair[0].lower() not in own]
+            fields.append(("Content-Length", str(len(response.body))))
+        fields += [pair for pair in headers.fields if pair[0].lower() not in _FRAMING]
         data = self._send(
             h11.Response(
                 status_code=response.status,
-                headers=_encoded(Headers([*added, *kept])),
+                headers=_encoded(Headers(fields)),
                 reason=response.phrase.encode("ascii"),
             )
         )
-        # h11 leaves the body out where the request was a HEAD.
-        data += self._send(h11.Data(data=response.body))
+        if self._wants_body:
+            data += self._send(h11.Data(data=response.body))
         return data + self._send(h11.EndOfMessage())
 
     def _send(self, event: h11.Event) -> bytes:
@@ -315,24 +349,21 @@ class ClientExchange:
         Raises:
             MalformedHead: it is no response to what was asked.
         """
-        try:
-            self._h11.receive_data(head)
-            event = self._h11.next_event()
-        except h11.RemoteProtocolError as exc:
-            raise MalformedHead(str(exc)) from exc
-        if not isinstance(event, (h11.InformationalResponse, h11.Response)):
-            raise MalformedHead("the server closed the exchange")
+        event = _parse(self._h11, head)
+        assert isinstance(event, (h11.InformationalResponse, h11.Response))  # as above
         response = Response(event.status_code, _decoded(event.headers.raw_items()))
         return response, event.http_version.decode("ascii")
 
-    def body(self, data: bytes) -> tuple[bytes, bool]:
+    def body(self, data: bytes | None) -> tuple[bytes, bool]:
         """The part of the refusal's body that `data` brings, and whether that was the last.
 
-        ``b""`` means end of file. A body that breaks off or is malformed has simply ended.
+        ``b""`` means end of file, `None` that nothing came yet: there may be no body at all. One
+        that breaks off or is malformed has simply ended.
         """
         pieces: list[bytes] = []
         try:
-            self._h11.receive_data(data)
+            if data is not None:
+                self._h11.receive_data(data)
             while isinstance(event := self._h11.next_event(), h11.Data):
                 pieces.append(bytes(event.data))
         except h11.RemoteProtocolError:

@@ -18,22 +18,28 @@ import trio
 async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Like `trio.open_nursery`, for bodies whose own exception should come out bare.
 
-    What the body raises, `trio.Cancelled` and `KeyboardInterrupt` included, waits until all tasks
-    have ended and is then raised unchanged. It does not cancel the tasks: the body's ``finally``
-    is where they are told to end. An exception of a task cancels everything and comes out bare,
-    too, where it is the only one.
+    What the body raises, `KeyboardInterrupt` included, waits until all tasks have ended and is then
+    raised unchanged. It does not cancel the tasks: the body's ``finally`` is where they are told to
+    end. An exception of a task cancels everything and comes out bare, too, where it is the only
+    one. Where both failed, the two come out in a group.
     """
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
+            except trio.Cancelled:
+                pass  # the checkpoint below raises it again, unless it was this nursery's own
             except BaseException as exc:  # put back as soon as the nursery is closed
                 failure = exc
     except BaseExceptionGroup as group:
-        raise only_exception(group) from None
+        error = only_exception(group)
+        if failure is not None:
+            error = BaseExceptionGroup("the body and a task failed", [failure, error])
+        raise error from None
     if failure is not None:
         raise failure
+    await trio.lowlevel.checkpoint_if_cancelled()
 
 
 def only_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:

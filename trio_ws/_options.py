@@ -97,9 +97,10 @@ class ConnectionOptions:
     def __post_init__(self) -> None:
         for name in self._limits():
             _check_limit(name, getattr(self, name))
-        if isinstance(self.subprotocols, str):
-            raise TypeError("subprotocols is a list of str, not one str")
-        _check_subprotocols(self.subprotocols)
+        if not isinstance(self.logger, logging.Logger):
+            raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
+        # What the caller may change later, or iterate over only once, is kept as a value.
+        object.__setattr__(self, "subprotocols", _checked_subprotocols(self.subprotocols))
         object.__setattr__(self, "headers", check_extra_headers(self.headers))
 
     def _limits(self) -> tuple[str, ...]:
@@ -179,6 +180,10 @@ class ClientOptions(ClientStreamOptions):
         super().__post_init__()
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context is an ssl.SSLContext, or None for the system's trust")
+        if self.path is not None and not isinstance(self.path, (str, os.PathLike)):
+            raise TypeError(f"path is a str or a Path, or None for TCP, not {self.path!r}")
+        if isinstance(self.max_redirects, bool) or not isinstance(self.max_redirects, int):
+            raise TypeError(f"max_redirects is an int, not {self.max_redirects!r}")
         if not 0 <= self.max_redirects <= 10:
             raise ValueError(f"max_redirects is from 0 to 10, not {self.max_redirects!r}")
 
@@ -218,8 +223,10 @@ class ServerStreamOptions(ConnectionOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_field("server_header", self.server_header)
-        if isinstance(self.origins, str):
-            raise TypeError("origins is a list, not one str")
+        if self.process_request is not None and not callable(self.process_request):
+            raise TypeError(f"process_request is a function or None, not {self.process_request!r}")
+        if self.origins is not None:
+            object.__setattr__(self, "origins", _checked_origins(self.origins))
 
     def _limits(self) -> tuple[str, ...]:
         return (*super()._limits(), "idle_timeout", "max_lifetime")
@@ -284,7 +291,15 @@ def _check_limit(name: str, value: Any) -> None:
         raise ValueError(f"{name} is greater than 0 (math.inf for no limit), not {value!r}")
 
 
-def _check_subprotocols(names: Sequence[str]) -> None:
+def _listed(name: str, values: Any) -> tuple[Any, ...]:
+    # A str is a list of characters to Python, and never what is meant here.
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} is a list, not {values!r}")
+    return tuple(values)
+
+
+def _checked_subprotocols(values: Sequence[str]) -> tuple[str, ...]:
+    names = _listed("subprotocols", values)
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"a subprotocol is a str, not {name!r}")
@@ -292,6 +307,16 @@ def _check_subprotocols(names: Sequence[str]) -> None:
             raise ValueError(f"{name!r} is not a subprotocol name: letters, digits and -_. only")
     if len(set(names)) != len(names):
         raise ValueError(f"a subprotocol is listed twice: {list(names)!r}")
+    return names
+
+
+def _checked_origins(values: Origins) -> tuple[str | re.Pattern[str] | None, ...]:
+    origins = _listed("origins", values)
+    for origin in origins:
+        text: object = getattr(origin, "pattern", origin)
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"an origin is a str, a compiled pattern or None, not {origin!r}")
+    return origins
 
 
 def check_extra_headers(headers: HeadersLike) -> Headers:
@@ -306,5 +331,9 @@ def check_extra_headers(headers: HeadersLike) -> Headers:
 
 
 def _check_field(name: str, value: str | None) -> None:
-    if value is not None and not is_field_value(value):
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a str, or None for none, not {value!r}")
+    if not is_field_value(value):
         raise ValueError(f"{name} may not hold line breaks or control characters: {value!r}")

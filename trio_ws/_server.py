@@ -26,7 +26,7 @@ from typing import Any, TypeAlias, Unpack, final
 
 import trio
 
-from ._connection import WebSocket, run_connection
+from ._connection import WebSocket
 from ._errors import (
     CloseCode,
     ConnectionRejected,
@@ -36,6 +36,7 @@ from ._errors import (
 )
 from ._handshake import accept_connection, opening_deadline, refuse_connection
 from ._http import Address, show_address
+from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import leaf_exceptions, open_bare_nursery
 from ._options import (
@@ -179,7 +180,7 @@ class WebSocketServer:
                 for scope in self._handshakes:
                     scope.cancel()
                 for websocket in self._connections:
-                    websocket.begin_close(*self._close)
+                    websocket._begin_close(*self._close)
                 grace_ends = trio.current_time() + self._options.grace_period
                 connections.cancel_scope.deadline = grace_ends
 
@@ -239,6 +240,9 @@ class WebSocketServer:
         except HandshakeError as exc:
             logger.info("%s left: %s", peer, exc)
             return None
+        except Exception:  # a stream or a mistake of ours: it must not take the others along
+            logger.exception("%s dropped: the opening handshake failed unexpectedly", peer)
+            return None
         return WebSocket(transport, opening, logger.connection_id, self._options, logger)
 
     async def _serve_connection(self, websocket: WebSocket, logger: ConnectionLogger) -> None:
@@ -248,7 +252,7 @@ class WebSocketServer:
         try:
             async with run_connection(websocket, self._watchdog):
                 if self._stopping.is_set():  # while the last bytes of the handshake went out
-                    websocket.begin_close(*self._close)
+                    websocket._begin_close(*self._close)
                 await self._handler(websocket)
         except BaseException as exc:
             self._handler_failed(websocket, exc, logger)
@@ -264,7 +268,7 @@ class WebSocketServer:
         errors = [
             leaf
             for leaf in leaves
-            if not isinstance(leaf, trio.Cancelled) and not websocket.is_end(leaf)
+            if not isinstance(leaf, trio.Cancelled) and not websocket._is_end(leaf)
         ]
         if not errors:
             if any(isinstance(leaf, trio.Cancelled) for leaf in leaves):

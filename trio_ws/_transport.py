@@ -35,9 +35,10 @@ class Transport:
 
         Cancelling it loses nothing.
         """
+        # Streams that are not trio's may raise OSError, here and below.
         try:
             return bytes(await self._stream.receive_some(RECEIVE_SIZE))
-        except OSError as exc:  # from a stream that does not translate, or ssl by way of trio
+        except OSError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
 
     def send_nowait(self, data: bytes | bytearray) -> int:
@@ -66,7 +67,10 @@ class Transport:
             stream = _below_tls(stream)
         if not isinstance(stream, trio.abc.HalfCloseableStream):
             return False
-        await stream.send_eof()
+        try:
+            await stream.send_eof()
+        except OSError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
         return True
 
     async def discard_until_eof(self) -> None:

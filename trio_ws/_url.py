@@ -10,7 +10,7 @@ import base64
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 import idna
 
@@ -21,10 +21,17 @@ _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 # RFC 3986 section 2: what may stand in a path and query unencoded, "%" for what is encoded already.
 _RESOURCE_CHARACTERS = "%/:@!$&'()*+,;=-._~?"
 
-_HOST_NAME = re.compile(r"[0-9A-Za-z_]([-0-9A-Za-z_.]*[0-9A-Za-z_.])?")
+# RFC 1035 section 2.3.4: the resolver cannot even express more. Underscores are not host names by
+# that RFC, but are what container networks are full of.
+_LABEL = re.compile(r"[-0-9A-Za-z_]{1,63}")
+_MAX_HOST_NAME = 253
 
-# urlsplit drops tabs and line breaks without a word, so they are looked for before it is called.
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+# What may come before the path: urlsplit itself ignores what follows the bracket.
+_BRACKETED = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
+
+# urlsplit drops tabs and line breaks without a word, so they are looked for before it is called;
+# UTF-8, and so a request, cannot express surrogates.
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +59,7 @@ class WebSocketURL:
     @property
     def host_header(self) -> str:
         """The Host field: the port only where it is not the scheme's own (RFC 9110 7.2)."""
-        host = self.host.partition("%")[0]  # a zone index means nothing on another machine
-        if ":" in host:
-            host = f"[{host}]"
-        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+        return self._authority(self.host.partition("%")[0])  # a zone index is of this machine only
 
     @property
     def origin(self) -> tuple[bool, str, int]:
@@ -63,7 +67,13 @@ class WebSocketURL:
         return self.secure, self.host, self.port
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.host_header}{self.resource}"
+        """The URL again, without the user and password: it may go into a log."""
+        return f"{self.scheme}://{self._authority(self.host.replace('%', '%25'))}{self.resource}"
+
+    def _authority(self, host: str) -> str:
+        if ":" in host:
+            host = f"[{host}]"
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def parse_url(url: str) -> WebSocketURL:
@@ -78,7 +88,7 @@ def parse_url(url: str) -> WebSocketURL:
     if not isinstance(url, str):
         raise TypeError(f"a URL is a str, not {type(url).__name__}")
     if _FORBIDDEN.search(url):
-        raise InvalidURL(url, "it holds white space, a control character or a backslash")
+        raise InvalidURL(url, "it holds white space, a backslash or a control character")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -106,21 +116,43 @@ def parse_url(url: str) -> WebSocketURL:
     )
 
 
+def join_url(host: str, port: int, resource: str, *, secure: bool) -> WebSocketURL:
+    """The URL of these parts, each of which is only what it says.
+
+    Raises:
+        InvalidURL: one of them is not, for example a host that holds a port or a user.
+    """
+    if not isinstance(port, int):
+        raise TypeError(f"a port is an int, not {port!r}")
+    bracketed = f"[{host}]" if ":" in host else host
+    slash = "" if resource.startswith("/") else "/"
+    url = f"{'wss' if secure else 'ws'}://{bracketed}:{port}{slash}{resource}"
+    if not set(host).isdisjoint("/?#@[]"):
+        raise InvalidURL(url, f"{host!r} is not a host name or an IP address")
+    return parse_url(url)
+
+
 def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
     """Where a Location header leads, relative to `base`. ``http`` and ``https`` mean ws and wss.
 
     Raises:
         InvalidURL: it leads to nothing that is a WebSocket URL.
     """
-    # urljoin knows how to resolve a relative reference for http, not for ws.
-    target = urljoin("http" + str(base)[2:], location)
+    reference = location.partition("#")[0]  # a fragment is for browsers (RFC 9110 section 10.2.2)
+    try:
+        # urljoin knows how to resolve a relative reference for http, not for ws.
+        target = urljoin("http" + str(base)[2:], reference)
+    except ValueError as exc:
+        raise InvalidURL(location, str(exc)) from exc
     scheme, colon, rest = target.partition(":")
-    return parse_url(scheme.replace("http", "ws", 1) + colon + rest)
+    return parse_url(scheme.lower().replace("http", "ws", 1) + colon + rest)
 
 
 def _checked_host(url: str, netloc: str, host: str) -> str:
-    if netloc.rpartition("@")[2].startswith("["):
+    if "[" in netloc:
         host = host.replace("%25", "%", 1)  # RFC 6874: how a zone index is written in a URL
+        if not _BRACKETED.fullmatch(netloc.rpartition("@")[2]):
+            raise InvalidURL(url, "there is more than a port after the IPv6 address")
         try:
             ipaddress.IPv6Address(host)
         except ValueError as exc:
@@ -131,16 +163,18 @@ def _checked_host(url: str, netloc: str, host: str) -> str:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError as exc:
             raise InvalidURL(url, f"{host!r} is not an internationalised name: {exc}") from exc
-    if len(host) > 255 or not _HOST_NAME.fullmatch(host):
+    labels = host.removesuffix(".").split(".")
+    if len(host) > _MAX_HOST_NAME or not all(map(_LABEL.fullmatch, labels)):
         raise InvalidURL(url, f"{host!r} is not a host name")
     return host
 
 
 def _authorization(url: str, user: str | None, password: str | None) -> str | None:
-    if user is None:
+    if not user and not password:
         return None
-    user = unquote(user)
-    if ":" in user:
+    # Bytes, because "%FF" stands for that byte, whether or not it is UTF-8.
+    name = unquote_to_bytes(user or "")
+    if b":" in name:
         raise InvalidURL(url, "a user name with a ':' cannot be sent as Basic authorization")
-    credentials = f"{user}:{unquote(password or '')}"
-    return "Basic " + base64.b64encode(credentials.encode()).decode("ascii")
+    credentials = name + b":" + unquote_to_bytes(password or "")
+    return "Basic " + base64.b64encode(credentials).decode("ascii")

@@ -19,7 +19,7 @@ import trio
 class Watched(Protocol):
     """What can be watched."""
 
-    def check(self, now: float) -> float:
+    def _check(self, now: float) -> float:
         """Do what is due and return when to look again; `math.inf` for never."""
         ...
 
@@ -36,7 +36,7 @@ class Watchdog:
 
     def watch(self, watched: Watched) -> None:
         """Look at `watched` from now on."""
-        self._schedule(watched, watched.check(trio.current_time()))
+        self._schedule(watched, watched._check(trio.current_time()))
 
     async def run(self) -> None:
         while True:
@@ -50,7 +50,7 @@ class Watchdog:
             _, _, reference = heappop(self._due)
             watched = reference()
             if watched is not None:
-                self._schedule(watched, watched.check(now))
+                self._schedule(watched, watched._check(now))
 
     def _schedule(self, watched: Watched, due: float) -> None:
         if due < inf:

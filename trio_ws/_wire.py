@@ -165,8 +165,11 @@ class Wire:
         if state is ConnectionState.REMOTE_CLOSING or state is ConnectionState.CLOSED:
             code = CloseCode.BAD_GATEWAY if self._guard.bad_gateway else int(event.code)
             return Close(code, event.reason or "")
-        if event.code == _MESSAGE_TOO_BIG:
+        # wsproto's words for these two depend on how the bytes were cut up.
+        if event.code == CloseCode.MESSAGE_TOO_BIG:
             return Violation(event.code, f"message over {self._guard.limit} bytes")
+        if event.code == CloseCode.INVALID_PAYLOAD:
+            return Violation(event.code, "text that is not UTF-8")
         return Violation(int(event.code), event.reason or "")
 
     # Sending…

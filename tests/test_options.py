@@ -1,0 +1,371 @@
+"""Every option: its default, its check, and its place in the keyword arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import re
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio.testing
+
+import trio_ws
+from trio_ws import (
+    ClientOptions,
+    ClientStreamOptions,
+    ConnectionOptions,
+    Headers,
+    ListenerOptions,
+    ServerStreamOptions,
+)
+from trio_ws._options import (
+    ClientKeywords,
+    ClientStreamKeywords,
+    ConnectionKeywords,
+    ListenerKeywords,
+    ServerStreamKeywords,
+)
+
+PRODUCT = f"trio_ws/{trio_ws.__version__}"
+
+COMMON: dict[str, Any] = {
+    "max_message_size": 1024 * 1024,
+    "max_queued_messages": 1024,
+    "max_queued_bytes": 256 * 1024,
+    "max_send_buffer": 64 * 1024,
+    "open_timeout": 10,
+    "close_timeout": 10,
+    "ping_interval": 20,
+    "ping_timeout": 20,
+    "subprotocols": (),
+    "headers": Headers(),
+    "logger": logging.getLogger("trio_ws"),
+}
+CLIENT_STREAM = {**COMMON, "origin": None, "user_agent": PRODUCT}
+SERVER_STREAM = {
+    **COMMON,
+    "process_request": None,
+    "origins": None,
+    "server_header": PRODUCT,
+    "idle_timeout": math.inf,
+    "max_lifetime": math.inf,
+}
+DEFAULTS: list[tuple[type[ConnectionOptions], dict[str, Any]]] = [
+    (ConnectionOptions, COMMON),
+    (ClientStreamOptions, CLIENT_STREAM),
+    (ClientOptions, {**CLIENT_STREAM, "ssl_context": None, "path": None, "max_redirects": 0}),
+    (ServerStreamOptions, SERVER_STREAM),
+    (
+        ListenerOptions,
+        {
+            **SERVER_STREAM,
+            "on_handler_error": "log",
+            "grace_period": 5,
+            "max_connections": math.inf,
+        },
+    ),
+]
+
+PAIRS: list[tuple[type, type]] = [
+    (ConnectionOptions, ConnectionKeywords),
+    (ClientStreamOptions, ClientStreamKeywords),
+    (ClientOptions, ClientKeywords),
+    (ServerStreamOptions, ServerStreamKeywords),
+    (ListenerOptions, ListenerKeywords),
+]
+
+#: Each limit once, with a class that has it.
+LIMITS = {
+    name: cls
+    for cls, defaults in DEFAULTS
+    for name, value in defaults.items()
+    if isinstance(value, (int, float)) and name != "max_redirects"
+}.items()
+
+
+# Defaults…
+
+
+@pytest.mark.parametrize(("cls", "defaults"), DEFAULTS)
+def test_every_default_is_the_documented_one(
+    cls: type[ConnectionOptions], defaults: dict[str, Any]
+) -> None:
+    options = cls()
+    assert {field.name: getattr(options, field.name) for field in dataclasses.fields(cls)} == (
+        defaults
+    )
+
+
+@pytest.mark.parametrize(("cls", "keywords"), PAIRS)
+def test_fields_and_keyword_arguments_agree_in_names_and_types(cls: type, keywords: type) -> None:
+    types = {
+        name: annotation.__forward_arg__ for name, annotation in keywords.__annotations__.items()
+    }
+    assert types == {field.name: field.type for field in dataclasses.fields(cls)}
+    assert keywords.__required_keys__ == frozenset()  # type: ignore[attr-defined] # of a TypedDict
+
+
+@pytest.mark.parametrize(("cls", "defaults"), DEFAULTS)
+def test_options_are_frozen(cls: type[ConnectionOptions], defaults: dict[str, Any]) -> None:
+    options = cls()
+    for name in defaults:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(options, name, 1)
+
+
+def test_a_list_given_may_be_changed_afterwards_without_changing_the_options() -> None:
+    subprotocols = ["chat"]
+    headers = {"X-A": "1"}
+    origins: list[str | None] = ["https://example.org"]
+    options = ServerStreamOptions(subprotocols=subprotocols, headers=headers, origins=origins)
+    subprotocols.append("superchat")
+    headers["X-B"] = "2"
+    origins.append(None)
+    assert options.subprotocols == ("chat",)
+    assert options.extra_headers == Headers({"X-A": "1"})
+    assert options.origins == ("https://example.org",)
+
+
+def test_a_generator_of_subprotocols_is_read_once_and_kept() -> None:
+    names: Any = (name for name in ("a", "b"))
+    assert ConnectionOptions(subprotocols=names).subprotocols == ("a", "b")
+
+
+# Limits and timeouts…
+
+
+@pytest.mark.parametrize(("name", "cls"), LIMITS)
+def test_a_limit_is_greater_than_zero(name: str, cls: type[ConnectionOptions]) -> None:
+    for value in (0, -1, -0.5, math.nan, -math.inf):
+        message = rf"{name} is greater than 0 \(math.inf for no limit\), not {value}"
+        with pytest.raises(ValueError, match=message):
+            cls(**{name: value})  # type: ignore[arg-type] # its names are parameters here
+
+
+@pytest.mark.parametrize(("name", "cls"), LIMITS)
+def test_a_limit_is_a_number(name: str, cls: type[ConnectionOptions]) -> None:
+    values: tuple[Any, ...] = (True, False, "10", None, [10], 1j)
+    for value in values:
+        with pytest.raises(TypeError, match=rf"{name} is a number \(math.inf for no limit\)"):
+            cls(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "cls"), LIMITS)
+def test_a_limit_may_be_any_positive_number_or_lifted(
+    name: str, cls: type[ConnectionOptions]
+) -> None:
+    for value in (1, 0.001, math.inf):
+        options = cls(**{name: value})  # type: ignore[arg-type] # its names are parameters here
+        assert getattr(options, name) == value
+
+
+# Subprotocols and headers…
+
+
+@pytest.mark.parametrize("value", ["chat", b"chat", None, 3])
+def test_subprotocols_are_a_list(value: Any) -> None:
+    with pytest.raises(TypeError, match="subprotocols is a list, not"):
+        ConnectionOptions(subprotocols=value)
+
+
+def test_a_subprotocol_is_a_str() -> None:
+    bad: Any = [b"chat"]
+    with pytest.raises(TypeError, match="a subprotocol is a str, not b'chat'"):
+        ConnectionOptions(subprotocols=bad)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a,b", "a\r\nX: y", "a\0", "é", "a/b", '"a"'])
+def test_a_subprotocol_is_a_token(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a subprotocol name: letters, digits"):
+        ConnectionOptions(subprotocols=["good", name])
+
+
+def test_a_subprotocol_is_listed_once() -> None:
+    with pytest.raises(ValueError, match="a subprotocol is listed twice"):
+        ConnectionOptions(subprotocols=["a", "b", "a"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Connection",
+        "upgrade",
+        "HOST",
+        "Origin",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Sec-WebSocket-Key",
+        "sec-websocket-version",
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Anything",
+    ],
+)
+@pytest.mark.parametrize("cls", [ClientOptions, ListenerOptions])
+def test_a_header_of_the_handshake_itself_is_refused(
+    cls: type[ConnectionOptions], name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"the header '{name}' belongs to the handshake"):
+        cls(headers={"X-A": "b", name: "x"})
+
+
+BAD_TEXT = ["a\rb", "a\nb", "a\r\nX-Evil: 1", "a\0b", "a\x7fb", "a\x1bb", "€", "\ud800"]
+
+
+@pytest.mark.parametrize("value", BAD_TEXT)
+def test_a_header_value_that_could_split_a_message_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="the value of header 'X-A' holds a line break"):
+        ConnectionOptions(headers={"X-A": value})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "a\0", "é", "a\xff"])
+def test_a_header_name_that_is_no_token_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a header name: letters, digits and"):
+        ConnectionOptions(headers={name: "x"})
+
+
+@pytest.mark.parametrize("value", BAD_TEXT)
+@pytest.mark.parametrize("option", ["origin", "user_agent"])
+def test_an_option_that_becomes_a_header_is_checked_alike(option: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} may not hold line breaks"):
+        ClientOptions(**{option: value})  # type: ignore[arg-type] # its names are parameters here
+    with pytest.raises(ValueError, match="server_header may not hold line breaks"):
+        ListenerOptions(server_header=value)
+
+
+@pytest.mark.parametrize("value", [b"x", 3, ["x"]])
+def test_an_option_that_becomes_a_header_is_a_str(value: Any) -> None:
+    with pytest.raises(TypeError, match="origin is a str, or None for none"):
+        ClientOptions(origin=value)
+    with pytest.raises(TypeError, match="user_agent is a str, or None for none"):
+        ClientOptions(user_agent=value)
+    with pytest.raises(TypeError, match="server_header is a str, or None for none"):
+        ListenerOptions(server_header=value)
+
+
+def test_a_header_option_may_be_none() -> None:
+    assert ClientOptions(origin=None, user_agent=None).user_agent is None
+    assert ListenerOptions(server_header=None).server_header is None
+
+
+@pytest.mark.parametrize("value", [None, logging, "trio_ws"])
+def test_a_logger_is_a_logger(value: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape("logger is a logging.Logger")):
+        ConnectionOptions(logger=value)
+
+
+# The client's own…
+
+
+@pytest.mark.parametrize("value", [True, ssl, "cert.pem"])
+def test_an_ssl_context_is_an_ssl_context(value: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape("ssl_context is an ssl.SSLContext, or None")):
+        ClientOptions(ssl_context=value)
+
+
+def test_an_ssl_context_is_kept() -> None:
+    context = ssl.create_default_context()
+    assert ClientOptions(ssl_context=context).ssl_context is context
+
+
+@pytest.mark.parametrize("value", [3, ["a"], True])
+def test_a_path_is_a_path(value: Any) -> None:
+    with pytest.raises(TypeError, match="path is a str or a Path, or None for TCP"):
+        ClientOptions(path=value)
+
+
+def test_a_path_may_be_a_str_or_a_path() -> None:
+    assert ClientOptions(path="a.sock").path == "a.sock"
+    assert ClientOptions(path=Path("a.sock")).path == Path("a.sock")
+
+
+@pytest.mark.parametrize("value", [True, False, 1.0, "1", None, math.inf])
+def test_max_redirects_is_an_int(value: Any) -> None:
+    with pytest.raises(TypeError, match="max_redirects is an int"):
+        ClientOptions(max_redirects=value)
+
+
+@pytest.mark.parametrize("value", [-1, 11, 1000])
+def test_max_redirects_is_from_0_to_10(value: int) -> None:
+    with pytest.raises(ValueError, match="max_redirects is from 0 to 10"):
+        ClientOptions(max_redirects=value)
+
+
+# The server's own…
+
+
+@pytest.mark.parametrize("value", ["https://example.org", b"https://example.org", 3])
+def test_origins_are_a_list(value: Any) -> None:
+    with pytest.raises(TypeError, match="origins is a list, not"):
+        ServerStreamOptions(origins=value)
+
+
+@pytest.mark.parametrize("value", [b"https://example.org", 3, re.compile(b"x")])
+def test_an_origin_is_a_str_a_pattern_or_none(value: Any) -> None:
+    with pytest.raises(TypeError, match="an origin is a str, a compiled pattern or None"):
+        ServerStreamOptions(origins=["https://example.org", re.compile("x"), None, value])
+
+
+@pytest.mark.parametrize("value", [True, "check", 3])
+def test_process_request_is_a_function(value: Any) -> None:
+    with pytest.raises(TypeError, match="process_request is a function or None"):
+        ServerStreamOptions(process_request=value)
+
+
+@pytest.mark.parametrize("value", ["ignore", None, 3, []])
+def test_on_handler_error_is_one_of_two_words_or_a_function(value: Any) -> None:
+    with pytest.raises(ValueError, match="on_handler_error is 'log', 'propagate' or a callable"):
+        ListenerOptions(on_handler_error=value)
+
+
+@pytest.mark.parametrize("value", ["log", "propagate", print])
+def test_on_handler_error_is_kept(value: Any) -> None:
+    assert ListenerOptions(on_handler_error=value).on_handler_error == value
+
+
+# Entry points check before they do anything…
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compresion": None},
+        {"max_redirects": 3, "on_handler_error": "log"},
+        {"open_timeout": "10"},
+    ],
+)
+async def test_a_wrong_option_of_the_client_is_found_before_anything_is_connected_to(
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(TypeError):
+        async with trio_ws.open_websocket_url("ws://example.invalid/", **options):
+            pytest.fail("it was opened")
+    with pytest.raises(TypeError):
+        async with trio_ws.open_websocket("example.invalid", 80, **options):
+            pytest.fail("it was opened")
+
+
+@pytest.mark.parametrize("value", BAD_TEXT)
+async def test_nothing_is_sent_where_a_header_is_wrong(value: str) -> None:
+    client, server = trio.testing.memory_stream_pair()
+    wrong: list[dict[str, Any]] = [
+        {"headers": {"X-A": value}},
+        {"origin": value},
+        {"subprotocols": [value]},
+    ]
+    for options in wrong:
+        with pytest.raises(ValueError, match=r"line break|is not a subprotocol name"):
+            async with trio_ws.wrap_client_stream(client, "ws://example.org/", **options):
+                pytest.fail("it was opened")
+    await client.aclose()
+    assert await server.receive_some() == b""
+
+
+async def test_a_wrong_option_of_the_server_is_found_before_anything_is_bound() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'max_redirects'"):
+        await trio_ws.serve_websocket(trio.sleep_forever, None, 0, max_redirects=3)  # type: ignore[call-arg, arg-type] # what is tested

@@ -1,0 +1,155 @@
+"""`_transport`: sockets without waiting, any other stream, and errors translated at this door."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from trio_ws._transport import SocketTransport, Transport, socket_address, wrap_stream
+
+from .helpers import FaultyStream, reset, socket_pair, tcp_pair
+
+
+class OtherLibrarysStream(FaultyStream, trio.abc.HalfCloseableStream):
+    """A stream that raises `OSError`, as no trio stream does."""
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OSError("eof")
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OSError("send")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise OSError("receive")
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        raise OSError("close")
+
+
+async def test_a_socket_is_written_to_without_waiting_until_it_is_full() -> None:
+    one, other = socket_pair()
+    async with one, other:
+        transport = wrap_stream(one)
+        assert isinstance(transport, SocketTransport)
+        assert transport.send_nowait(b"hello") == 5
+        assert await wrap_stream(other).receive() == b"hello"
+        while transport.send_nowait(b"x" * 65536):
+            pass
+        assert transport.send_nowait(b"x") == 0
+        with trio.move_on_after(0.01) as scope:
+            await transport.send_some(b"x")
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wrap_stream(other).discard_until_eof)
+            assert await transport.send_some(b"x") == 1
+            await one.send_eof()
+
+
+async def test_other_streams_take_nothing_without_waiting() -> None:
+    one, other = trio.testing.memory_stream_pair()
+    transport = wrap_stream(one)
+    assert type(transport) is Transport
+    assert transport.send_nowait(b"hello") == 0
+    assert await transport.send_some(b"hello") == 5
+    assert await wrap_stream(other).receive() == b"hello"
+
+
+async def test_a_broken_socket_is_a_broken_resource_with_its_cause() -> None:
+    one, other = await tcp_pair()
+    async with one:
+        reset(other)
+        transport = wrap_stream(one)
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await transport.receive()
+        assert isinstance(caught.value.__cause__, OSError)
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            transport.send_nowait(b"x")
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_socket_closed_behind_our_back_is_never_written_to() -> None:
+    one, other = socket_pair()
+    async with other:
+        transport = wrap_stream(one)
+        one.socket.close()
+        # The descriptor's number may belong to somebody else by now.
+        stranger, listener = socket_pair()
+        async with stranger, listener:
+            with pytest.raises(trio.ClosedResourceError):
+                transport.send_nowait(b"x")
+
+
+async def test_errors_of_other_libraries_streams_are_translated() -> None:
+    transport = wrap_stream(OtherLibrarysStream(trio.testing.memory_stream_pair()[0]))
+    operations: list[Callable[[], Awaitable[object]]] = [
+        transport.receive,
+        lambda: transport.send_some(b"x"),
+        transport.send_eof,
+    ]
+    for operation in operations:
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await operation()
+        assert isinstance(caught.value.__cause__, OSError)
+    await transport.discard_until_eof()
+    await transport.aclose()
+    await transport.aclose_forcefully()
+
+
+async def test_eof_is_sent_where_the_stream_can_and_below_tls_only_when_asked() -> None:
+    one, other = await tcp_pair()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    tls = wrap_stream(trio.SSLStream(one, context, server_side=True))
+    async with one, other:
+        assert tls.scheme == "wss"
+        assert tls.remote_address == other.socket.getsockname()
+        assert not await tls.send_eof()
+        assert await tls.send_eof(below_tls=True)
+        assert await other.receive_some() == b""
+    faulty = wrap_stream(FaultyStream(trio.testing.memory_stream_pair()[0]))
+    assert not await faulty.send_eof(below_tls=True)
+
+
+async def test_addresses_of_every_kind_of_stream(tmp_path: Path) -> None:
+    one, other = await tcp_pair()
+    async with one, other:
+        transport = wrap_stream(one)
+        assert transport.scheme == "ws"
+        assert transport.local_address == wrap_stream(other).remote_address
+        assert transport.remote_address == wrap_stream(other).local_address
+        reset(other)
+        await transport.discard_until_eof()
+        assert transport.remote_address is None
+    memory = wrap_stream(trio.testing.memory_stream_pair()[0])
+    assert memory.local_address is None
+    assert memory.remote_address is None
+
+    path = os.fspath(tmp_path / "socket")
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(path)
+    sock.listen()
+    async with trio.SocketListener(sock) as listener:
+        assert socket_address(listener, "getsockname") == path
+        async with await trio.open_unix_socket(path) as near, await listener.accept() as far:
+            assert wrap_stream(near).remote_address == path
+            assert wrap_stream(far).remote_address is None
+
+
+async def test_ipv6_addresses_are_host_and_port() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="::1")
+    async with listener:
+        address = socket_address(listener, "getsockname")
+    assert isinstance(address, tuple)
+    assert address[0] == "::1"
+    assert len(address) == 2

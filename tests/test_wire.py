@@ -1,0 +1,176 @@
+"""`_wire`: bytes to events, events to bytes, and the same for every way of cutting them up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, TextMessage
+
+from trio_ws._wire import (
+    Close,
+    Event,
+    Fragment,
+    Ping,
+    Pong,
+    Role,
+    Violation,
+    Wire,
+    show_event,
+)
+
+from .helpers import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_code,
+    close_frame,
+    frame,
+    parse_frame,
+)
+
+
+def server(limit: float = 2**20) -> Wire:
+    return Wire(Role.SERVER, max_message_size=limit)
+
+
+def normalized(events: list[Event]) -> list[object]:
+    """Events with the pieces of each message put together: what must not depend on chunks."""
+    result: list[object] = []
+    pieces: list[str] | list[bytes] = []
+    for event in events:
+        if not isinstance(event, Fragment):
+            result.append(event)
+            continue
+        pieces = [*pieces, event.data]  # type: ignore[list-item]
+        if event.final:
+            result.append(pieces[0][:0].join(pieces))  # type: ignore[arg-type]
+            pieces = []
+    return result
+
+
+def receive(wire: Wire, *chunks: bytes) -> list[Event]:
+    return [event for chunk in chunks for event in wire.receive(chunk)]
+
+
+frames = st.one_of(
+    st.builds(frame, st.sampled_from([TEXT, BINARY, PING, PONG]), st.binary(max_size=125)),
+    st.builds(
+        lambda parts, opcode: b"".join(
+            frame(opcode if index == 0 else CONTINUATION, part, fin=index == len(parts) - 1)
+            + frame(PING, b"between")
+            for index, part in enumerate(parts)
+        ),
+        st.lists(st.binary(max_size=300), min_size=1, max_size=4),
+        st.sampled_from([TEXT, BINARY]),
+    ),
+    st.builds(lambda text: frame(TEXT, text.encode()), st.text(max_size=200)),
+    st.builds(close_frame, st.sampled_from([1000, 1014, 4000, 1005, 999]), st.text(max_size=20)),
+    st.binary(max_size=30),
+)
+
+
+@given(st.lists(frames, max_size=8), st.data())
+def test_any_chunking_of_any_bytes_gives_the_same_messages_and_the_same_end(
+    parts: list[bytes], data: st.DataObject
+) -> None:
+    stream = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
+    chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    whole, cut = server(), server()
+    assert normalized(receive(whole, stream)) == normalized(receive(cut, *chunks))
+    bytewise = server()
+    single = [bytes([byte]) for byte in stream]
+    assert normalized(receive(bytewise, *single)) == normalized(receive(server(), stream))
+
+
+@given(st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=300)), max_size=10))
+def test_what_one_role_sends_the_other_receives(messages: list[str | bytes]) -> None:
+    for sender, receiver in ((Role.CLIENT, Role.SERVER), (Role.SERVER, Role.CLIENT)):
+        sending = Wire(sender, max_message_size=2**20)
+        receiving = Wire(receiver, max_message_size=2**20)
+        data = b"".join(sending.message(message) for message in messages)
+        assert list(receiving.receive(data)) == messages
+
+
+@given(st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=300)), max_size=10))
+def test_messages_are_those_of_wsproto_alone(messages: list[str | bytes]) -> None:
+    client = Connection(ConnectionType.CLIENT)
+    data = b"".join(
+        client.send(TextMessage(data=m) if isinstance(m, str) else BytesMessage(data=m))
+        for m in messages
+    )
+    assert list(server().receive(data)) == messages
+
+
+def test_control_frames_are_events_of_their_own() -> None:
+    events = server().receive(
+        frame(PING, b"1") + frame(PONG, b"2") + frame(TEXT, b"x") + close_frame(1014, "why")
+    )
+    assert list(events) == [Ping(b"1"), Pong(b"2"), "x", Close(1014, "why")]
+
+
+def test_the_end_is_the_last_event_and_nothing_after_it_is_looked_at() -> None:
+    wire = server()
+    assert receive(wire, close_frame(None) + frame(TEXT, b"late"), b"\xff" * 100) == [
+        Close(1005, "")
+    ]
+    assert wire.over
+    wire = server()
+    events = receive(wire, frame(0x3) + frame(TEXT, b"late"), b"\xff" * 100)
+    assert [type(event) for event in events] == [Violation]
+    assert wire.over
+
+
+def test_the_limit_counts_payload_and_at_least_64_for_each_further_fragment() -> None:
+    assert receive(server(10), frame(BINARY, b"x" * 10)) == [b"x" * 10]
+    assert receive(server(10), frame(BINARY, b"x" * 11)) == [
+        Violation(1009, "message over 10 bytes")
+    ]
+    wire = server(1000)
+    assert not wire.over
+    parts = frame(BINARY, b"x", fin=False) + frame(CONTINUATION, b"", fin=False) * 15
+    assert not any(isinstance(event, Violation) for event in wire.receive(parts))
+    assert isinstance(wire.receive(frame(CONTINUATION))[-1], Violation)
+
+
+def test_frames_may_be_sent_until_a_close_frame_went_either_way() -> None:
+    wire = server()
+    assert wire.may_send
+    assert wire.may_close
+    wire.receive(close_frame(1000))
+    assert not wire.may_send
+    assert wire.may_close
+    assert wire.close(1000, "") == b"\x88\x02\x03\xe8"
+    assert not wire.may_close
+
+
+def test_a_close_frame_without_a_code_is_empty() -> None:
+    assert server().close(1005, "") == b"\x88\x00"
+
+
+def test_a_client_masks_with_a_fresh_key_each_time() -> None:
+    wire = Wire(Role.CLIENT, max_message_size=100)
+    made = [wire.message(b"same") for _ in range(50)]
+    assert len(set(made)) > 45
+    assert all(parse_frame(data) == (0x82, b"same", 10) for data in made)
+    assert close_code(b"") is None
+
+
+@pytest.mark.parametrize(
+    ("event", "shown"),
+    [
+        ("abc", "text 'abc' (3 long)"),
+        (b"x" * 50, f"binary {b'x' * 40!r}… (50 long)"),
+        (Fragment("ab", final=False), "fragment 'ab' (2 long)"),
+        (Fragment(b"ab", final=True), "fragment b'ab' (2 long), the last"),
+        (Ping(b"p"), "Ping b'p'"),
+        (Pong(b"p"), "Pong b'p'"),
+        (Close(1000, "x"), "Close 1000 'x'"),
+        (Violation(1002, "bad"), "Violation 1002 'bad'"),
+    ],
+)
+def test_events_are_shown_in_one_line(event: Event, shown: str) -> None:
+    assert show_event(event) == shown

@@ -1,0 +1,99 @@
+"""Whether the peer is still there, and whether the connection has had its time.
+
+This module owns the rules and decides; the connection acts. It knows neither sockets nor frames,
+only times.
+
+The rules:
+
+- Every byte that arrives is a sign of life, not only a pong.
+- A peer that has been silent for `ping_interval` is pinged; if it is silent for `ping_timeout`
+  more, it is gone.
+- A peer that takes no byte of ours for both together is gone, whatever it says meanwhile: a ping
+  in a send buffer that does not move would never reach it.
+- While our own back-pressure keeps us from reading, it cannot be heard, so that time does not
+  count.
+"""
+
+from __future__ import annotations
+
+import enum
+from math import inf
+
+import trio
+
+from ._options import ConnectionOptions, ServerStreamOptions
+
+
+class Due(enum.Enum):
+    """What is to be done now; the value is the reason that is given."""
+
+    NOTHING = ""
+    PING = "the peer was silent for ping_interval"
+    DROP_SILENT = "the peer does not answer"
+    DROP_STALLED = "the peer takes no data"
+    CLOSE_IDLE = "idle for too long"
+    CLOSE_OLD = "open for too long"
+
+
+class Liveness:
+    """The times of one connection."""
+
+    __slots__ = (
+        "_idle_timeout",
+        "_max_lifetime",
+        "_opened_at",
+        "_ping_interval",
+        "_ping_timeout",
+        "_pinged_at",
+        "heard_at",
+        "message_at",
+        "paused",
+    )
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        self._ping_interval = options.ping_interval
+        self._ping_timeout = options.ping_timeout
+        self._idle_timeout = self._max_lifetime = inf
+        if isinstance(options, ServerStreamOptions):
+            self._idle_timeout = options.idle_timeout
+            self._max_lifetime = options.max_lifetime
+        #: When the last byte came, and the last message in either direction.
+        self._opened_at = self.heard_at = self.message_at = trio.current_time()
+        #: Whether our own back-pressure keeps us from reading.
+        self.paused = False
+        self._pinged_at = -inf
+
+    def resume(self, now: float) -> None:
+        """We read again, and the peer has all its time again to make itself heard."""
+        self.paused = False
+        self.heard_at = now
+
+    def check(self, now: float, stalled_since: float) -> tuple[Due, float]:
+        """What is due, and when to look again if nothing else happens.
+
+        Args:
+            now: the time.
+            stalled_since: when the unsent bytes last moved; `math.inf` where there are none.
+        """
+        idle_at = self.message_at + self._idle_timeout
+        old_at = self._opened_at + self._max_lifetime
+        stalled_at = stalled_since + self._ping_interval + self._ping_timeout
+        if now >= old_at:
+            return Due.CLOSE_OLD, inf
+        if now >= idle_at:
+            return Due.CLOSE_IDLE, inf
+        if now >= stalled_at:
+            return Due.DROP_STALLED, inf
+        due, silent_at = self._check_silence(now)
+        return due, min(idle_at, old_at, stalled_at, silent_at)
+
+    def _check_silence(self, now: float) -> tuple[Due, float]:
+        heard_at = now if self.paused else self.heard_at
+        if self._pinged_at > heard_at:
+            gone_at = self._pinged_at + self._ping_timeout
+            return (Due.DROP_SILENT if now >= gone_at else Due.NOTHING), gone_at
+        ping_at = heard_at + self._ping_interval
+        if now < ping_at:
+            return Due.NOTHING, ping_at
+        self._pinged_at = now
+        return Due.PING, now + self._ping_timeout

@@ -1,0 +1,71 @@
+"""One message in pieces: what `WebSocket.open_message` and `WebSocket.receive_message` give."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, final
+
+#: What can be sent: `str` goes out as text, the others as binary.
+Message: TypeAlias = str | bytes | bytearray | memoryview
+
+
+def checked_message(message: Message) -> str | bytes:
+    """`message`, safe from changes that its owner makes later.
+
+    Raises:
+        TypeError: it is neither `str` nor bytes-like.
+    """
+    if isinstance(message, (str, bytes)):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    raise TypeError(
+        f"a message is str (sent as text) or bytes-like (sent as binary), not "
+        f"{type(message).__name__}; send_json() sends other objects"
+    )
+
+
+@final
+class MessageWriter:
+    """The open end of a message that is sent in fragments."""
+
+    __slots__ = ("_kind", "_send")
+
+    def __init__(
+        self, kind: type[str | bytes], send: Callable[[str | bytes], Awaitable[None]]
+    ) -> None:
+        self._kind = kind
+        self._send = send
+
+    async def send(self, part: Message) -> None:
+        """Send the next part, in a frame of its own.
+
+        It waits, fails and is cancelled like `WebSocket.send`: cancelled, the part was not sent.
+
+        Raises:
+            As `WebSocket.send`; `TypeError` also for bytes in a text message or the reverse.
+        """
+        data = checked_message(part)
+        if not isinstance(data, self._kind):
+            raise TypeError(f"this message is made of {self._kind.__name__}, not {part!r}")
+        await self._send(data)
+
+
+@final
+class MessageReader:
+    """An asynchronous iterator over the chunks of a message that is still arriving."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self, next_chunk: Callable[[], Awaitable[str | bytes | None]]) -> None:
+        self._next = next_chunk
+
+    def __aiter__(self) -> MessageReader:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """The next chunk. Cancelling loses nothing."""
+        chunk = await self._next()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
