@@ -289,6 +289,11 @@ async def open_server(
                 await server.aclose()
 
 
+async def forever() -> None:
+    """`trio.sleep_forever`, without telling type checkers that nothing comes after it."""
+    await trio.sleep_forever()
+
+
 async def echo(websocket: WebSocket) -> None:
     async for message in websocket:
         await websocket.send(message)

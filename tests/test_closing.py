@@ -18,6 +18,7 @@ from trio_ws import (
     ConnectionLost,
     Initiator,
     State,
+    WebSocket,
 )
 
 from .helpers import (
@@ -31,10 +32,17 @@ from .helpers import (
     open_client_with_raw_server,
     open_pair,
     open_server_with_raw_client,
+    reset,
     tcp_pair,
 )
 
 pytestmark = pytest.mark.autojump
+
+
+def state(ws: WebSocket) -> State:
+    """`ws.state`, without a type checker's belief that it stays what it was."""
+    return ws.state
+
 
 BOTH_SIDES = pytest.mark.parametrize(
     "open_raw", [open_server_with_raw_client, open_client_with_raw_server], ids=["server", "client"]
@@ -49,11 +57,11 @@ async def test_aclose_sends_close_and_waits_for_the_peers_answer(open_raw: Any) 
             first, payload = await peer.receive_frame()
             assert (first, payload) == (FIN | CLOSE, (4001).to_bytes(2, "big") + b"done")
             await trio.testing.wait_all_tasks_blocked()
-            assert ws.state is State.CLOSING
+            assert state(ws) is State.CLOSING
             assert ws.close_reason is None
             await peer.send_close(4001, "done")
             await peer.stream.aclose()
-        assert ws.state is State.CLOSED
+        assert state(ws) is State.CLOSED
         assert ws.close_reason == CloseReason(4001, "done", Initiator.LOCAL)
 
 
@@ -147,10 +155,10 @@ async def test_a_client_leaves_it_to_the_server_to_hang_up_first() -> None:
         await peer.send_close(1000)
         assert await peer.receive_close() == 1000
         await trio.testing.wait_all_tasks_blocked()
-        assert ws.state is State.CLOSING
+        assert state(ws) is State.CLOSING
         await peer.stream.aclose()
         await trio.testing.wait_all_tasks_blocked()
-        assert ws.state is State.CLOSED
+        assert state(ws) is State.CLOSED
 
 
 @BOTH_SIDES
@@ -190,6 +198,30 @@ async def test_a_failed_write_reports_the_close_frame_that_explains_it() -> None
         with pytest.raises(ConnectionLost, match="4008"):
             while True:
                 await ws.send(b"x" * 10_000)
+
+
+async def test_a_send_that_finds_the_connection_broken_raises_itself() -> None:
+    client_stream, server_stream = await tcp_pair()
+    async with open_server_with_raw_client(streams=(client_stream, server_stream)) as (ws, _):
+        reset(client_stream)
+        with pytest.raises(ConnectionLost, match="1006"):
+            await ws.send("x")
+
+
+async def test_an_answer_that_cannot_be_written_does_not_change_the_peers_reason() -> None:
+    client_stream, server_stream = trio.testing.memory_stream_pair()
+    stream = FaultyStream(server_stream)
+    async with open_server_with_raw_client(streams=(client_stream, stream)) as (ws, peer):
+        await trio.testing.wait_all_tasks_blocked()
+        stream.fail_from_now_on()
+        await peer.send_close(1000)
+        with pytest.raises(ConnectionEnded) as caught:
+            await ws.receive()
+        assert caught.value.__cause__ is None
+        await ws.wait_closed()
+        with pytest.raises(ConnectionEnded) as caught:
+            await ws.receive()
+        assert caught.value.__cause__ is None
 
 
 async def test_a_failed_write_without_an_explanation_is_1006_soon() -> None:
@@ -293,6 +325,16 @@ async def test_messages_after_our_close_are_thrown_away_until_the_peers_close() 
         assert ws.close_reason == CloseReason(1000, "", Initiator.LOCAL)
 
 
+async def test_a_violation_after_our_close_gets_no_second_close_frame() -> None:
+    async with open_server_with_raw_client() as (ws, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(ws.aclose)
+        assert await peer.receive_close() == 1000
+        await peer.send_frame(0x3)
+        assert await peer.receive_frame() is None
+        await peer.stream.aclose()
+        assert (await ws.wait_closed()).code == 1002
+
+
 async def test_a_cancelled_aclose_closes_the_socket_at_once() -> None:
     client_stream, server_stream = trio.testing.memory_stream_pair()
     stream = FaultyStream(server_stream)
@@ -303,7 +345,7 @@ async def test_a_cancelled_aclose_closes_the_socket_at_once() -> None:
         assert scope.cancelled_caught
         await trio.testing.wait_all_tasks_blocked()
         assert trio.current_time() - start == pytest.approx(1)
-        assert ws.state is State.CLOSED
+        assert state(ws) is State.CLOSED
         assert stream.closed
 
 
@@ -328,6 +370,17 @@ async def test_messages_queued_when_we_close_are_discarded() -> None:
         with pytest.raises(trio.ClosedResourceError):
             client.receive_nowait()
         assert client.statistics().queued_messages == 0
+
+
+async def test_a_loop_in_which_we_close_ends() -> None:
+    async with open_pair() as (client, server):
+        await client.send("enough?")
+        async for message in server:
+            assert message == "enough?"
+            await server.aclose(4000, "enough")
+        assert server.close_reason == CloseReason(4000, "enough", Initiator.LOCAL)
+        with pytest.raises(trio.ClosedResourceError):
+            await server.receive()
 
 
 # Leaving…

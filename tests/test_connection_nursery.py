@@ -8,7 +8,7 @@ import trio.testing
 
 from trio_ws import CloseReason, ConnectionLost, Initiator, pump
 
-from .helpers import TEXT, close_frame, frame, open_pair, open_server_with_raw_client
+from .helpers import TEXT, close_frame, forever, frame, open_pair, open_server_with_raw_client
 
 pytestmark = pytest.mark.autojump
 
@@ -69,7 +69,7 @@ async def test_a_handler_stuck_over_the_last_message_gets_close_timeout() -> Non
             await peer.send_frame(TEXT, b"1")
             await peer.send_close(1000)
             await ws.receive()
-            await trio.sleep_forever()
+            await forever()
         assert trio.current_time() - start == pytest.approx(3)
 
 
@@ -127,7 +127,7 @@ async def test_our_own_close_within_it_is_a_proper_one_and_then_cancels_it() -> 
             await trio.testing.wait_all_tasks_blocked()
             await client.aclose(4001, "enough")
             events.append("closed")
-            await trio.sleep_forever()
+            await forever()
         assert sorted(events) == ["closed", "receiver cancelled"]
         assert client.close_reason == CloseReason(4001, "enough", Initiator.LOCAL)
         assert (await server.wait_closed()).code == 4001
@@ -137,10 +137,22 @@ async def test_opening_it_on_a_closed_connection_cancels_it_at_once() -> None:
     async with open_pair() as (client, server):
         await client.aclose()
         async with client.open_nursery():
-            await trio.sleep_forever()
+            await forever()
         await server.wait_closed()
         async with server.open_nursery():
-            await trio.sleep_forever()
+            await forever()
+
+
+async def test_a_message_taken_long_ago_does_not_keep_it() -> None:
+    async with open_server_with_raw_client(close_timeout=3) as (ws, peer):
+        await peer.send_frame(TEXT, b"subscribe")
+        await ws.receive()
+        await trio.sleep(5)
+        start = trio.current_time()
+        async with ws.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await peer.send_close(1000)
+        assert trio.current_time() == start
 
 
 async def test_other_exceptions_come_out_in_a_group_as_from_any_nursery() -> None:

@@ -647,12 +647,20 @@ async def test_process_request_may_be_async() -> None:
     assert (await accepted_by(process_request)).headers["X-Path"] == "/"
 
 
-@pytest.mark.parametrize(("choice", "chosen"), [("b", "b"), ("a", "a"), (None, None)])
+@pytest.mark.parametrize(
+    ("answer", "chosen"),
+    [
+        (Accept("b"), "b"),
+        (Accept("a"), "a"),
+        (Accept(None), None),
+        (Accept(headers={"Set-Cookie": "a=1"}), "a"),
+    ],
+)
 async def test_process_request_may_choose_the_subprotocol(
-    choice: str | None, chosen: str | None
+    answer: Accept, chosen: str | None
 ) -> None:
     response = await accepted_by(
-        lambda asked: Accept(choice),
+        lambda asked: answer,
         request(Sec_WebSocket_Protocol="a, b"),
         subprotocols=["a"],
     )

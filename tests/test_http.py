@@ -158,7 +158,8 @@ def test_a_status_may_come_from_the_standard_library() -> None:
 
 
 def test_accepting_needs_no_terms() -> None:
-    assert Accept() == Accept(None, {})
+    assert Accept() == Accept(..., {})
+    assert Accept() != Accept(None)
     assert Accept("chat", [("A", "b")]).headers == Headers({"A": "b"})
 
 

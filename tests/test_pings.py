@@ -126,7 +126,7 @@ async def test_a_ping_in_flight_ends_with_the_connection(how: str) -> None:
 
 
 async def test_pings_are_answered_while_the_application_does_not_receive() -> None:
-    async with open_server_with_raw_client() as (ws, peer):
+    async with open_server_with_raw_client() as (_, peer):
         await peer.send_frame(TEXT, b"unread")
         await peer.send_frame(PING, b"still there?")
         assert await peer.receive_frame() == (FIN | PONG, b"still there?")

@@ -163,7 +163,7 @@ async def test_receive_is_a_cancellation_point_every_time_and_loses_nothing() ->
     async with open_pair() as (client, server):
         for number in range(100):
             await client.send(str(number))
-        received = []
+        received: list[str | bytes] = []
         while len(received) < 100:
             with trio.CancelScope() as scope:
                 scope.cancel()

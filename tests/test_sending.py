@@ -27,7 +27,6 @@ from .helpers import (
     socket_pair,
 )
 
-
 pytestmark = pytest.mark.autojump
 
 
@@ -278,6 +277,8 @@ async def test_a_connection_that_ends_within_a_message_is_an_error_of_the_block(
                 await writer.send("half")
                 await peer.send_close(1001)
                 await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(ConnectionEnded):
+                    await writer.send("more")
         with pytest.raises(ConnectionEnded):
             async with ws.open_message("text"):
                 raise AssertionError

@@ -31,7 +31,6 @@ from trio_ws import (
     serve_listeners,
     serve_websocket,
 )
-
 from trio_ws._nursery import open_bare_nursery
 
 from .conftest import open_descriptors
@@ -114,9 +113,11 @@ async def test_the_server_knows_its_port_urls_and_connections() -> None:
     assert repr(server).startswith("<WebSocketServer stopping")
 
 
-async def test_localhost_binds_every_address_and_connects_to_any() -> None:
+@pytest.mark.parametrize("host", ["localhost", None])
+async def test_every_address_of_a_name_has_one_port(host: str | None) -> None:
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve_websocket, echo, "localhost", 0)
+        server = await nursery.start(serve_websocket, echo, host, 0)
+        assert {int(url.rstrip("/").rpartition(":")[2]) for url in server.urls} == {server.port}
         for url in server.urls:
             async with open_websocket_url(url) as ws:
                 await ws.send("hello")
@@ -437,7 +438,7 @@ async def test_cancelling_says_1001_to_all_and_lets_handlers_finish() -> None:
 
     async def handler(ws: WebSocket) -> None:
         async for message in ws:
-            events.append(f"got {message}")
+            events.append(f"got {message!r}")
         await trio.sleep(3)
         events.append("finished")
 
@@ -450,7 +451,7 @@ async def test_cancelling_says_1001_to_all_and_lets_handlers_finish() -> None:
             reason = await ws.wait_closed()
             assert (reason.code, reason.initiator) == (1001, Initiator.REMOTE)
         await trio.sleep(4)
-        assert events == ["got last", "finished"]
+        assert events == ["got 'last'", "finished"]
         assert trio.current_time() - start < 5
         assert not server.connections
 

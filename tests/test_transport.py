@@ -56,6 +56,21 @@ async def test_a_socket_is_written_to_without_waiting_until_it_is_full() -> None
             await one.send_eof()
 
 
+async def test_a_spurious_wake_up_is_waited_out() -> None:
+    class Spurious(SocketTransport):
+        calls = 0
+
+        def send_nowait(self, data: bytes | bytearray) -> int:
+            self.calls += 1
+            return 0 if self.calls == 1 else super().send_nowait(data)
+
+    one, other = socket_pair()
+    async with one, other:
+        transport = Spurious(one)
+        assert await transport.send_some(b"x") == 1
+        assert transport.calls == 2
+
+
 async def test_other_streams_take_nothing_without_waiting() -> None:
     one, other = trio.testing.memory_stream_pair()
     transport = wrap_stream(one)

@@ -19,14 +19,17 @@ from ._errors import (
     TooManyRedirects,
     WebSocketError,
 )
-from ._headers import Headers
-from ._http import Accept, Request, Response
+from ._headers import Headers, HeadersLike
+from ._http import Accept, Address, Request, Response
 from ._message import Message, MessageReader, MessageWriter
 from ._options import (
     ClientOptions,
     ClientStreamOptions,
     ConnectionOptions,
+    HandlerErrorPolicy,
     ListenerOptions,
+    Origins,
+    ProcessRequest,
     ServerStreamOptions,
 )
 from ._pacing import CALLS_PER_CHECKPOINT
@@ -44,6 +47,7 @@ from ._version import __version__
 __all__ = [
     "CALLS_PER_CHECKPOINT",
     "Accept",
+    "Address",
     "ClientOptions",
     "ClientStreamOptions",
     "CloseCode",
@@ -56,9 +60,11 @@ __all__ = [
     "ConnectionRejected",
     "ConnectionStatistics",
     "Handler",
+    "HandlerErrorPolicy",
     "HandshakeError",
     "HandshakeTimeout",
     "Headers",
+    "HeadersLike",
     "Initiator",
     "InvalidRequest",
     "InvalidResponse",
@@ -67,6 +73,8 @@ __all__ = [
     "Message",
     "MessageReader",
     "MessageWriter",
+    "Origins",
+    "ProcessRequest",
     "Request",
     "Response",
     "ServerStatistics",

@@ -206,6 +206,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     @property
     def state(self) -> State:
+        """Open, closing (no more can be sent), or closed: the socket, too."""
         return self._state
 
     @property
@@ -219,6 +220,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         return self._pings.latency
 
     def statistics(self) -> ConnectionStatistics:
+        """What went each way so far, and what waits."""
         queued_messages, queued_bytes = self._inbox.statistics()
         return ConnectionStatistics(
             messages_received=self._messages_received,
@@ -377,7 +379,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Raises:
             ConnectionEnded: there are no more, the peer closed in good order. ``async for`` ends.
             ConnectionLost: there are no more, the connection ended in any other way.
-            trio.ClosedResourceError: this side called `aclose`.
+            trio.ClosedResourceError: this side called `aclose`. ``async for`` ends.
         """
         await self._checkpoint()
         try:
@@ -406,9 +408,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             raise self._no_more() from self._loss
 
     async def __anext__(self) -> str | bytes:
+        # Closing is how a handler leaves its own loop; whether this turn or another task did it.
         try:
             return await self.receive()
-        except ConnectionEnded:
+        except (ConnectionEnded, trio.ClosedResourceError):
             raise StopAsyncIteration from None
 
     async def receive_json(self, *, loads: Callable[[str | bytes], Any] = json.loads) -> Any:
@@ -510,11 +513,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                     await consumer(message)
 
         It is cancelled when the connection ends, from either side, and that cancellation does not
-        leave the block. It does not come over messages that were received before: while some wait,
-        or while a task may be handling the last one, the nursery goes on until a task asks for a
-        message and there is none left, or for `close_timeout` seconds. Where nothing waits and no
-        task ever received, it is cancelled at once; where this side called `aclose`, when the
-        closing is through.
+        leave the block. It does not come over messages that were received before: where some wait,
+        or one was taken less than `close_timeout` ago and may still be in hand, the nursery goes on
+        until a task asks for a message and there is none left, or that time is up. Else it is
+        cancelled at once; where this side called `aclose`, when the closing is through.
 
         A task may learn of the end by an exception before it is cancelled. Of these,
         `ConnectionEnded` ends the block in silence and `ConnectionLost` comes out of it bare.
@@ -552,9 +554,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """End the nurseries of `open_nursery`, in time for their last messages to be handled."""
         waiting, _ = self._inbox.statistics()
         # A receiver that comes back for more ends them earlier; see _no_more.
-        grace = self._options.close_timeout if waiting or self._inbox.asked else 0.0
+        in_hand_since = trio.current_time() if waiting else self._inbox.taken_at
         for scope in self._dependents:
-            scope.deadline = min(scope.deadline, trio.current_time() + grace)
+            scope.deadline = min(scope.deadline, in_hand_since + self._options.close_timeout)
 
     def _cancel_dependents(self) -> None:
         for scope in self._dependents:

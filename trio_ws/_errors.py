@@ -237,3 +237,13 @@ class ConnectionEnded(ConnectionClosed, trio.EndOfChannel):
 
 class ConnectionLost(ConnectionClosed):
     """Closed in any other way: a broken network, a protocol error, a timeout, another code."""
+
+
+# Tracebacks show where an exception can be imported from, not where it happens to be defined.
+def _say_where_to_import_from(error: type[WebSocketError]) -> None:
+    error.__module__ = "trio_ws"
+    for kind in error.__subclasses__():
+        _say_where_to_import_from(kind)
+
+
+_say_where_to_import_from(WebSocketError)

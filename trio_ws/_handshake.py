@@ -16,6 +16,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import EllipsisType
 
 import trio
 
@@ -247,7 +248,7 @@ def _check_answer(answer: object, request: Request) -> None:
         check_extra_headers(answer.headers)
         if not request.is_upgrade:
             raise ValueError("process_request accepted a request that asks for no WebSocket")
-        if answer.subprotocol is not None and answer.subprotocol not in request.subprotocols:
+        if answer.subprotocol not in (None, ..., *request.subprotocols):
             raise ValueError(f"the client did not offer the subprotocol {answer.subprotocol!r}")
     elif isinstance(answer, Response):
         if answer.status < 200:
@@ -265,7 +266,8 @@ def _refusal_of_plain_http(request: Request) -> InvalidRequest:
 def _accepting_response(
     request: Request, answer: Accept | None, options: ServerStreamOptions
 ) -> tuple[Response, str | None]:
-    if answer is not None:
+    subprotocol: str | None
+    if answer is not None and not isinstance(answer.subprotocol, EllipsisType):
         subprotocol = answer.subprotocol
     else:
         offered = request.subprotocols

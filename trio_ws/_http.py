@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
+from types import EllipsisType
 from typing import TypeAlias, final
 from urllib.parse import unquote
 
@@ -135,14 +136,17 @@ class Accept:
     """What `process_request` returns to accept a WebSocket on terms of its own.
 
     Args:
-        subprotocol: one that the client offered, or `None` for none at all.
+        subprotocol: one that the client offered, or `None` for none at all. Left out, it is chosen
+            from the option `subprotocols` as ever.
         headers: fields for the 101 response, cookies for example, after those of the server.
     """
 
-    subprotocol: str | None = None
+    subprotocol: str | EllipsisType | None = ...
     headers: Headers = field(default_factory=Headers)
 
-    def __init__(self, subprotocol: str | None = None, headers: HeadersLike = ()) -> None:
+    def __init__(
+        self, subprotocol: str | EllipsisType | None = ..., headers: HeadersLike = ()
+    ) -> None:
         object.__setattr__(self, "subprotocol", subprotocol)
         object.__setattr__(self, "headers", Headers(headers))
 

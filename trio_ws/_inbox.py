@@ -74,7 +74,7 @@ class Inbox:
         "_receive",
         "_room",
         "_send",
-        "asked",
+        "taken_at",
     )
 
     def __init__(self, max_messages: float, max_bytes: float) -> None:
@@ -88,8 +88,8 @@ class Inbox:
         self._closed = False
         #: `take_nowait` found nothing, and nothing has come since.
         self._polled = False
-        #: Whether any task ever wanted a message on this connection.
-        self.asked = False
+        #: When a task last took a message, or a piece of one.
+        self.taken_at = -math.inf
         self._room = ParkingLot()
         self._arrivals = ParkingLot()
 
@@ -176,7 +176,6 @@ class Inbox:
             trio.WouldBlock: there is none yet.
             trio.EndOfChannel: there is none, and none will come.
         """
-        self.asked = True
         try:
             message = self._receive.receive_nowait()
         except trio.WouldBlock:
@@ -194,7 +193,6 @@ class Inbox:
 
     async def take_incoming(self) -> IncomingMessage:
         """Wait for a message to begin and claim it: the pieces that came, and those to come."""
-        self.asked = True
         while True:
             try:
                 message = self._receive.receive_nowait()
@@ -221,6 +219,7 @@ class Inbox:
                 raise trio.EndOfChannel
             await self._arrivals.park()
         piece = incoming.pop()
+        self.taken_at = trio.current_time()
         self._room.unpark_all()
         return piece
 
@@ -232,6 +231,7 @@ class Inbox:
     def _taken(self, message: str | bytes) -> None:
         self._messages -= 1
         self._bytes -= getsizeof(message)
+        self.taken_at = trio.current_time()
         self._room.unpark_all()
 
 

@@ -11,7 +11,8 @@ The rules:
 - A peer that takes no byte of ours for both together is gone, whatever it says meanwhile: a ping
   in a send buffer that does not move would never reach it.
 - While our own back-pressure keeps us from reading, it cannot be heard, so that time does not
-  count.
+  count. It is pinged all the same, because a write is then the only thing that can show that the
+  connection is broken.
 """
 
 from __future__ import annotations
@@ -88,12 +89,11 @@ class Liveness:
         return due, min(idle_at, old_at, stalled_at, silent_at)
 
     def _check_silence(self, now: float) -> tuple[Due, float]:
-        heard_at = now if self.paused else self.heard_at
-        if self._pinged_at > heard_at:
+        if self._pinged_at > self.heard_at and not self.paused:
             gone_at = self._pinged_at + self._ping_timeout
             return (Due.DROP_SILENT if now >= gone_at else Due.NOTHING), gone_at
-        ping_at = heard_at + self._ping_interval
+        ping_at = max(self.heard_at, self._pinged_at) + self._ping_interval
         if now < ping_at:
             return Due.NOTHING, ping_at
         self._pinged_at = now
-        return Due.PING, now + self._ping_timeout
+        return Due.PING, now + min(self._ping_interval, self._ping_timeout)

@@ -96,7 +96,9 @@ class WebSocketServer:
 
     @property
     def port(self) -> int:
-        """The port of the first listener; where 0 was asked for, the one that the system chose.
+        """The port that it listens on; where 0 was asked for, the one that the system picked.
+
+        With listeners of your own, the port of the first.
 
         Raises:
             AttributeError: it has none, being a Unix socket or no socket at all.
@@ -123,6 +125,7 @@ class WebSocketServer:
         return self._connections.keys()
 
     def statistics(self) -> ServerStatistics:
+        """How many connections there are and were."""
         return ServerStatistics(
             connections=len(self._connections),
             handshakes=len(self._handshakes),
@@ -153,7 +156,7 @@ class WebSocketServer:
 
     # Serving…
 
-    async def run(self, task_status: trio.TaskStatus[WebSocketServer]) -> None:
+    async def _run(self, task_status: trio.TaskStatus[WebSocketServer]) -> None:
         """Serve until stopped, in the order that the module describes."""
         try:
             async with open_bare_nursery() as nursery:
@@ -335,7 +338,7 @@ async def serve_websocket(
         handler: called with each `WebSocket`, which is closed when it returns: with 1000, or with
             1011 where it raises (see `on_handler_error`).
         host: the address or name to bind, or `None` for every interface.
-        port: the port, or 0 for a free one that the system picks.
+        port: the port, or 0 for a free one that the system picks, the same for every address.
         ssl_context: for TLS, with a certificate loaded.
         task_status: ``server = await nursery.start(serve_websocket, …)`` gives the
             `WebSocketServer` as soon as it accepts connections.
@@ -347,7 +350,7 @@ async def serve_websocket(
         Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
     settings = _checked_options(handler, options)
-    listeners: list[trio.abc.Listener[Any]] = [*await trio.open_tcp_listeners(port, host=host)]
+    listeners: list[trio.abc.Listener[Any]] = [*await _open_tcp_listeners(host, port)]
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
     await _serve(handler, listeners, settings, task_status)
@@ -373,6 +376,22 @@ async def serve_listeners(
     await _serve(handler, listeners, settings, task_status)
 
 
+async def _open_tcp_listeners(host: str | None, port: int) -> list[trio.SocketListener]:
+    """trio's, but with one port for all addresses also where the system picks it."""
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    for _ in range(100):  # somebody else may have the port of one address on another
+        if port != 0 or len(listeners) == 1:
+            break
+        picked: int = listeners[0].socket.getsockname()[1]
+        for listener in listeners:
+            listener.socket.close()
+        try:
+            return await trio.open_tcp_listeners(picked, host=host)
+        except OSError:
+            listeners = await trio.open_tcp_listeners(0, host=host)
+    return listeners
+
+
 def _checked_options(handler: Handler, options: ListenerKeywords) -> ListenerOptions:
     if not callable(handler):
         raise TypeError(f"the handler is an async function of one WebSocket, not {handler!r}")
@@ -385,7 +404,7 @@ async def _serve(
     options: ListenerOptions,
     task_status: trio.TaskStatus[WebSocketServer],
 ) -> None:
-    await WebSocketServer(handler, listeners, options).run(task_status)
+    await WebSocketServer(handler, listeners, options)._run(task_status)
 
 
 @asynccontextmanager

@@ -1,0 +1,42 @@
+"""The greeting server over TLS. Run make_certificate.py first."""
+
+import argparse
+import ssl
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from trio_ws import WebSocket, WebSocketServer, serve_websocket
+
+HERE = Path(__file__).parent
+
+
+async def hello(ws: WebSocket) -> None:
+    name = await ws.receive()
+    print(f"<<< {name!r}")
+
+    greeting = f"Hello {name!s}!"
+    await ws.send(greeting)
+    print(f">>> {greeting!r}")
+
+
+async def main(port: int, certificate: Path) -> None:
+    ssl_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ssl_context.load_cert_chain(certificate)
+    serve = partial(serve_websocket, hello, "localhost", port, ssl_context=ssl_context)
+
+    async with trio.open_nursery() as nursery:
+        server: WebSocketServer = await nursery.start(serve)
+        print(f"Serving on {server.urls[0]} (Ctrl-C ends it)", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8765, help="0 for a free one")
+    parser.add_argument("--certificate", type=Path, default=HERE / "server.pem")
+    arguments = parser.parse_args()
+    try:
+        trio.run(main, arguments.port, arguments.certificate)
+    except* KeyboardInterrupt:
+        pass
