@@ -224,6 +224,24 @@ async def test_an_answer_that_cannot_be_written_does_not_change_the_peers_reason
         assert caught.value.__cause__ is None
 
 
+async def test_a_transport_that_breaks_after_the_close_frames_does_not_change_the_reason() -> None:
+    class CannotEnd(FaultyStream, trio.abc.HalfCloseableStream):
+        async def send_eof(self) -> None:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError("the peer is gone")
+
+    client_stream, server_stream = trio.testing.memory_stream_pair()
+    async with open_server_with_raw_client(streams=(client_stream, CannotEnd(server_stream))) as (
+        ws,
+        peer,
+    ):
+        await peer.send_close(1000)
+        assert (await ws.wait_closed()).code == 1000
+        with pytest.raises(ConnectionEnded) as caught:
+            await ws.receive()
+        assert caught.value.__cause__ is None
+
+
 async def test_a_failed_write_without_an_explanation_is_1006_soon() -> None:
     # A stream whose writes fail while its reads hang: what a half-broken proxy looks like.
     client_stream, server_stream = trio.testing.memory_stream_pair()

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from trio_ws import ConnectionEnded, ConnectionLost, State
+from trio_ws._pings import SentPings
 
 from .helpers import (
     CLOSE,
@@ -245,6 +246,18 @@ async def test_a_peer_that_vanishes_while_reading_was_paused_is_dropped_after_it
         with pytest.raises(ConnectionLost, match="1011"):
             await ws.receive()
         assert trio.current_time() - start == pytest.approx(2)
+
+
+async def test_only_the_last_keepalive_ping_is_remembered() -> None:
+    pings = SentPings()
+    pings.add_probe(b"first")
+    pings.add_probe(b"second")
+    pings.answer(b"first")
+    assert pings.latency is None
+    pings.answer(b"second")
+    assert pings.latency is not None
+    pings.add_probe(b"third")  # the second is answered and gone
+    pings.answer(b"third")
 
 
 # Idle and old connections…

@@ -527,8 +527,10 @@ async def test_handshakes_that_are_not_over_are_dropped_at_shutdown() -> None:
         await stream.send_all(REQUEST[:20])
         await trio.testing.wait_all_tasks_blocked()
         assert server.statistics().handshakes == 1
+        start = trio.current_time()
         scope.cancel()
         assert await stream.receive_some() == b""
+        assert trio.current_time() == start
 
 
 async def test_a_handshake_that_completes_during_the_shutdown_is_closed_with_1001() -> None:
@@ -547,10 +549,12 @@ async def test_a_handshake_that_completes_during_the_shutdown_is_closed_with_100
             nursery.start_soon(server.aclose)
             await trio.testing.wait_all_tasks_blocked()
             answer.set()
+            start = trio.current_time()
             received = b""
             while not received.endswith(b"\x88\x02\x03\xe9"):
                 received += await stream.receive_some()
             assert received.startswith(b"HTTP/1.1 101 ")
+            assert trio.current_time() - start < 2  # not when grace_period is over
             await stream.aclose()
 
 

@@ -126,6 +126,12 @@ def test_the_end_is_the_last_event_and_nothing_after_it_is_looked_at() -> None:
     assert wire.over
 
 
+def test_the_end_of_a_closing_that_we_began_is_the_last_event_as_well() -> None:
+    wire = server()
+    wire.close(1000, "")
+    assert receive(wire, close_frame(1000) + b"\xff" * 100, b"\xff" * 100) == [Close(1000, "")]
+
+
 def test_the_limit_counts_payload_and_at_least_64_for_each_further_fragment() -> None:
     assert receive(server(10), frame(BINARY, b"x" * 10)) == [b"x" * 10]
     assert receive(server(10), frame(BINARY, b"x" * 11)) == [
