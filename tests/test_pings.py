@@ -252,10 +252,11 @@ async def test_only_the_last_keepalive_ping_is_remembered() -> None:
     pings = SentPings()
     pings.add_probe(b"first")
     pings.add_probe(b"second")
-    pings.answer(b"first")
-    assert pings.latency is None
-    pings.answer(b"second")
-    assert pings.latency is not None
+    latencies: list[float | None] = []
+    for payload in (b"first", b"second"):
+        pings.answer(payload)
+        latencies.append(pings.latency)
+    assert latencies == [None, 0.0]
     pings.add_probe(b"third")  # the second is answered and gone
     pings.answer(b"third")
 

@@ -496,6 +496,52 @@ async def test_a_violation_gets_exactly_one_close_frame_and_nothing_more_is_pars
         await peer.stream.aclose()
 
 
+async def test_a_message_before_a_violation_is_answered_before_the_connection_fails() -> None:
+    async with open_server_with_raw_client() as (ws, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(_echo_once_slowly, ws)
+        await peer.send(frame(TEXT, b"right"), frame(0x3))
+        assert await peer.receive_frame() == (FIN | TEXT, b"right")
+        assert await peer.receive_close() == 1002
+        await peer.stream.aclose()
+
+
+async def _echo_once_slowly(ws: WebSocket) -> None:
+    message = await ws.receive()
+    await trio.sleep(0.5)
+    await ws.send(message)
+    with pytest.raises(ConnectionLost):
+        await ws.receive()
+
+
+async def test_a_streamed_message_before_a_violation_is_answered_as_well() -> None:
+    async with open_server_with_raw_client() as (ws, peer), trio.open_nursery() as nursery:
+
+        async def echo_chunks() -> None:
+            async with ws.receive_message() as chunks:
+                async for chunk in chunks:
+                    await ws.send(chunk)
+            with pytest.raises(ConnectionLost):
+                await collect(ws)
+
+        nursery.start_soon(echo_chunks)
+        await peer.send_frame(TEXT, b"ri", fin=False)
+        assert await peer.receive_frame() == (FIN | TEXT, b"ri")
+        await peer.send(frame(CONTINUATION, b"ght"), frame(0x3))
+        assert await peer.receive_frame() == (FIN | TEXT, b"ght")
+        assert await peer.receive_close() == 1002
+        await peer.stream.aclose()
+
+
+async def test_a_handler_that_is_busy_does_not_hold_up_a_failure_for_long() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        await peer.send(frame(TEXT, b"right"), frame(0x3))
+        start = trio.current_time()
+        assert await ws.receive() == "right"
+        assert await peer.receive_close() == 1002
+        assert trio.current_time() - start == pytest.approx(1)
+        await peer.stream.aclose()
+
+
 async def test_a_client_refuses_masked_frames() -> None:
     async with open_client_with_raw_server() as (ws, peer):
         await peer.send_frame(TEXT, b"x", mask=True)

@@ -171,11 +171,14 @@ async def test_tls_peers_end_quickly_whoever_closes_and_after_a_violation() -> N
             await tls.send_all(REQUEST)
             await tls.send_all(bytes([0x83, 0x80, 0, 0, 0, 0]))
             received = b""
-            with pytest.raises(trio.BrokenResourceError):  # the goodbye of TLS is left out
+            try:
                 while data := await tls.receive_some():
                     received += data
+            except trio.BrokenResourceError:
+                pass  # the goodbye of TLS is left out; some versions of Python do not mind
+            finally:
+                await trio.aclose_forcefully(tls)
             assert received.endswith(b"Invalid opcode 0x3")
-            await trio.aclose_forcefully(tls)
     assert reasons == [4001, 1002]
 
 

@@ -119,11 +119,11 @@ def test_the_end_is_the_last_event_and_nothing_after_it_is_looked_at() -> None:
     assert receive(wire, close_frame(None) + frame(TEXT, b"late"), b"\xff" * 100) == [
         Close(1005, "")
     ]
-    assert wire.over
+    assert wire.end is not None
     wire = server()
     events = receive(wire, frame(0x3) + frame(TEXT, b"late"), b"\xff" * 100)
     assert [type(event) for event in events] == [Violation]
-    assert wire.over
+    assert wire.end is not None
 
 
 def test_the_end_of_a_closing_that_we_began_is_the_last_event_as_well() -> None:
@@ -138,10 +138,18 @@ def test_the_limit_counts_payload_and_at_least_64_for_each_further_fragment() ->
         Violation(1009, "message over 10 bytes")
     ]
     wire = server(1000)
-    assert not wire.over
+    assert wire.end is None
     parts = frame(BINARY, b"x", fin=False) + frame(CONTINUATION, b"", fin=False) * 15
     assert not any(isinstance(event, Violation) for event in wire.receive(parts))
     assert isinstance(wire.receive(frame(CONTINUATION))[-1], Violation)
+
+
+def test_a_header_that_a_read_cuts_within_its_masking_key_is_charged_once() -> None:
+    fragments = [frame(BINARY, b"x" * 400, fin=False), frame(CONTINUATION, b"x" * 400)]
+    stream = b"".join(fragments)
+    for cut in range(len(stream)):
+        events = receive(server(800), stream[:cut], stream[cut:])
+        assert normalized(events) == [b"x" * 800]
 
 
 def test_frames_may_be_sent_until_a_close_frame_went_either_way() -> None:

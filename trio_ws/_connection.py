@@ -55,7 +55,7 @@ from ._errors import (
     check_close_arguments,
 )
 from ._handshake import Opening
-from ._http import Address, show_address
+from ._http import Address, Request, Response, show_address
 from ._inbox import Inbox, IncomingMessage
 from ._liveness import Due, Liveness
 from ._log import ConnectionLogger
@@ -66,11 +66,25 @@ from ._outbox import Outbox
 from ._pacing import pacer
 from ._pings import SentPings
 from ._transport import Transport
-from ._wire import MAX_CONTROL_PAYLOAD, Close, Event, Fragment, Ping, Pong, Role, show_event
+from ._wire import (
+    MAX_CONTROL_PAYLOAD,
+    Close,
+    Event,
+    Fragment,
+    Ping,
+    Pong,
+    Role,
+    Violation,
+    show_event,
+)
 
 #: Once both Close frames are through, or after a failure over a stream that cannot be shut down
 #: one way, the peer gets this many seconds to hang up (RFC 6455 section 7.1.1).
 LINGER = 1.0
+
+#: When the peer broke the protocol, how many seconds the application has to answer the messages
+#: that came before.
+LAST_ANSWERS = 1.0
 
 #: After a failed write, how many seconds the reader has to find out why: the reason may be a Close
 #: frame that arrived before the connection broke.
@@ -156,6 +170,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "subprotocol",
     )
 
+    id: str
+    request: Request
+    response: Response
+    subprotocol: str | None
+    local_address: Address
+    remote_address: Address
+
     def __init__(
         self,
         transport: Transport,
@@ -168,8 +189,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self.request = opening.request
         self.response = opening.response
         self.subprotocol = opening.subprotocol
-        self.local_address: Address = transport.local_address
-        self.remote_address: Address = transport.remote_address
+        self.local_address = transport.local_address
+        self.remote_address = transport.remote_address
 
         self._options = options
         self._logger = logger
@@ -714,7 +735,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """Read until the last frame; false if the peer hung up before that."""
         self._handle(self._wire.receive(self._trailing_data))
         self._trailing_data = b""
-        while not self._wire.over:
+        while self._wire.end is None:
             if self._inbox.full:
                 await self._wait_for_room()
             data = await self._transport.receive()
@@ -724,6 +745,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._liveness.heard_at = trio.current_time()
             self._bytes_received += len(data)
             self._handle(self._wire.receive(data))
+        if isinstance(self._wire.end, Violation):
+            # What came before was right, and one read may have brought both: whether it is answered
+            # must not depend on how TCP cut up the bytes.
+            with trio.move_on_after(LAST_ANSWERS):
+                await self._inbox.wait_until_caught_up()
+            self._fail(self._wire.end.code, self._wire.end.reason)
         return True
 
     async def _wait_for_room(self) -> None:
@@ -748,8 +775,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 self._pings.answer(event.payload)
             elif isinstance(event, Close):
                 self._peer_closed(event)
-            else:
-                self._fail(event.code, event.reason)
 
     def _note_received(self) -> None:
         self._messages_received += 1

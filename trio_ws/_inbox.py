@@ -151,6 +151,19 @@ class Inbox:
         while self.full:
             await self._room.park()
 
+    async def wait_until_caught_up(self) -> None:
+        """Return when the receivers have dealt with all that came, as far as can be seen."""
+        while not self._caught_up:
+            await self._room.park()
+
+    @property
+    def _caught_up(self) -> bool:
+        """Nothing waits, and whoever took the last message, if anybody did, came back for more."""
+        if self._messages and not self._discarding:
+            return False
+        idle = self.taken_at == -math.inf or self._wanted or bool(self._arrivals)
+        return idle or self._discarding
+
     def close(self) -> None:
         """Nothing more will come. What is queued can still be taken; half a message cannot."""
         self._closed = self._discarding = True
@@ -204,7 +217,7 @@ class Inbox:
             if self._incoming is not None and not self._incoming.claimed:
                 self._incoming.claimed = True
                 return self._incoming
-            await self._arrivals.park()
+            await self._wait_for_arrival()
 
     async def next_piece(self, incoming: IncomingMessage) -> str | bytes | None:
         """Wait for the next piece of a claimed message; `None` after the last.
@@ -217,11 +230,15 @@ class Inbox:
                 return None
             if self._closed:
                 raise trio.EndOfChannel
-            await self._arrivals.park()
+            await self._wait_for_arrival()
         piece = incoming.pop()
         self.taken_at = trio.current_time()
         self._room.unpark_all()
         return piece
+
+    async def _wait_for_arrival(self) -> None:
+        self._room.unpark_all()  # the reader may be waiting for us to have had enough
+        await self._arrivals.park()
 
     def release(self, incoming: IncomingMessage) -> None:
         """Give up a claimed message: the rest of it, if any, is thrown away as it comes."""

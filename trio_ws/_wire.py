@@ -121,26 +121,25 @@ class Wire:
         max_message_size: in bytes of payload; see `ConnectionOptions.max_message_size`.
     """
 
-    __slots__ = ("_assembling", "_guard", "_over", "_wsproto", "role")
+    __slots__ = ("_assembling", "_guard", "_wsproto", "end", "role")
+
+    role: Role
+    end: Close | Violation | None
+    """The last event, once it came."""
 
     def __init__(self, role: Role, *, max_message_size: float) -> None:
         self.role = role
         self._guard = _Guard(max_message_size)
         self._wsproto = Connection(role.value, [self._guard])
         self._assembling = False
-        self._over = False
+        self.end = None
 
     # Receiving…
-
-    @property
-    def over(self) -> bool:
-        """Whether a `Close` or a `Violation` was the last event: nothing more will come."""
-        return self._over
 
     def receive(self, received: bytes) -> Sequence[Event]:
         """Take bytes as they come from the network and give what they complete."""
         events: list[Event] = []
-        if self._over:
+        if self.end is not None:
             return events
         self._wsproto.receive_data(received)
         for event in self._wsproto.events():
@@ -156,11 +155,11 @@ class Wire:
                 events.append(Pong(bytes(event.payload)))
             else:
                 assert isinstance(event, CloseConnection)
-                events.append(self._last_event(event))
+                self.end = self._last_event(event)
+                events.append(self.end)
         return events
 
     def _last_event(self, event: CloseConnection) -> Close | Violation:
-        self._over = True
         state = self._wsproto.state
         if state is ConnectionState.REMOTE_CLOSING or state is ConnectionState.CLOSED:
             code = CloseCode.BAD_GATEWAY if self._guard.bad_gateway else int(event.code)
@@ -216,7 +215,9 @@ class _Guard(Extension):
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.bad_gateway = False
-        self._charged: float = 0
+        #: For the frames of this message that are complete, and for the one that is arriving.
+        self._charged = 0
+        self._charge = 0
         self._opcode = Opcode.CONTINUATION
 
     def enabled(self) -> bool:
@@ -235,13 +236,17 @@ class _Guard(Extension):
         self._opcode = opcode
         if opcode.iscontrol():
             return _NO_RSV
-        # Whether FIN is set is not told here, so the first frame is charged what it holds and only
-        # those after it the minimum.
+        # wsproto shows a header again when a read ended inside its masking key, so nothing is added
+        # up before the frame is complete. Whether FIN is set is not told here, so the first frame
+        # is charged what it holds and only those after it the minimum.
+        self._charge = payload_length
         if opcode is Opcode.CONTINUATION:
-            self._charged += max(payload_length, MIN_FRAGMENT_CHARGE)
-        else:
-            self._charged = payload_length
-        return _MESSAGE_TOO_BIG if self._charged > self.limit else _NO_RSV
+            self._charge = max(payload_length, MIN_FRAGMENT_CHARGE)
+        return _MESSAGE_TOO_BIG if self._charged + self._charge > self.limit else _NO_RSV
+
+    def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> None:  # noqa: FBT001 - wsproto's signature
+        if not self._opcode.iscontrol():
+            self._charged = 0 if fin else self._charged + self._charge
 
     def frame_inbound_payload_data(
         self, proto: FrameDecoder | FrameProtocol, data: bytes

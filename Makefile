@@ -1,0 +1,81 @@
+# What one does with this repository. Every verb does its own set-up, in .venv, .tools and
+# node_modules inside the checkout; it needs Python >= 3.11, git and make. The first run fetches
+# packages, the next ones start at once.
+
+# Which Python makes .venv: make PYTHON=python3.13 test
+PYTHON ?= python3
+# More for the command behind the verb: make test ARGS="tests/test_url.py -x"
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+NODE := tests/interop/node/node_modules
+
+.PHONY: help demo test check docs conformance
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo         serve the counter page; Ctrl-C ends it"
+	@echo "make test         the whole suite, with coverage; some of it: ARGS=tests/test_url.py"
+	@echo "make check        format, lint and types"
+	@echo "make docs         the documentation, into docs/_build/html"
+	@echo "make conformance  Autobahn's test suite, as a server and as a client"
+
+demo: .venv/.package
+	@$(BIN)/python examples/counter/server.py $(ARGS)
+
+test: .venv/.group-test $(NODE)/.installed
+	@sh tests/setup/system.sh chromium libatomic node
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+else
+	$(BIN)/python -m pytest $(ARGS)
+endif
+
+check: .venv/.group-check
+	@sh tests/setup/system.sh node npm
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes trio_ws --ignoreexternal
+
+docs: .venv/.group-docs
+	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html
+
+conformance: .venv/.package .tools/autobahn/.installed
+	$(BIN)/python -m tests.conformance.run $(ARGS) .tools/autobahn/bin/wstest
+
+# Set-up. A stamp file says that a step was done, and that it is due again when what it was done
+# from has changed. Only the existence of .venv counts, so that an existing one is left in place.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "trio_ws needs Python 3.11 or later, and '$(PYTHON)' is not one:" \
+	         "say which is, as in make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@PYTHON='$(PYTHON)' sh tests/setup/system.sh venv
+	$(PYTHON) -m venv .venv
+
+# The pip that comes with Python 3.11 does not know dependency groups.
+.venv/.package: pyproject.toml | $(BIN)/python
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/.group-%: pyproject.toml .venv/.package
+	$(PIP) install --group $*
+	@touch $@
+
+# Without a lock file: it would name the registry that it was made with. The one direct dependency
+# has an exact version, and none of its own.
+$(NODE)/.installed: tests/interop/node/package.json
+	@sh tests/setup/system.sh node npm
+	cd tests/interop/node && npm install --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
+.tools/autobahn/.installed: tests/setup/autobahn.sh
+	PYTHON='$(abspath $(BIN)/python)' sh tests/setup/autobahn.sh .tools/autobahn
+	@touch $@

@@ -1,0 +1,50 @@
+"""The client that Autobahn's fuzzing server tests: one connection for each case, then the report.
+
+python -m tests.conformance.echo_client ws://127.0.0.1:9001 trio_ws
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_ws import ConnectionClosed, WebSocket, open_websocket_url
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncGenerator[WebSocket, None]:
+    async with open_websocket_url(
+        url,
+        max_message_size=math.inf,  # 9.* sends 16 MiB
+        ping_interval=math.inf,  # a ping of ours would be an answer that no case expects
+        open_timeout=60,
+        close_timeout=60,  # longer than Autobahn waits: closing in time is its to judge
+    ) as websocket:
+        yield websocket
+
+
+async def run_case(url: str) -> None:
+    try:
+        async with connect(url) as websocket:
+            async for message in websocket:
+                await websocket.send(message)
+    except ConnectionClosed:
+        pass  # most cases break the protocol: Autobahn judges what we make of it
+
+
+async def main(server: str, agent: str) -> None:
+    async with connect(f"{server}/getCaseCount") as websocket:
+        cases = int(await websocket.receive())
+    for number in range(1, cases + 1):
+        await run_case(f"{server}/runCase?case={number}&agent={agent}")
+    # Autobahn writes the report before it closes this connection.
+    async with connect(f"{server}/updateReports?agent={agent}") as websocket:
+        await websocket.wait_closed()
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1], sys.argv[2])

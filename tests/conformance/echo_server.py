@@ -1,0 +1,45 @@
+"""The server that Autobahn's fuzzing client tests: an echo without limits in its way.
+
+Prints its URL as the first line and serves until it is ended.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import trio
+
+from trio_ws import ConnectionClosed, WebSocket, WebSocketServer, serve_websocket
+
+
+async def echo(websocket: WebSocket) -> None:
+    try:
+        async for message in websocket:
+            await websocket.send(message)
+    except ConnectionClosed:
+        pass  # most cases break the protocol: Autobahn judges what we make of it
+
+
+async def main() -> None:
+    async with trio.open_nursery() as nursery:
+        server: WebSocketServer = await nursery.start(serve)
+        sys.stdout.write(server.urls[0] + "\n")
+        sys.stdout.flush()
+
+
+async def serve(task_status: trio.TaskStatus[WebSocketServer]) -> None:
+    await serve_websocket(
+        echo,
+        "127.0.0.1",
+        0,
+        task_status=task_status,
+        max_message_size=math.inf,  # 9.* sends 16 MiB
+        ping_interval=math.inf,  # a ping of ours would be an answer that no case expects
+        open_timeout=60,
+        close_timeout=60,  # longer than Autobahn waits: closing in time is its to judge
+    )
+
+
+if __name__ == "__main__":
+    trio.run(main)

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Make sure that programs which no virtual environment can bring are there.
+#
+#     tests/setup/system.sh chromium node npm
+#
+# On Debian, as root, those that are missing are installed; elsewhere they are named, and it fails.
+# Two are no programs: "venv" is Python's module, which Debian packages by itself, and "libatomic" a
+# library that the Node.js inside Playwright's Linux package needs and does not bring.
+set -eu
+
+is_there() {
+    case $1 in
+        venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null ;;
+        libatomic) [ "$(uname)" != Linux ] || PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libatomic\.so\.1' ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+package_of() {
+    case $1 in
+        node) echo nodejs ;;
+        venv) echo python3-venv ;;
+        libatomic) echo libatomic1 ;;
+        *) echo "$1" ;;
+    esac
+}
+
+missing=""
+packages=""
+for program in "$@"; do
+    if ! is_there "$program"; then
+        missing="$missing $program"
+        packages="$packages $(package_of "$program")"
+    fi
+done
+
+if [ -z "$missing" ]; then
+    exit 0
+fi
+
+if ! { [ "$(id -u)" = 0 ] && grep -q '^ID=debian$' /etc/os-release 2>/dev/null; }; then
+    echo "Missing:$missing. Please install:$packages (as Debian calls them), and try again." >&2
+    exit 1
+fi
+
+echo "Installing:$packages"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# No "recommended" packages: Chromium's and npm's are hundreds, none of them needed here.
+# shellcheck disable=SC2086 # a list of words
+apt-get install -qq --yes --no-install-recommends $packages >/dev/null
+
+for program in "$@"; do
+    is_there "$program" || { echo "$program is still missing after that." >&2; exit 1; }
+done
