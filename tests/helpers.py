@@ -265,7 +265,9 @@ async def shake_hands_as_server(peer: RawPeer, shaken: trio.Event) -> None:
 
 async def _skip_head(peer: RawPeer) -> bytes:
     while b"\r\n\r\n" not in peer.received:
-        peer.received += await peer.stream.receive_some()
+        data = await peer.stream.receive_some()
+        assert data, "the stream ended in the head"
+        peer.received += data
     head, _, rest = bytes(peer.received).partition(b"\r\n\r\n")
     peer.received = bytearray(rest)
     return head

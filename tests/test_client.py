@@ -521,11 +521,18 @@ async def test_a_redirect_never_gives_up_tls(
         async with tcp_server(
             ssl_context=server_tls, process_request=lambda asked: moved
         ) as server:
-            with pytest.raises(TooManyRedirects, match="would give up TLS"):
+            with pytest.raises(InvalidResponse, match="would give up TLS"):
                 await open_and_leave(
                     f"wss://localhost:{server.port}/", ssl_context=trusting, max_redirects=10
                 )
     assert not requests
+
+
+async def test_an_ssl_context_that_would_not_be_used_is_a_mistake(
+    trusting: ssl.SSLContext,
+) -> None:
+    with pytest.raises(ValueError, match="for wss:// URLs"):
+        await open_and_leave("ws://localhost:1/", ssl_context=trusting)
 
 
 async def test_a_redirect_may_take_up_tls(

@@ -136,7 +136,7 @@ async def test_a_peer_that_never_answers_our_close_is_given_close_timeout(open_r
         await ws.aclose(4001)
         assert trio.current_time() - start == pytest.approx(3)
         assert ws.close_reason == CloseReason(
-            1006, "the peer sent no Close frame in time", Initiator.LOCAL
+            1006, "no Close frame came before we hung up", Initiator.LOCAL
         )
 
 
@@ -264,8 +264,9 @@ async def test_send_nowait_after_a_failed_write_does_not_wait_to_say_so() -> Non
         stream.fail_from_now_on()
         ws.send_nowait("lost")
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(ConnectionLost, match="1006"):
+        with pytest.raises(ConnectionLost, match="1006") as caught:
             ws.send_nowait("too late")
+        assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
 
 
 async def test_a_write_that_fails_while_reading_is_paused_does_not_wait_for_the_reader() -> None:
@@ -510,11 +511,11 @@ async def test_repr_tells_side_peer_state_and_queue_depth() -> None:
         await trio.testing.wait_all_tasks_blocked()
         port = client.remote_address[1] if isinstance(client.remote_address, tuple) else 0
         assert repr(client) == (
-            f"<WebSocket {client.id} client of /chat with 127.0.0.1:{port}, open, 0 queued, "
+            f"<WebSocket {client.id} client of '/chat' with 127.0.0.1:{port}, open, 0 queued, "
             "0 bytes unsent>"
         )
         assert re.fullmatch(
-            rf"<WebSocket {server.id} server of /chat with 127\.0\.0\.1:\d+, open, 1 queued, "
+            rf"<WebSocket {server.id} server of '/chat' with 127\.0\.0\.1:\d+, open, 1 queued, "
             "0 bytes unsent>",
             repr(server),
         )
@@ -572,3 +573,4 @@ async def test_a_frame_behind_the_handshake_response_is_received() -> None:
         nursery.start_soon(serve)
         async with trio_ws.wrap_client_stream(client_stream, URL) as ws:
             assert [message async for message in ws] == ["first"]
+        assert ws.statistics().bytes_received >= 2 + len("first")

@@ -155,6 +155,24 @@ async def test_a_message_taken_long_ago_does_not_keep_it() -> None:
         assert trio.current_time() == start
 
 
+async def test_it_ends_with_an_infinite_close_timeout_as_well() -> None:
+    async with open_server_with_raw_client(close_timeout=float("inf")) as (ws, peer):
+        async with ws.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await peer.send_close(1000)
+
+
+async def test_opened_after_our_own_close_it_is_cancelled_at_once_whatever_was_received() -> None:
+    async with open_server_with_raw_client(close_timeout=3) as (ws, peer):
+        await peer.send(frame(TEXT, b"taken"), close_frame(1000))
+        await ws.receive()
+        await ws.aclose()
+        start = trio.current_time()
+        async with ws.open_nursery():
+            await forever()
+        assert trio.current_time() == start
+
+
 async def test_other_exceptions_come_out_in_a_group_as_from_any_nursery() -> None:
     async with open_pair() as (client, _):
         with pytest.raises(ExceptionGroup) as caught:

@@ -1,4 +1,4 @@
-"""Imports point down: the architecture of design.md, read from the source."""
+"""Imports point down: the order of the modules, ground floor first, read from the source."""
 
 from __future__ import annotations
 

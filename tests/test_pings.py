@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import trio
@@ -59,6 +60,9 @@ async def test_a_ping_of_more_than_125_bytes_is_a_value_error() -> None:
         assert await client.ping(b"x" * 125) >= 0
         with pytest.raises(ValueError, match="125 bytes"):
             await client.ping(b"x" * 126)
+        wrong: Any = "text"
+        with pytest.raises(TypeError, match="bytes-like, not str"):
+            await client.ping(wrong)
 
 
 async def test_a_pong_answers_all_pings_before_it_and_none_after() -> None:
@@ -275,6 +279,16 @@ async def test_an_idle_connection_is_closed_with_1000() -> None:
         assert trio.current_time() - start == pytest.approx(60)
         assert client.close_reason is not None
         assert client.close_reason.code == 1000
+
+
+async def test_messages_in_fragments_count_against_idleness() -> None:
+    async with open_pair(server={"idle_timeout": 10}) as (client, server):
+        for _ in range(5):
+            await trio.sleep(6)
+            async with server.open_message("text") as writer:
+                await writer.send("part")
+            await client.receive()
+        assert client.state is State.OPEN
 
 
 async def test_an_old_connection_is_closed_with_1000() -> None:

@@ -209,6 +209,16 @@ async def test_open_message_sends_one_message_in_fragments() -> None:
         await peer.send_close(1000)
 
 
+async def test_a_writer_that_outlives_its_block_sends_nothing() -> None:
+    async with open_pair() as (client, server):
+        async with client.open_message("text") as writer:
+            await writer.send("whole")
+        with pytest.raises(trio.ClosedResourceError, match="was left"):
+            await writer.send("late")
+        await client.send("next")
+        assert [await server.receive() for _ in range(2)] == ["whole", "next"]
+
+
 async def test_other_messages_wait_for_a_message_in_fragments_and_pings_do_not() -> None:
     async with open_pair() as (client, server), trio.open_nursery() as nursery:
         async with client.open_message("text") as writer:

@@ -110,7 +110,8 @@ async def test_the_server_knows_its_port_urls_and_connections() -> None:
         assert statistics.connections_total == 1
         with pytest.raises(AttributeError):
             server.connections.clear()  # type: ignore[attr-defined]
-    assert repr(server).startswith("<WebSocketServer stopping")
+    assert repr(server) == f"<WebSocketServer stopped on {server.urls[0]}, 0 connections>"
+    assert server.port in range(1024, 65536)
 
 
 @pytest.mark.parametrize("host", ["localhost", None])
@@ -324,6 +325,51 @@ async def test_a_group_of_one_is_reported_as_that_one_and_a_group_of_two_as_a_gr
                 await ws.wait_closed()
     assert isinstance(seen[0], Boom)
     assert isinstance(seen[1], ExceptionGroup)
+
+
+async def test_a_group_with_cancellations_in_it_does_not_take_the_server_along() -> None:
+    seen: list[Exception] = []
+
+    async def fail_late() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Boom
+
+    async def handler(ws: WebSocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_late)
+            nursery.start_soon(fail_late)
+            nursery.start_soon(trio.sleep_forever)
+
+    options: dict[str, Any] = {"on_handler_error": lambda _, exc: seen.append(exc)}
+    async with open_server(handler, grace_period=0.1, **options) as server:
+        async with trio.open_nursery() as nursery:
+            async with open_websocket_url(server.urls[0]) as ws:
+                nursery.start_soon(server.aclose)
+                await ws.wait_closed()
+    assert len(seen) == 1
+    assert isinstance(seen[0], ExceptionGroup)
+
+
+async def test_a_port_that_is_taken_on_another_address_is_not_picked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, calls = trio.open_tcp_listeners, 0
+
+    async def second_call_fails(port: int, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OSError(errno.EADDRINUSE, "in use")
+        return await real(port, **options)
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", second_call_fails)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_websocket, echo, None, 0)
+        assert {int(url.rstrip("/").rpartition(":")[2]) for url in server.urls} == {server.port}
+        await server.aclose()
+    assert calls == 4
 
 
 async def test_system_exit_in_a_handler_ends_the_server_with_it() -> None:

@@ -60,7 +60,7 @@ async def test_a_spurious_wake_up_is_waited_out() -> None:
     class Spurious(SocketTransport):
         calls = 0
 
-        def send_nowait(self, data: bytes | bytearray) -> int:
+        def send_nowait(self, data: bytes) -> int:
             self.calls += 1
             return 0 if self.calls == 1 else super().send_nowait(data)
 

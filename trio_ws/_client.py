@@ -62,12 +62,16 @@ async def open_websocket_url(
         ConnectionFailed: the network or TLS failed, see its ``__cause__``.
         ConnectionRejected: the server answered with another status than 101.
         InvalidResponse: it answered with something else.
-        TooManyRedirects: it redirected too often, or to where must not be followed.
+        TooManyRedirects: it redirected too often.
         HandshakeTimeout: all this took longer than `open_timeout`.
-        TypeError, ValueError: an option is wrong.
+        TypeError, ValueError: an option is wrong; an `ssl_context` for a ``ws://`` URL, too.
     """
     settings = ClientOptions(**options)
-    async with run_connection(await _connect(parse_url(url), settings)) as websocket:
+    target = parse_url(url)
+    may_need_tls = target.secure or settings.max_redirects > 0
+    if settings.ssl_context is not None and not may_need_tls:
+        raise ValueError(f"an ssl_context is for wss:// URLs, and {url!r} is not one")
+    async with run_connection(await _connect(target, settings)) as websocket:
         yield websocket
 
 
@@ -103,11 +107,15 @@ async def wrap_client_stream(
     TLS of your own.
 
     `url` says what to ask for; nothing is connected to. The stream belongs to the connection from
-    now on, and is closed with it or when the handshake fails. Otherwise like `open_websocket_url`,
-    without redirects.
+    now on, and is closed with it, when the handshake fails and when an option or the URL is wrong.
+    Otherwise like `open_websocket_url`, without redirects.
     """
-    settings = ClientStreamOptions(**options)
-    target = parse_url(url)
+    try:
+        settings = ClientStreamOptions(**options)
+        target = parse_url(url)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     with opening_deadline(settings.open_timeout):
         websocket = await _shake_hands(stream, target, settings)
     async with run_connection(websocket):
@@ -177,13 +185,12 @@ async def _start_tls(
     try:
         tls = trio.SSLStream(stream, context, server_hostname=name)
         await tls.do_handshake()
-    except (trio.BrokenResourceError, ssl.SSLError) as exc:
+    except BaseException as exc:  # Cancelled among them
         await wrap_stream(stream).aclose_forcefully()
+        if not isinstance(exc, (trio.BrokenResourceError, ssl.SSLError)):
+            raise
         cause = exc.__cause__ or exc
         raise ConnectionFailed(f"the TLS handshake with {name} failed: {cause}") from cause
-    except BaseException:  # Cancelled among them; all go on their way
-        await wrap_stream(stream).aclose_forcefully()
-        raise
     return tls
 
 
@@ -214,7 +221,7 @@ def _redirected(
     except InvalidURL as exc:
         raise InvalidResponse(f"the server redirects to {location!r}: {exc.problem}") from exc
     if url.secure and not target.secure:
-        raise TooManyRedirects(f"the redirect from {url} to {target} would give up TLS")
+        raise InvalidResponse(f"the redirect from {url} to {target} would give up TLS")
     if target.origin == url.origin:
         return replace(target, authorization=target.authorization or url.authorization), options
     kept = [pair for pair in options.extra_headers.fields if pair[0].lower() not in _CREDENTIALS]

@@ -13,17 +13,20 @@ Who does what:
 - The *watchdog* (one per server, one per client connection) sends keepalive pings and drops peers
   that are gone.
 
-How a connection ends. Whoever notices calls exactly one of
+How a connection ends. Whoever notices calls one of these; the first to give a reason is right, and
+a later one can only shorten the time:
 
-    _send_close     we want to close: a Close frame goes out, the peer's is awaited
+    aclose          the application closes: a Close frame goes out, the peer's is awaited
+    _begin_close    the server or a timeout closes; the handler may finish receiving
     _peer_closed    the peer's Close frame came: ours answers it
     _fail           somebody broke the rules: a Close frame goes out, with the verdict in it
+    _write_failed   a write broke: the reader may still find out why
     _lose           the transport broke, or ended without a Close frame
     _abort          no time is left
 
-and each leads to the same last steps, in the reader task: what is unsent goes out, then FIN, then
-the peer's FIN is awaited, then the socket is closed. A deadline of `close_timeout` runs from the
-first of these calls to the closed socket, so that every one of them ends.
+The last steps are the reader task's: what is unsent goes out, the peer gets a moment to hang up,
+the socket is closed (_lose and _abort skip to this one). A deadline of `close_timeout` runs from
+the first of these calls to the closed socket, so that every one of them ends.
 
 Ctrl-C may raise `KeyboardInterrupt` between any two lines of the application. It must not do so
 between writing half a frame and remembering the other half, hence `enable_ki_protection` on every
@@ -41,7 +44,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any, Literal, NoReturn, final
+from types import NoneType
+from typing import Any, Literal, NoReturn, TypeVar, final, overload
 
 import trio
 
@@ -89,6 +93,9 @@ LAST_ANSWERS = 1.0
 #: After a failed write, how many seconds the reader has to find out why: the reason may be a Close
 #: frame that arrived before the connection broke.
 POST_MORTEM = 1.0
+
+
+T = TypeVar("T")
 
 
 class State(enum.Enum):
@@ -142,7 +149,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_bytes_received",
         "_close_reason",
         "_close_sent",
-        "_dependents",
         "_finished",
         "_inbox",
         "_liveness",
@@ -151,11 +157,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_messages_received",
         "_messages_sent",
         "_nursery",
+        "_nursery_scopes",
         "_options",
         "_outbox",
-        "_peer_close",
+        "_peer_said_close",
         "_pings",
-        "_reader",
+        "_reader_scope",
         "_state",
         "_trailing_data",
         "_transport",
@@ -194,6 +201,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         self._options = options
         self._logger = logger
+        # Looked up once, for speed: a level that is changed is for connections opened later.
         self._verbose = logger.isEnabledFor(logging.DEBUG)
 
         self._transport = transport
@@ -212,13 +220,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._close_reason: CloseReason | None = None
         self._loss: Exception | None = None
         self._close_sent: int = CloseCode.NO_STATUS_RECEIVED
-        self._peer_close: Close | None = None
+        self._peer_said_close = False
         #: The application called `aclose` (or left): using the connection is now its mistake.
         self._aclosed = False
         self._finished = trio.Event()
-        self._dependents: set[trio.CancelScope] = set()
+        #: Of the blocks of `open_nursery` that are open.
+        self._nursery_scopes: set[trio.CancelScope] = set()
         self._nursery: trio.Nursery | None = None
-        self._reader = trio.CancelScope(shield=True)
+        #: Of the reader task. Its deadline is when the closing has to be over.
+        self._reader_scope = trio.CancelScope(shield=True)
 
         self._messages_received = self._messages_sent = self._bytes_received = 0
         self._liveness = Liveness(options)
@@ -260,7 +270,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         queued, _ = self._inbox.statistics()
         end = f" {self._close_reason}" if self._close_reason else ""
         return (
-            f"<WebSocket {self.id} {side} of {self.request.path} with {peer}, "
+            f"<WebSocket {self.id} {side} of {self.request.path!r} with {peer}, "
             f"{self._state.value}{end}, {queued} queued, {self._outbox.unsent} bytes unsent>"
         )
 
@@ -280,6 +290,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             trio.ClosedResourceError: this side called `aclose`.
             TypeError: `message` is neither `str` nor bytes-like.
             ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
+            RuntimeError: this task is inside its own `open_message`.
         """
         data = checked_message(message)
         await self._checkpoint()
@@ -301,19 +312,23 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     def send_nowait(self, message: Message) -> None:
         """`send`, where it need not wait.
 
+        After a failed write it cannot wait for the peer's reason, and reports 1006; `send` does.
+
         Raises:
-            trio.WouldBlock: it would have to; nothing was sent.
+            trio.WouldBlock: it would have to; nothing was sent. That is so also inside this task's
+                own `open_message`, where trying again does not help.
         """
         data = checked_message(message)
         if self._state is not State.OPEN:
+            if self._close_reason is None and not self._aclosed:
+                # A write failed, and this cannot wait for why, even if a Close frame is unread.
+                self._lose(None, str(self._loss))
             raise self._closed_error()
         if not self._outbox.has_room or self._turn.locked():
             raise trio.WouldBlock
         self._send_now(data)
 
-    async def send_json(
-        self, value: object, *, dumps: Callable[[Any], str | bytes] = json.dumps
-    ) -> None:
+    async def send_json(self, value: T, *, dumps: Callable[[T], str | bytes] = json.dumps) -> None:
         """Send `value` as JSON in a text message. `dumps` may give `str` or UTF-8 `bytes`.
 
         Otherwise like `send`; what `dumps` raises comes out as it is.
@@ -348,16 +363,19 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         empty: str | bytes = "" if kind == "text" else b""
         await self._checkpoint()
         async with self._my_turn():
+            writer = MessageWriter(type(empty), self._send_fragment)
             try:
-                yield MessageWriter(type(empty), self._send_fragment)
+                yield writer
                 if self._state is not State.OPEN:
                     await self._raise_closed()
             except BaseException:  # whatever it is, it goes on its way
                 if self._state is State.OPEN:
                     self._fail(CloseCode.INTERNAL_ERROR, "a message was left unfinished")
                 raise
+            finally:
+                writer._close()
             self._write(Fragment(empty, final=True), self._wire.message(empty, final=True))
-            self._messages_sent += 1
+            self._note_sent()
 
     @trio.lowlevel.enable_ki_protection
     async def _send_fragment(self, data: str | bytes) -> None:
@@ -380,6 +398,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _send_now(self, data: str | bytes) -> None:
         self._write(data, self._wire.message(data))
+        self._note_sent()
+
+    def _note_sent(self) -> None:
         self._messages_sent += 1
         self._liveness.message_at = trio.current_time()
 
@@ -408,11 +429,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         except trio.WouldBlock:
             pass
         except trio.EndOfChannel:
-            raise self._no_more() from self._loss
+            raise self._no_more()
         try:
             return await self._inbox.take()
         except trio.EndOfChannel:
-            raise self._no_more() from self._loss
+            raise self._no_more()
 
     @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> str | bytes:
@@ -426,7 +447,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         try:
             return self._inbox.take_nowait()
         except trio.EndOfChannel:
-            raise self._no_more() from self._loss
+            raise self._no_more()
 
     async def __anext__(self) -> str | bytes:
         # Closing is how a handler leaves its own loop; whether this turn or another task did it.
@@ -435,7 +456,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         except (ConnectionEnded, trio.ClosedResourceError):
             raise StopAsyncIteration from None
 
-    async def receive_json(self, *, loads: Callable[[str | bytes], Any] = json.loads) -> Any:
+    @overload
+    async def receive_json(self) -> Any: ...
+
+    @overload
+    async def receive_json(self, *, loads: Callable[[str | bytes], T]) -> T: ...
+
+    async def receive_json(self, *, loads: Callable[[str | bytes], object] = json.loads) -> object:
         """The next message, parsed as JSON. Text and binary are both given to `loads`.
 
         Raises:
@@ -466,7 +493,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         try:
             incoming = await self._inbox.take_incoming()
         except trio.EndOfChannel:
-            raise self._no_more() from self._loss
+            raise self._no_more()
         try:
             yield MessageReader(partial(self._next_piece, incoming))
         finally:
@@ -478,21 +505,21 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         try:
             return await self._inbox.next_piece(incoming)
         except trio.EndOfChannel:
-            raise self._no_more() from self._loss
+            raise self._no_more()
 
     def _no_more(self) -> Exception:
         """What a receiver is told once everything was taken; its nurseries end with that."""
-        self._cancel_dependents()
+        self._cancel_nurseries()
         return self._closed_error()
 
     # Pinging…
 
     @trio.lowlevel.enable_ki_protection
-    async def ping(self, payload: bytes | None = None) -> float:
+    async def ping(self, payload: bytes | bytearray | memoryview | None = None) -> float:
         """Send a ping (RFC 6455 section 5.5.2), wait for its pong, and return the seconds between.
 
         A peer may answer only the latest of several pings, so a pong counts for all before it.
-        When it is cancelled, the ping stays sent and its pong is ignored.
+        When it is cancelled, the ping may have been sent; its pong is then ignored.
 
         Args:
             payload: up to 125 bytes; by default random ones.
@@ -501,7 +528,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             ConnectionEnded, ConnectionLost: the connection ended first.
             trio.ClosedResourceError: this side called `aclose`.
             ValueError: the payload is too long.
+            TypeError: it is not bytes-like.
         """
+        if not isinstance(payload, (bytes, bytearray, memoryview, NoneType)):
+            raise TypeError(f"a ping's payload is bytes-like, not {type(payload).__name__}")
         if payload is not None and len(payload) > MAX_CONTROL_PAYLOAD:
             raise ValueError(f"a ping holds {MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
         await self._checkpoint()
@@ -520,6 +550,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _send_pong(self, payload: bytes) -> None:
         if self._wire.may_send:
+            if self._verbose:
+                self._logger.debug("owed %s", show_event(Pong(payload)))
+            # The outbox may replace it by the answer to a later ping.
             self._outbox.write_pong(self._wire.pong(payload))
 
     # Living with it…
@@ -544,9 +577,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Everything else is as with `trio.open_nursery`, exception groups included.
         """
         scope = trio.CancelScope()
-        self._dependents.add(scope)
+        self._nursery_scopes.add(scope)
         if self._close_reason is not None:
-            self._end_dependents()
+            self._end_nurseries()
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
@@ -559,7 +592,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             if lost:
                 raise lost[0] from lost[0].__cause__
         finally:
-            self._dependents.discard(scope)
+            self._nursery_scopes.discard(scope)
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the connection is over and its socket closed, and say how it ended."""
@@ -571,16 +604,19 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """Whether `exc` says no more than that this connection, and not another, is over."""
         return isinstance(exc, ConnectionClosed) and exc.reason is self._close_reason
 
-    def _end_dependents(self) -> None:
+    def _end_nurseries(self) -> None:
         """End the nurseries of `open_nursery`, in time for their last messages to be handled."""
         waiting, _ = self._inbox.statistics()
+        taken_at = trio.current_time() if waiting else self._inbox.taken_at
+        if taken_at is None or self._aclosed:
+            self._cancel_nurseries()  # nothing is in hand, or nobody may ask for more
+            return
         # A receiver that comes back for more ends them earlier; see _no_more.
-        in_hand_since = trio.current_time() if waiting else self._inbox.taken_at
-        for scope in self._dependents:
-            scope.deadline = min(scope.deadline, in_hand_since + self._options.close_timeout)
+        for scope in self._nursery_scopes:
+            scope.deadline = min(scope.deadline, taken_at + self._options.close_timeout)
 
-    def _cancel_dependents(self) -> None:
-        for scope in self._dependents:
+    def _cancel_nurseries(self) -> None:
+        for scope in self._nursery_scopes:
             scope.cancel()
 
     # Closing…
@@ -601,6 +637,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         Raises:
             ValueError: for any other code or reason; nothing was done.
+            TypeError: for a code that is no `int` or a reason that is no `str`.
         """
         check_close_arguments(code, reason)
         self._aclosed = True
@@ -629,7 +666,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._start_closing(self._options.close_timeout)
 
     def _peer_closed(self, close: Close) -> None:
-        self._peer_close = close
+        self._peer_said_close = True
         code = close.code
         by = Initiator.LOCAL
         if self._wire.may_close:
@@ -667,7 +704,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     def _abort(self) -> None:
         """No time is left: the reader task closes the socket at its next turn."""
         self._start_closing(0)
-        self._reader.cancel()
+        self._reader_scope.cancel()
 
     def _write_close(self, code: int, reason: str) -> None:
         self._close_sent = code
@@ -679,7 +716,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._state = State.CLOSING
             self._outbox.seal()
         deadline = trio.current_time() + seconds
-        self._reader.deadline = min(self._reader.deadline, deadline)
+        self._reader_scope.deadline = min(self._reader_scope.deadline, deadline)
 
     def _decide(self, reason: CloseReason) -> None:
         """Say how it ended: nothing more will be received. The first to say so is right."""
@@ -687,22 +724,22 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._close_reason = reason
             if not self._aclosed:
                 self._inbox.close()
-                self._end_dependents()
+                self._end_nurseries()
 
     async def _raise_closed(self) -> NoReturn:
         """Raise why nothing can be sent, after waiting for the verdict if there is none yet."""
         if self._close_reason is None:
             await self._finished.wait()
-        raise self._closed_error() from self._loss
+        raise self._closed_error()
 
     def _closed_error(self) -> Exception:
         if self._aclosed:
             return trio.ClosedResourceError("this side closed the WebSocket connection")
-        if self._close_reason is None:  # a write failed, and `send_nowait` cannot wait for why
-            self._lose(None, str(self._loss))
         reason = self._close_reason
         assert reason is not None
-        return ConnectionEnded(reason) if reason.orderly else ConnectionLost(reason)
+        error = ConnectionEnded(reason) if reason.orderly else ConnectionLost(reason)
+        error.__cause__ = self._loss
+        return error
 
     # The tasks behind it…
 
@@ -718,7 +755,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
         try:
-            with self._reader:
+            with self._reader_scope:
                 try:
                     if await self._read_until_over():
                         await self._outbox.wait_until_empty()
@@ -733,7 +770,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     async def _read_until_over(self) -> bool:
         """Read until the last frame; false if the peer hung up before that."""
-        self._handle(self._wire.receive(self._trailing_data))
+        self._take(self._trailing_data)
         self._trailing_data = b""
         while self._wire.end is None:
             if self._inbox.full:
@@ -743,8 +780,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 self._lose(None, "the peer hung up without a Close frame")
                 return False
             self._liveness.heard_at = trio.current_time()
-            self._bytes_received += len(data)
-            self._handle(self._wire.receive(data))
+            self._take(data)
         if isinstance(self._wire.end, Violation):
             # What came before was right, and one read may have brought both: whether it is answered
             # must not depend on how TCP cut up the bytes.
@@ -752,6 +788,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 await self._inbox.wait_until_caught_up()
             self._fail(self._wire.end.code, self._wire.end.reason)
         return True
+
+    def _take(self, data: bytes) -> None:
+        self._bytes_received += len(data)
+        self._handle(self._wire.receive(data))
 
     async def _wait_for_room(self) -> None:
         self._liveness.paused = True
@@ -783,7 +823,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     async def _hang_up(self) -> None:
         """Close the TCP connection without cutting off the Close frame that is on its way."""
         patience = LINGER
-        if self._peer_close is None:  # a violation: the peer may be in the middle of sending
+        if not self._peer_said_close:  # a violation: the peer may be in the middle of sending
             if await self._transport.send_eof(below_tls=True):
                 patience = inf
         elif self._wire.role is Role.SERVER and not await self._transport.send_eof():
@@ -798,14 +838,14 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._decide(
             CloseReason(
                 CloseCode.ABNORMAL_CLOSURE,
-                str(self._loss) if self._loss else "the peer sent no Close frame in time",
+                str(self._loss) if self._loss else "no Close frame came before we hung up",
                 Initiator.REMOTE if self._loss else Initiator.LOCAL,
             )
         )
         self._finished.set()
         if self._aclosed:
             # Tasks that wait inside `open_nursery` are cancelled before they are told.
-            self._cancel_dependents()
+            self._cancel_nurseries()
         self._inbox.close()
         self._pings.give_up()
 

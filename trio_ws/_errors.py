@@ -169,7 +169,8 @@ class InvalidURL(HandshakeError, ValueError):
 class ConnectionFailed(HandshakeError, OSError):
     """The network or TLS failed before the handshake was over.
 
-    ``__cause__`` keeps the `OSError`, `ssl.SSLError` or trio exception that tells why.
+    ``__cause__`` keeps the `OSError`, `ssl.SSLError` or trio exception that tells why; there is
+    none where the peer simply hung up.
     """
 
 
@@ -200,7 +201,8 @@ class InvalidRequest(HandshakeError):
 class ConnectionRejected(HandshakeError):
     """An HTTP response other than 101 ended the handshake.
 
-    On the client, `response` is what the server sent, its body cut at 64 KiB. From
+    On the client, `response` is what the server sent, its body cut at 64 KiB or after
+    a second. From
     `wrap_server_stream`, it is the response that this side gave (a page, a health check).
     """
 
@@ -213,7 +215,7 @@ class ConnectionRejected(HandshakeError):
 
 
 class TooManyRedirects(HandshakeError):
-    """There were more redirects than `max_redirects` allows, or one that must not be followed."""
+    """There were more redirects than `max_redirects` allows."""
 
 
 class ConnectionClosed(WebSocketError, trio.BrokenResourceError):

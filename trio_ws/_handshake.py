@@ -50,7 +50,7 @@ _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 #: How many seconds a client gets to read an HTTP response and hang up, and a server to send the
 #: body of a refusal.
-LINGER = 1.0
+REFUSAL_LINGER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +251,8 @@ def _check_answer(answer: object, request: Request) -> None:
         if answer.subprotocol not in (None, ..., *request.subprotocols):
             raise ValueError(f"the client did not offer the subprotocol {answer.subprotocol!r}")
     elif isinstance(answer, Response):
-        if answer.status < 200:
-            raise ValueError(f"a final response has a status from 200, not {answer.status}")
+        if not 200 <= answer.status <= 599:
+            raise ValueError(f"a final response has a status from 200 to 599, not {answer.status}")
     elif answer is not None:
         raise TypeError(f"process_request returns None, Accept or Response, not {answer!r}")
 
@@ -292,7 +292,7 @@ async def _respond(transport: Transport, data: bytes) -> None:
         await transport.send_eof()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return
-    with trio.move_on_after(LINGER):
+    with trio.move_on_after(REFUSAL_LINGER):
         await transport.discard_until_eof()
     await transport.aclose()
 
@@ -389,7 +389,10 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
 async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes | None) -> bytes:
     """The body of a refusal, up to `MAX_BODY_BYTES`: an endless one is cut, not waited for."""
     body, complete = exchange.body(data)
-    with trio.move_on_after(LINGER), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+    with (
+        trio.move_on_after(REFUSAL_LINGER),
+        suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+    ):
         while not complete and len(body) < MAX_BODY_BYTES:
             piece, complete = exchange.body(await transport.receive())
             body += piece

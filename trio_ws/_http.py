@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from functools import cached_property
 from http import HTTPStatus
 from types import EllipsisType
 from typing import TypeAlias, final
@@ -64,7 +63,7 @@ class Request:
     scheme: str = "ws"
     remote_address: Address = None
 
-    @cached_property
+    @property
     def path(self) -> str:
         """The path, percent-decoded as UTF-8. Never use it as a file name unchecked."""
         return unquote(self.target.partition("?")[0])
@@ -127,7 +126,10 @@ class Response:
     @property
     def phrase(self) -> str:
         """The standard reason phrase of the status."""
-        return status_phrase(self.status)
+        try:
+            return HTTPStatus(self.status).phrase
+        except ValueError:
+            return "Unknown"
 
 
 @final
@@ -149,13 +151,6 @@ class Accept:
     ) -> None:
         object.__setattr__(self, "subprotocol", subprotocol)
         object.__setattr__(self, "headers", Headers(headers))
-
-
-def status_phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"
 
 
 # ---------------------------------------------------------------------------

@@ -88,8 +88,8 @@ class Inbox:
         self._closed = False
         #: `take_nowait` found nothing, and nothing has come since.
         self._polled = False
-        #: When a task last took a message, or a piece of one.
-        self.taken_at = -math.inf
+        #: When a task last took a message, or a piece of one; `None` before the first.
+        self.taken_at: float | None = None
         self._room = ParkingLot()
         self._arrivals = ParkingLot()
 
@@ -161,7 +161,7 @@ class Inbox:
         """Nothing waits, and whoever took the last message, if anybody did, came back for more."""
         if self._messages and not self._discarding:
             return False
-        idle = self.taken_at == -math.inf or self._wanted or bool(self._arrivals)
+        idle = self.taken_at is None or self._wanted or bool(self._arrivals)
         return idle or self._discarding
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ async def _run_watchdog(watchdog: Watchdog, websocket: WebSocket) -> None:
 
 
 def _close_code_for(exc: BaseException) -> CloseCode:
-    """An error, or a program that is told to stop: `trio.Cancelled`, `KeyboardInterrupt`."""
+    """1011 if anything in `exc` is an error; 1001 if all of it only tells the program to stop."""
     if any(isinstance(leaf, Exception) for leaf in leaf_exceptions(exc)):
         return CloseCode.INTERNAL_ERROR
     return CloseCode.GOING_AWAY

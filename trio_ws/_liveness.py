@@ -26,7 +26,7 @@ from ._options import ConnectionOptions, ServerStreamOptions
 
 
 class Due(enum.Enum):
-    """What is to be done now; the value is the reason that is given."""
+    """What is to be done now; the value of a ``DROP_…`` or ``CLOSE_…`` is the reason for it."""
 
     NOTHING = ""
     PING = "the peer was silent for ping_interval"
@@ -96,4 +96,5 @@ class Liveness:
         if now < ping_at:
             return Due.NOTHING, ping_at
         self._pinged_at = now
+        # While we are paused no pong can be heard, so that what comes next may be another ping.
         return Due.PING, now + min(self._ping_interval, self._ping_timeout)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, final
 
+import trio
+
 #: What can be sent: `str` goes out as text, the others as binary.
 Message: TypeAlias = str | bytes | bytearray | memoryview
 
@@ -29,13 +31,17 @@ def checked_message(message: Message) -> str | bytes:
 class MessageWriter:
     """The open end of a message that is sent in fragments."""
 
-    __slots__ = ("_kind", "_send")
+    __slots__ = ("_closed", "_kind", "_send")
 
     def __init__(
         self, kind: type[str | bytes], send: Callable[[str | bytes], Awaitable[None]]
     ) -> None:
         self._kind = kind
         self._send = send
+        self._closed = False
+
+    def _close(self) -> None:
+        self._closed = True
 
     async def send(self, part: Message) -> None:
         """Send the next part, in a frame of its own.
@@ -48,6 +54,8 @@ class MessageWriter:
         data = checked_message(part)
         if not isinstance(data, self._kind):
             raise TypeError(f"this message is made of {self._kind.__name__}, not {part!r}")
+        if self._closed:
+            raise trio.ClosedResourceError("the block of open_message() was left")
         await self._send(data)
 
 

@@ -36,7 +36,7 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
         error = only_exception(group)
         if failure is not None:
             error = BaseExceptionGroup("the body and a task failed", [failure, error])
-        raise error from None
+        raise error from error.__cause__
     if failure is not None:
         raise failure
     await trio.lowlevel.checkpoint_if_cancelled()
@@ -44,7 +44,7 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
 
 def only_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one exception inside `group`, however deep, or `group` where there are several."""
-    leaves = list(leaf_exceptions(group))
+    leaves = leaf_exceptions(group)
     return leaves[0] if len(leaves) == 1 else group
 
 

@@ -20,9 +20,9 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, KeysView, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias, Unpack, final
+from typing import TypeAlias, Unpack, cast, final
 
 import trio
 
@@ -78,11 +78,13 @@ class WebSocketServer:
     def __init__(
         self,
         handler: Handler,
-        listeners: Sequence[trio.abc.Listener[Any]],
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
         options: ListenerOptions,
     ) -> None:
         self._handler = handler
         self._listeners = listeners
+        # Asked for now, because a closed socket no longer knows.
+        self._addresses = [_listening_address(listener) for listener in listeners]
         self._options = options
         self._connections: dict[WebSocket, None] = {}
         self._handshakes: set[trio.CancelScope] = set()
@@ -103,7 +105,7 @@ class WebSocketServer:
         Raises:
             AttributeError: it has none, being a Unix socket or no socket at all.
         """
-        address = _listening_address(self._listeners[0])
+        address = self._addresses[0]
         if not isinstance(address, tuple):
             raise AttributeError("this server listens on no TCP port")  # noqa: TRY004 - of us, not of it
         return address[1]
@@ -112,8 +114,7 @@ class WebSocketServer:
     def urls(self) -> tuple[str, ...]:
         """One URL for each TCP listener."""
         urls: list[str] = []
-        for listener in self._listeners:
-            address = _listening_address(listener)
+        for listener, address in zip(self._listeners, self._addresses, strict=True):
             if isinstance(address, tuple):
                 scheme = "wss" if isinstance(listener, trio.SSLListener) else "ws"
                 urls.append(f"{scheme}://{show_address(address)}/")
@@ -136,6 +137,7 @@ class WebSocketServer:
 
     def __repr__(self) -> str:
         state = "stopping" if self._stopping.is_set() else "serving"
+        state = "stopped" if self._stopped.is_set() else state
         where = " ".join(self.urls) or "no TCP port"
         return f"<WebSocketServer {state} on {where}, {len(self._connections)} connections>"
 
@@ -207,6 +209,7 @@ class WebSocketServer:
     # One connection…
 
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
+        # trio.serve_listeners closes the stream when this returns, whatever came of it.
         transport = wrap_stream(stream)
         logger = ConnectionLogger(self._options.logger, new_connection_id())
         websocket: WebSocket | None = None
@@ -218,7 +221,8 @@ class WebSocketServer:
                 self._handshakes.discard(scope)
         if scope.cancelled_caught:
             peer = show_address(transport.remote_address)
-            logger.info("%s dropped in the opening handshake: out of time", peer)
+            why = "the server stops" if self._stopping.is_set() else "out of time"
+            logger.info("%s dropped in the opening handshake: %s", peer, why)
             self._refused_total += 1
         elif websocket is None:
             self._refused_total += 1
@@ -277,7 +281,7 @@ class WebSocketServer:
             if any(isinstance(leaf, trio.Cancelled) for leaf in leaves):
                 raise exc
             return  # the handler noticed that its connection was over: no error
-        error = errors[0] if len(errors) == 1 else exc
+        error = errors[0] if len(errors) == 1 else _without_cancelled(exc)
         self._handler_errors_total += 1
         policy = self._options.on_handler_error
         if policy == "propagate" or not isinstance(error, Exception):
@@ -306,6 +310,12 @@ class WebSocketServer:
             statistics.messages_sent,
             statistics.bytes_sent,
         )
+
+
+def _without_cancelled(exc: BaseException) -> BaseException:
+    """A group of what a handler raised, less the cancellations in it, which are not its own."""
+    group = cast("BaseExceptionGroup[BaseException]", exc)
+    return group.split(trio.Cancelled)[1] or group
 
 
 # ---------------------------------------------------------------------------
@@ -350,7 +360,7 @@ async def serve_websocket(
         Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
     settings = _checked_options(handler, options)
-    listeners: list[trio.abc.Listener[Any]] = [*await _open_tcp_listeners(host, port)]
+    listeners: list[trio.abc.Listener[trio.abc.Stream]] = [*await _open_tcp_listeners(host, port)]
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
     await _serve(handler, listeners, settings, task_status)
@@ -358,7 +368,7 @@ async def serve_websocket(
 
 async def serve_listeners(
     handler: Handler,
-    listeners: Sequence[trio.abc.Listener[Any]],
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
     *,
     task_status: trio.TaskStatus[WebSocketServer] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[ListenerKeywords],
@@ -379,16 +389,13 @@ async def serve_listeners(
 async def _open_tcp_listeners(host: str | None, port: int) -> list[trio.SocketListener]:
     """trio's, but with one port for all addresses also where the system picks it."""
     listeners = await trio.open_tcp_listeners(port, host=host)
-    for _ in range(100):  # somebody else may have the port of one address on another
-        if port != 0 or len(listeners) == 1:
-            break
+    while port == 0 and len(listeners) > 1:
         picked: int = listeners[0].socket.getsockname()[1]
         for listener in listeners:
             listener.socket.close()
-        try:
+        with suppress(OSError):  # what is free on one address may be taken on another
             return await trio.open_tcp_listeners(picked, host=host)
-        except OSError:
-            listeners = await trio.open_tcp_listeners(0, host=host)
+        listeners = await trio.open_tcp_listeners(0, host=host)
     return listeners
 
 
@@ -400,7 +407,7 @@ def _checked_options(handler: Handler, options: ListenerKeywords) -> ListenerOpt
 
 async def _serve(
     handler: Handler,
-    listeners: Sequence[trio.abc.Listener[Any]],
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
     options: ListenerOptions,
     task_status: trio.TaskStatus[WebSocketServer],
 ) -> None:
@@ -413,20 +420,20 @@ async def wrap_server_stream(
 ) -> AsyncGenerator[WebSocket, None]:
     """Open a WebSocket as the server over one stream that is connected already.
 
-    The stream belongs to the connection from now on, and is closed with it or when the handshake
-    fails. The block is the handler; leaving it closes the connection as leaving
-    `open_websocket_url` does.
+    The stream belongs to the connection from now on, and is closed with it, when the handshake
+    fails and when an option is wrong. The block is the handler; leaving it closes the connection as
+    leaving `open_websocket_url` does.
 
     Raises:
         InvalidRequest: the client's request was malformed; it has been answered.
-        ConnectionRejected: `process_request` answered with a response of its own.
+        ConnectionRejected: `process_request` answered with a response of its own, or failed.
         ConnectionFailed: the client left.
         HandshakeTimeout: all this took longer than `open_timeout`.
     """
-    settings = ServerStreamOptions(**options)
     transport = wrap_stream(stream)
-    logger = ConnectionLogger(settings.logger, new_connection_id())
     try:
+        settings = ServerStreamOptions(**options)
+        logger = ConnectionLogger(settings.logger, new_connection_id())
         with opening_deadline(settings.open_timeout):
             opening = await accept_connection(transport, settings, logger)
     except BaseException:  # Cancelled among them; all go on their way
@@ -437,5 +444,5 @@ async def wrap_server_stream(
         yield websocket
 
 
-def _listening_address(listener: trio.abc.Listener[Any]) -> Address:
+def _listening_address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address:
     return socket_address(listener, "getsockname")

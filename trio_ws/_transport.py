@@ -41,7 +41,7 @@ class Transport:
         except OSError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
 
-    def send_nowait(self, data: bytes | bytearray) -> int:
+    def send_nowait(self, data: bytes) -> int:
         """Write what goes out without waiting and say how many bytes that was, perhaps 0."""
         return 0
 
@@ -115,10 +115,7 @@ class SocketTransport(Transport):
         super().__init__(stream)
         self._socket = stream.socket
 
-    async def receive(self) -> bytes:
-        return await self._stream.receive_some(RECEIVE_SIZE)  # type: ignore[return-value] # a socket gives bytes
-
-    def send_nowait(self, data: bytes | bytearray) -> int:
+    def send_nowait(self, data: bytes) -> int:
         # Asked for every time: were the socket closed behind our back, the number that it had
         # might by now belong to another connection.
         descriptor = self._socket.fileno()
