@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # pytest-trio takes a clock from an argument of the test; for a whole module a mark is shorter.
     for item in items:
-        if item.get_closest_marker("autojump"):
+        is_async = inspect.iscoroutinefunction(getattr(item, "obj", None))
+        if is_async and item.get_closest_marker("autojump"):
             item.add_marker(pytest.mark.trio(run=run_autojumped), append=False)
 
 

@@ -17,6 +17,7 @@ ORDER = [
     "_version",
     "_errors",
     "_headers",
+    "_deflate",
     "_options",
     "_url",
     "_http",
@@ -46,6 +47,7 @@ OUTSIDE = {
     "_version": set[str](),
     "_errors": {"trio"},  # some errors are trio's as well
     "_headers": set[str](),
+    "_deflate": set[str](),
     "_options": set[str](),
     "_url": {"idna"},
     "_http": {"h11"},

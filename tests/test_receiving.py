@@ -52,8 +52,10 @@ async def test_a_thousand_messages_and_a_close_in_one_segment_can_all_be_receive
     async with open_server_with_raw_client(max_queued_messages=10) as (ws, peer):
         messages = [frame(TEXT, str(number).encode()) for number in range(1000)]
         await peer.send(*messages, close_frame(1000))
-        await ws.wait_closed()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ws.statistics().queued_messages == 10
         assert [int(message) async for message in ws] == list(range(1000))
+        assert await peer.receive_close() == 1000
         with pytest.raises(ConnectionEnded):
             await ws.receive()
 
@@ -278,6 +280,31 @@ async def test_a_declared_length_of_a_terabyte_is_refused_at_the_header() -> Non
         await peer.stream.aclose()
 
 
+async def test_messages_that_inflate_a_thousandfold_wait_like_any_others() -> None:
+    """A dozen messages of 1 MiB fit into one read: they must not all be inflated because of it."""
+    options = {"max_queued_bytes": 100_000}
+    async with open_pair(server=options, streams=socket_pair()) as (client, server):
+        for _ in range(12):
+            await client.send(bytes(2**20))
+        while not server.statistics().queued_messages:
+            await trio.sleep(0.01)
+        assert server.statistics().queued_messages == 1
+        assert [await server.receive() for _ in range(12)] == [bytes(2**20)] * 12
+
+
+async def test_a_huge_message_is_inflated_a_little_at_a_time() -> None:
+    options = {"max_message_size": float("inf"), "max_queued_bytes": 100_000}
+    async with open_pair(server=options, streams=socket_pair()) as (client, server):
+        await client.send(bytes(50 * 2**20))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert server.statistics().queued_bytes < 3 * 2**20
+        total = 0
+        async with server.receive_message() as chunks:
+            async for chunk in chunks:
+                total += len(chunk)
+        assert total == 50 * 2**20
+
+
 # Messages as they arrive…
 
 
@@ -345,7 +372,11 @@ async def test_leaving_a_message_early_discards_the_rest_and_the_connection_goes
 
 
 async def test_a_streamed_message_larger_than_memory_allows_passes_through_bounded() -> None:
-    options = {"max_message_size": float("inf"), "max_queued_bytes": 100_000}
+    options = {
+        "max_message_size": float("inf"),
+        "max_queued_bytes": 100_000,
+        "compression": None,
+    }
     async with open_pair(server=options, streams=socket_pair()) as (client, server):
 
         async def send() -> None:
@@ -365,7 +396,11 @@ async def test_a_streamed_message_larger_than_memory_allows_passes_through_bound
 
 
 async def test_nobody_asks_for_a_huge_message_and_little_of_it_is_held() -> None:
-    options = {"max_message_size": float("inf"), "max_queued_bytes": 100_000}
+    options = {
+        "max_message_size": float("inf"),
+        "max_queued_bytes": 100_000,
+        "compression": None,
+    }
     async with open_pair(server=options, streams=socket_pair()) as (client, server):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, b"x" * 10_000_000)
@@ -394,7 +429,11 @@ async def test_a_second_task_can_wait_for_the_message_after_the_one_that_is_stre
 
 
 async def test_a_slow_streamer_is_not_flooded_because_another_task_waits() -> None:
-    options = {"max_message_size": float("inf"), "max_queued_bytes": 100_000}
+    options = {
+        "max_message_size": float("inf"),
+        "max_queued_bytes": 100_000,
+        "compression": None,
+    }
     async with open_pair(server=options, streams=socket_pair()) as (client, server):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, b"x" * 5_000_000)

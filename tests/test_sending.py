@@ -104,7 +104,7 @@ async def test_json_that_cannot_be_dumped_raises_what_dumps_raises() -> None:
 async def test_send_waits_while_more_than_max_send_buffer_is_unsent() -> None:
     client_stream, server_stream = trio.testing.memory_stream_pair()
     stream = FaultyStream(client_stream)
-    options = {"max_send_buffer": 1000}
+    options = {"max_send_buffer": 1000, "compression": None}
     async with open_pair(client=options, streams=(stream, server_stream)) as (client, server):
         stream.stall_sends()
         await client.send(b"x" * 500)

@@ -141,7 +141,7 @@ def test_the_limit_counts_payload_and_at_least_64_for_each_further_fragment() ->
     assert wire.end is None
     parts = frame(BINARY, b"x", fin=False) + frame(CONTINUATION, b"", fin=False) * 15
     assert not any(isinstance(event, Violation) for event in wire.receive(parts))
-    assert isinstance(wire.receive(frame(CONTINUATION))[-1], Violation)
+    assert isinstance(receive(wire, frame(CONTINUATION))[-1], Violation)
 
 
 def test_a_header_that_a_read_cuts_within_its_masking_key_is_charged_once() -> None:
@@ -159,7 +159,7 @@ def test_frames_may_be_sent_until_a_close_frame_went_either_way() -> None:
         return wire.may_send, wire.may_close
 
     assert may() == (True, True)
-    wire.receive(close_frame(1000))
+    receive(wire, close_frame(1000))
     assert may() == (False, True)
     assert wire.close(1000, "") == b"\x88\x02\x03\xe8"
     assert may() == (False, False)

@@ -2,6 +2,7 @@
 
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection import ConnectionStatistics, State, WebSocket
+from ._deflate import Deflate
 from ._errors import (
     CloseCode,
     CloseReason,
@@ -59,6 +60,7 @@ __all__ = [
     "ConnectionOptions",
     "ConnectionRejected",
     "ConnectionStatistics",
+    "Deflate",
     "Handler",
     "HandlerErrorPolicy",
     "HandshakeError",

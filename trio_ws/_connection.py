@@ -39,7 +39,7 @@ import enum
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -116,6 +116,8 @@ class ConnectionStatistics:
         queued_messages, queued_bytes: received and not yet taken, with what they take in memory.
         unsent_bytes: how much of `bytes_sent` is still here.
         latency: the last round trip in seconds, or `None` before the first pong.
+        compression_sent, compression_received: of the messages that went compressed, their size
+            before divided by their size after; `None` before the first.
     """
 
     messages_received: int
@@ -126,6 +128,8 @@ class ConnectionStatistics:
     queued_bytes: int
     unsent_bytes: int
     latency: float | None
+    compression_sent: float | None
+    compression_received: float | None
 
 
 @final
@@ -262,6 +266,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             queued_bytes=queued_bytes,
             unsent_bytes=self._outbox.unsent,
             latency=self._pings.latency,
+            compression_sent=self._wire.compression_sent,
+            compression_received=self._wire.compression_received,
         )
 
     def __repr__(self) -> str:
@@ -277,12 +283,18 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     # Sending…
 
     @trio.lowlevel.enable_ki_protection
-    async def send(self, message: Message) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # trio says "value"; here they are messages
+    async def send(self, message: Message, *, compress: bool | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # trio says "value"; here they are messages
         """Send a `str` as text or bytes as binary (RFC 6455 section 5.6), in one frame.
 
         Returns as soon as the whole message is in the send buffer, in order. Waits, first come
         first served, while more than `max_send_buffer` bytes are unsent or another task sends a
         message in fragments. If it is cancelled, nothing of the message was sent.
+
+        Args:
+            message: it may be changed as soon as this returns.
+            compress: whether to compress it, where permessage-deflate was agreed on. `None` leaves
+                it to the threshold of `Deflate`. False suits what is compressed or encrypted
+                already, and secrets beside text that an attacker chooses.
 
         Raises:
             ConnectionEnded, ConnectionLost: the connection is over. What was sent before may not
@@ -295,10 +307,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         data = checked_message(message)
         await self._checkpoint()
         if self._state is State.OPEN and self._outbox.has_room and not self._turn.locked():
-            self._send_now(data)
+            self._send_now(data, compress=compress)
         else:
             async with self._my_turn():
-                self._send_now(data)
+                self._send_now(data, compress=compress)
         if self._state is not State.OPEN:  # the write found the connection broken
             await self._raise_closed()
 
@@ -309,7 +321,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             raise self._closed_error()
 
     @trio.lowlevel.enable_ki_protection
-    def send_nowait(self, message: Message) -> None:
+    def send_nowait(self, message: Message, *, compress: bool | None = None) -> None:
         """`send`, where it need not wait.
 
         After a failed write it cannot wait for the peer's reason, and reports 1006; `send` does.
@@ -326,7 +338,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             raise self._closed_error()
         if not self._outbox.has_room or self._turn.locked():
             raise trio.WouldBlock
-        self._send_now(data)
+        self._send_now(data, compress=compress)
 
     async def send_json(self, value: T, *, dumps: Callable[[T], str | bytes] = json.dumps) -> None:
         """Send `value` as JSON in a text message. `dumps` may give `str` or UTF-8 `bytes`.
@@ -339,7 +351,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     @asynccontextmanager
     @trio.lowlevel.enable_ki_protection
     async def open_message(
-        self, kind: Literal["text", "binary"]
+        self, kind: Literal["text", "binary"], *, compress: bool | None = None
     ) -> AsyncGenerator[MessageWriter, None]:
         """Send one message in fragments (RFC 6455 section 5.4)::
 
@@ -354,6 +366,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         cancellation included, fails the connection with 1011, rather than to leave it open with a
         message that will never end.
 
+        Args:
+            kind: what it is made of.
+            compress: as for `send`; how long it will be is not known, so `None` means yes.
+
         Raises:
             As `send`; `ValueError` for another kind; `RuntimeError` where the task is already
             inside such a block.
@@ -363,7 +379,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         empty: str | bytes = "" if kind == "text" else b""
         await self._checkpoint()
         async with self._my_turn():
-            writer = MessageWriter(type(empty), self._send_fragment)
+            writer = MessageWriter(type(empty), partial(self._send_fragment, compress=compress))
             try:
                 yield writer
                 if self._state is not State.OPEN:
@@ -374,16 +390,18 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 raise
             finally:
                 writer._close()
-            self._write(Fragment(empty, final=True), self._wire.message(empty, final=True))
+            last = self._wire.message(empty, final=True, compress=compress)
+            self._write(Fragment(empty, final=True), last)
             self._note_sent()
 
     @trio.lowlevel.enable_ki_protection
-    async def _send_fragment(self, data: str | bytes) -> None:
+    async def _send_fragment(self, data: str | bytes, *, compress: bool | None) -> None:
         await self._checkpoint()
         await self._outbox.wait_for_room()
         if self._state is not State.OPEN:
             await self._raise_closed()
-        self._write(Fragment(data, final=False), self._wire.message(data, final=False))
+        frame = self._wire.message(data, final=False, compress=compress)
+        self._write(Fragment(data, final=False), frame)
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncGenerator[None, None]:
@@ -396,8 +414,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 await self._raise_closed()
             yield
 
-    def _send_now(self, data: str | bytes) -> None:
-        self._write(data, self._wire.message(data))
+    def _send_now(self, data: str | bytes, *, compress: bool | None) -> None:
+        self._write(data, self._wire.message(data, compress=compress))
         self._note_sent()
 
     def _note_sent(self) -> None:
@@ -770,17 +788,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     async def _read_until_over(self) -> bool:
         """Read until the last frame; false if the peer hung up before that."""
-        self._take(self._trailing_data)
+        await self._take(self._trailing_data)
         self._trailing_data = b""
         while self._wire.end is None:
-            if self._inbox.full:
-                await self._wait_for_room()
             data = await self._transport.receive()
             if not data:
                 self._lose(None, "the peer hung up without a Close frame")
                 return False
             self._liveness.heard_at = trio.current_time()
-            self._take(data)
+            await self._take(data)
         if isinstance(self._wire.end, Violation):
             # What came before was right, and one read may have brought both: whether it is answered
             # must not depend on how TCP cut up the bytes.
@@ -789,32 +805,34 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._fail(self._wire.end.code, self._wire.end.reason)
         return True
 
-    def _take(self, data: bytes) -> None:
+    async def _take(self, data: bytes) -> None:
         self._bytes_received += len(data)
-        self._handle(self._wire.receive(data))
+        for event in self._wire.receive(data):
+            self._handle(event)
+            if self._inbox.full:
+                await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
         self._liveness.paused = True
         await self._inbox.wait_for_room()
         self._liveness.resume(trio.current_time())
 
-    def _handle(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if self._verbose:
-                self._logger.debug("received %s", show_event(event))
-            if isinstance(event, (str, bytes)):
-                self._inbox.put(event)
+    def _handle(self, event: Event) -> None:
+        if self._verbose:
+            self._logger.debug("received %s", show_event(event))
+        if isinstance(event, (str, bytes)):
+            self._inbox.put(event)
+            self._note_received()
+        elif isinstance(event, Fragment):
+            self._inbox.put_fragment(event)
+            if event.final:
                 self._note_received()
-            elif isinstance(event, Fragment):
-                self._inbox.put_fragment(event)
-                if event.final:
-                    self._note_received()
-            elif isinstance(event, Ping):
-                self._send_pong(event.payload)
-            elif isinstance(event, Pong):
-                self._pings.answer(event.payload)
-            elif isinstance(event, Close):
-                self._peer_closed(event)
+        elif isinstance(event, Ping):
+            self._send_pong(event.payload)
+        elif isinstance(event, Pong):
+            self._pings.answer(event.payload)
+        elif isinstance(event, Close):
+            self._peer_closed(event)
 
     def _note_received(self) -> None:
         self._messages_received += 1

@@ -20,6 +20,7 @@ from types import EllipsisType
 
 import trio
 
+from ._deflate import Agreement, client_check, client_offer, server_choice
 from ._errors import (
     ConnectionFailed,
     ConnectionRejected,
@@ -40,7 +41,13 @@ from ._http import (
     ServerExchange,
 )
 from ._log import ConnectionLogger
-from ._options import Answer, ClientStreamOptions, ServerStreamOptions, check_extra_headers
+from ._options import (
+    Answer,
+    ClientStreamOptions,
+    ConnectionOptions,
+    ServerStreamOptions,
+    check_extra_headers,
+)
 from ._transport import Transport
 from ._url import WebSocketURL
 from ._wire import Role, Wire
@@ -101,9 +108,10 @@ async def accept_connection(
         await _respond(transport, exchange.response(exc.response, options.server_header))
         raise
 
-    response, subprotocol = _accepting_response(request, answer, options)
+    agreement = _choose_compression(request, options)
+    response, subprotocol = _accepting_response(request, answer, options, agreement)
     await _send(transport, exchange.switching_protocols(response.headers))
-    wire = Wire(Role.SERVER, max_message_size=options.max_message_size)
+    wire = _make_wire(Role.SERVER, options, agreement)
     return Opening(wire, request, response, subprotocol, buffer.rest())
 
 
@@ -263,8 +271,18 @@ def _refusal_of_plain_http(request: Request) -> InvalidRequest:
     return _upgrade_required("this is a WebSocket server: connect with a WebSocket client")
 
 
+def _choose_compression(request: Request, options: ServerStreamOptions) -> Agreement | None:
+    offers = request.headers.get("Sec-WebSocket-Extensions")
+    if offers is None or options.compression is None:
+        return None
+    return server_choice(offers, options.compression)
+
+
 def _accepting_response(
-    request: Request, answer: Accept | None, options: ServerStreamOptions
+    request: Request,
+    answer: Accept | None,
+    options: ServerStreamOptions,
+    agreement: Agreement | None,
 ) -> tuple[Response, str | None]:
     subprotocol: str | None
     if answer is not None and not isinstance(answer.subprotocol, EllipsisType):
@@ -279,6 +297,8 @@ def _accepting_response(
     ]
     if subprotocol is not None:
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
+    if agreement is not None:
+        fields.append(("Sec-WebSocket-Extensions", str(agreement)))
     extra = [*options.extra_headers.fields, *(answer.headers.fields if answer is not None else ())]
     if options.server_header is not None and "Server" not in Headers(extra):
         fields.append(("Server", options.server_header))
@@ -332,7 +352,7 @@ async def request_connection(
         raise ConnectionRejected(Response(response.status, response.headers, body))
 
     subprotocol = _check_response(response.headers, key, options)
-    wire = Wire(Role.CLIENT, max_message_size=options.max_message_size)
+    wire = _make_wire(Role.CLIENT, options, _agreed_compression(response.headers, options))
     return Opening(wire, request, response, subprotocol, buffer.rest())
 
 
@@ -346,6 +366,8 @@ def _request_headers(url: WebSocketURL, key: str, options: ClientStreamOptions) 
     ]
     if options.subprotocols:
         fields.append(("Sec-WebSocket-Protocol", ", ".join(options.subprotocols)))
+    if options.compression is not None:
+        fields.append(("Sec-WebSocket-Extensions", client_offer(options.compression)))
     if options.origin is not None:
         fields.append(("Origin", options.origin))
     if options.user_agent is not None and "User-Agent" not in options.extra_headers:
@@ -377,13 +399,23 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
         raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")
     if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
         raise InvalidResponse("the 101 response has a body")
-    if headers.tokens("Sec-WebSocket-Extensions"):
-        raise InvalidResponse("the server uses an extension that was not offered")
     # Two such headers read as "a, b", which was not offered either.
     chosen = headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen not in options.subprotocols:
         raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")
     return chosen
+
+
+def _agreed_compression(headers: Headers, options: ClientStreamOptions) -> Agreement | None:
+    answer = headers.get("Sec-WebSocket-Extensions")
+    if not answer:
+        return None
+    if options.compression is None:
+        raise InvalidResponse("the server uses an extension that was not offered")
+    try:
+        return client_check(answer, options.compression)
+    except ValueError as exc:
+        raise InvalidResponse(str(exc)) from exc
 
 
 async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes | None) -> bytes:
@@ -411,6 +443,14 @@ def opening_deadline(seconds: float) -> Generator[None, None, None]:
         yield
     if scope.cancelled_caught:
         raise HandshakeTimeout(f"the opening handshake took longer than {seconds} s")
+
+
+def _make_wire(role: Role, options: ConnectionOptions, agreement: Agreement | None) -> Wire:
+    deflate = None
+    if agreement is not None:
+        assert options.compression is not None
+        deflate = (options.compression, agreement)
+    return Wire(role, max_message_size=options.max_message_size, deflate=deflate)
 
 
 async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:

@@ -18,8 +18,10 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
+from ._deflate import Deflate
 from ._headers import Headers, HeadersLike, is_field_value, is_token
 from ._version import __version__
 
@@ -85,6 +87,10 @@ class ConnectionOptions:
     """A peer that stays silent for this long after that ping, or takes no byte of ours for
     `ping_interval` and this together, is dropped with 1011."""
 
+    compression: Deflate | None = Deflate()  # noqa: RUF009 - immutable
+    """Settings of permessage-deflate (RFC 7692), which is used where the peer agrees to it, and for
+    messages worth it; `None` for no compression."""
+
     subprotocols: Sequence[str] = ()
     """Subprotocols (RFC 6455 section 1.9), the preferred first. A client offers them; a server
     picks the first of its own that the client offered, or none."""
@@ -99,6 +105,8 @@ class ConnectionOptions:
         for option in fields(self):
             if option.type == "float":  # every limit and timeout, and nothing else
                 _check_limit(option.name, getattr(self, option.name))
+        if not isinstance(self.compression, (Deflate, NoneType)):
+            raise TypeError(f"compression is a Deflate() or None, not {self.compression!r}")
         if not isinstance(self.logger, logging.Logger):
             raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
         # What the caller may change later, or iterate over only once, is kept as a value.
@@ -123,6 +131,7 @@ class ConnectionKeywords(TypedDict, total=False):
     close_timeout: float
     ping_interval: float
     ping_timeout: float
+    compression: Deflate | None
     subprotocols: Sequence[str]
     headers: HeadersLike
     logger: logging.Logger

@@ -3,8 +3,10 @@
 This module owns the seam to wsproto, which judges the protocol (RFC 6455), and everything that has
 to be added to it:
 
-- limits, which wsproto does not have: a small `Extension` sees each frame's header before any of
-  its payload, and refuses a message that will be too large right there;
+- limits, which wsproto does not have: an `Extension` sees each frame's header before any of its
+  payload, and refuses a message that will be too large right there;
+- permessage-deflate, which wsproto inflates without limit and lets control frames disturb: the same
+  extension inflates, so that there is one account of how large a message has become;
 - one clear event for each of the two ways in which wsproto ends: it reports a Close frame and a
   protocol violation alike as a `CloseConnection`, and stays OPEN after a violation;
 - close code 1014, which is registered but unknown to wsproto;
@@ -19,7 +21,9 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator
+from math import inf
 from typing import NamedTuple, TypeAlias
 
 from wsproto import frame_protocol
@@ -27,6 +31,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import (
     BytesMessage,
     CloseConnection,
+    Event as WsprotoEvent,
     Ping as WsprotoPing,
     Pong as WsprotoPong,
     TextMessage,
@@ -34,6 +39,7 @@ from wsproto.events import (
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, RsvBits
 
+from ._deflate import RESTART_CHARGE, Agreement, Deflate, Deflater, Inflater
 from ._errors import CloseCode
 
 #: RFC 6455 section 5.5.
@@ -41,6 +47,12 @@ MAX_CONTROL_PAYLOAD = 125
 
 #: What a frame of a fragmented message counts at the least, so that empty ones run out too.
 MIN_FRAGMENT_CHARGE = 64
+
+
+#: How many bytes are decoded in one go, at the most: where one message cannot become larger than
+#: this by inflating, and where it can.
+MAX_STEP = 2**20
+INFLATING_STEP = 1024
 
 
 class Role(enum.Enum):
@@ -108,7 +120,9 @@ def _shorten(data: str | bytes) -> str:
 
 
 _MESSAGE_TOO_BIG = frame_protocol.CloseReason.MESSAGE_TOO_BIG
-_NO_RSV = RsvBits(False, False, False)
+_INVALID_PAYLOAD = frame_protocol.CloseReason.INVALID_FRAME_PAYLOAD_DATA
+_NO_RSV = RsvBits(rsv1=False, rsv2=False, rsv3=False)
+_RSV1 = RsvBits(rsv1=True, rsv2=False, rsv3=False)
 _BAD_GATEWAY = struct.pack("!H", CloseCode.BAD_GATEWAY)
 _TRY_AGAIN_LATER = struct.pack("!H", CloseCode.TRY_AGAIN_LATER)
 
@@ -119,45 +133,59 @@ class Wire:
     Args:
         role: which end this is.
         max_message_size: in bytes of payload; see `ConnectionOptions.max_message_size`.
+        deflate: our settings of permessage-deflate and what was agreed on; `None` without it.
     """
 
-    __slots__ = ("_assembling", "_guard", "_wsproto", "end", "role")
+    __slots__ = ("_assembling", "_guard", "_step", "_wsproto", "end", "role")
 
     role: Role
     end: Close | Violation | None
     """The last event, once it came."""
 
-    def __init__(self, role: Role, *, max_message_size: float) -> None:
+    def __init__(
+        self,
+        role: Role,
+        *,
+        max_message_size: float,
+        deflate: tuple[Deflate, Agreement] | None = None,
+    ) -> None:
         self.role = role
-        self._guard = _Guard(max_message_size)
+        self._guard = _Guard(role, max_message_size, deflate)
         self._wsproto = Connection(role.value, [self._guard])
         self._assembling = False
+        # Where a message may be as large as it likes, at least not much of it is inflated in one
+        # go: DEFLATE makes a thousand bytes and more of one.
+        unbounded = deflate is not None and max_message_size > MAX_STEP
+        self._step = INFLATING_STEP if unbounded else MAX_STEP
         self.end = None
 
     # Receiving…
 
-    def receive(self, received: bytes) -> Sequence[Event]:
-        """Take bytes as they come from the network and give what they complete."""
-        events: list[Event] = []
-        if self.end is not None:
-            return events
-        self._wsproto.receive_data(received)
-        for event in self._wsproto.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                # wsproto gives immutable data, though its type says that it could be a bytearray.
-                data = event.data if isinstance(event.data, str) else bytes(event.data)
-                final = event.message_finished
-                events.append(Fragment(data, final) if self._assembling or not final else data)
-                self._assembling = not final
-            elif isinstance(event, WsprotoPing):
-                events.append(Ping(bytes(event.payload)))
-            elif isinstance(event, WsprotoPong):
-                events.append(Pong(bytes(event.payload)))
-            else:
-                assert isinstance(event, CloseConnection)
-                self.end = self._last_event(event)
-                events.append(self.end)
-        return events
+    def receive(self, data: bytes) -> Iterator[Event]:
+        """Take bytes as they come from the network and give what they complete, one by one.
+
+        They are decoded only as far as the iteration goes, so that whoever has had enough can wait:
+        a few bytes may inflate to many messages. It must be finished before the next call.
+        """
+        for start in range(0, len(data), self._step):
+            if self.end is not None:
+                return
+            self._wsproto.receive_data(data[start : start + self._step])
+            yield from map(self._translate, self._wsproto.events())
+
+    def _translate(self, event: WsprotoEvent) -> Event:
+        if isinstance(event, (TextMessage, BytesMessage)):
+            # wsproto gives immutable data, though its type says that it could be a bytearray.
+            data = event.data if isinstance(event.data, str) else bytes(event.data)
+            within, self._assembling = self._assembling, not event.message_finished
+            return Fragment(data, event.message_finished) if within or self._assembling else data
+        if isinstance(event, WsprotoPing):
+            return Ping(bytes(event.payload))
+        if isinstance(event, WsprotoPong):
+            return Pong(bytes(event.payload))
+        assert isinstance(event, CloseConnection)
+        self.end = self._last_event(event)
+        return self.end
 
     def _last_event(self, event: CloseConnection) -> Close | Violation:
         state = self._wsproto.state
@@ -184,14 +212,35 @@ class Wire:
         state = self._wsproto.state
         return state is ConnectionState.OPEN or state is ConnectionState.REMOTE_CLOSING
 
-    def message(self, data: str | bytes, *, final: bool = True) -> bytes:
+    def message(
+        self, data: str | bytes, *, final: bool = True, compress: bool | None = None
+    ) -> bytes:
         """The frame of a whole message, or of a fragment of one.
 
         The first fragment decides between text and binary, and the ones after it must agree.
+
+        Args:
+            data: the message, or the part of it.
+            final: whether it ends there.
+            compress: whether to compress it, where that was agreed on; `None` leaves it to the
+                threshold. The first fragment's word is the one that counts.
         """
+        self._guard.prepare(len(data), final=final, compress=compress)
         if isinstance(data, str):
             return self._wsproto.send(TextMessage(data=data, message_finished=final))
         return self._wsproto.send(BytesMessage(data=data, message_finished=final))
+
+    @property
+    def compression_sent(self) -> float | None:
+        """How many times smaller compressing made what it was used for; `None` before that."""
+        guard = self._guard
+        return guard.plain_sent / guard.deflated_sent if guard.deflated_sent else None
+
+    @property
+    def compression_received(self) -> float | None:
+        """The same of what the peer compressed."""
+        guard = self._guard
+        return guard.plain_received / guard.deflated_received if guard.deflated_received else None
 
     def ping(self, payload: bytes) -> bytes:
         return self._wsproto.send(WsprotoPing(payload=payload))
@@ -208,23 +257,42 @@ class Wire:
 
 
 class _Guard(Extension):
-    """Sees every frame before wsproto takes it, through wsproto's own door for extensions."""
+    """Sees every frame before wsproto takes it, through wsproto's own door for extensions.
+
+    One account for each message that comes: what it holds so far, inflated, with each fragment
+    counted at least `MIN_FRAGMENT_CHARGE`. wsproto shows a header again when a read ended inside
+    its masking key, so that looking at a header must change nothing that looking again would not.
+    """
 
     name = "guard"
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, role: Role, limit: float, deflate: tuple[Deflate, Agreement] | None) -> None:
         self.limit = limit
         self.bad_gateway = False
         #: For the frames of this message that are complete, and for the one that is arriving.
         self._charged = 0
         self._charge = 0
         self._opcode = Opcode.CONTINUATION
+        #: Whether the message that comes, and the one that goes, is compressed.
+        self._inflating = False
+        self._deflating = False
+        self._within = False
+        self._inflater: Inflater | None = None
+        self._deflater: Deflater | None = None
+        self._threshold: float = inf
+        if deflate is not None:
+            settings, agreement = deflate
+            self._inflater, self._deflater = agreement.codecs(settings, server=role is Role.SERVER)
+            self._threshold = settings.threshold
+        self.plain_sent = self.deflated_sent = self.plain_received = self.deflated_received = 0
 
     def enabled(self) -> bool:
         return True
 
     def offer(self) -> bool:
-        return False  # pragma: no cover - never offered to a peer: it changes no byte
+        return False  # pragma: no cover - wsproto's handshake, which is not used, would ask
+
+    # Receiving…
 
     def frame_inbound_header(
         self,
@@ -236,24 +304,88 @@ class _Guard(Extension):
         self._opcode = opcode
         if opcode.iscontrol():
             return _NO_RSV
-        # wsproto shows a header again when a read ended inside its masking key, so nothing is added
-        # up before the frame is complete. Whether FIN is set is not told here, so the first frame
-        # is charged what it holds and only those after it the minimum.
-        self._charge = payload_length
-        if opcode is Opcode.CONTINUATION:
-            self._charge = max(payload_length, MIN_FRAGMENT_CHARGE)
-        return _MESSAGE_TOO_BIG if self._charged + self._charge > self.limit else _NO_RSV
-
-    def frame_inbound_complete(self, proto: FrameDecoder | FrameProtocol, fin: bool) -> None:  # noqa: FBT001 - wsproto's signature
-        if not self._opcode.iscontrol():
-            self._charged = 0 if fin else self._charged + self._charge
+        # Whether FIN is set is not told here, so the first frame is charged what it holds and only
+        # those after it the minimum.
+        first = opcode is not Opcode.CONTINUATION
+        self._charge = payload_length if first else max(payload_length, MIN_FRAGMENT_CHARGE)
+        if first:
+            self._inflating = rsv.rsv1 and self._inflater is not None
+        if self._inflating:
+            # What it will inflate to is not known yet; see frame_inbound_payload_data.
+            self._charge = 0 if first else MIN_FRAGMENT_CHARGE
+        if self._charged + self._charge > self.limit:
+            return _MESSAGE_TOO_BIG
+        # Only the first frame of a message is marked as compressed (RFC 7692 section 6).
+        return _RSV1 if self._inflating and first else _NO_RSV
 
     def frame_inbound_payload_data(
         self, proto: FrameDecoder | FrameProtocol, data: bytes
     ) -> bytes | frame_protocol.CloseReason:
+        if self._opcode.iscontrol():
+            return self._control_payload(data)
+        if not self._inflating:
+            return data
+        self.deflated_received += len(data)
+        return self._inflate(data, final=False)
+
+    def frame_inbound_complete(
+        self,
+        proto: FrameDecoder | FrameProtocol,
+        fin: bool,  # noqa: FBT001 - wsproto's signature
+    ) -> bytes | frame_protocol.CloseReason | None:
+        if self._opcode.iscontrol():
+            return None
+        self._charged += self._charge
+        self._charge = 0
+        rest = self._inflate(b"", final=True) if fin and self._inflating else None
+        if fin:
+            self._charged = 0
+        return rest
+
+    def _inflate(self, data: bytes, *, final: bool) -> bytes | frame_protocol.CloseReason:
+        assert self._inflater is not None
+        room = self.limit - self._charged - self._charge
+        room -= RESTART_CHARGE * self._inflater.restarts
+        try:
+            plain = self._inflater.finish(room) if final else self._inflater.inflate(data, room)
+        except zlib.error:
+            return _INVALID_PAYLOAD
+        if plain is None:
+            return _MESSAGE_TOO_BIG
+        self._charged += len(plain)
+        self.plain_received += len(plain)
+        return plain
+
+    def _control_payload(self, data: bytes) -> bytes:
         # wsproto refuses 1014, which IANA has registered since, so it is shown 1013 in its place.
         # A control frame's payload always comes in one piece.
         if self._opcode is Opcode.CLOSE and data[:2] == _BAD_GATEWAY:
             self.bad_gateway = True
             return _TRY_AGAIN_LATER + data[2:]
         return data
+
+    # Sending…
+
+    def prepare(self, size: int, *, final: bool, compress: bool | None) -> None:
+        """Say what the next data frame is a part of. The first of a message decides."""
+        if not self._within:
+            # Of a message in fragments nobody knows how long it will be: long, probably.
+            wanted = (not final or size >= self._threshold) if compress is None else compress
+            self._deflating = wanted and self._deflater is not None
+        self._within = not final
+
+    def frame_outbound(
+        self,
+        proto: FrameDecoder | FrameProtocol,
+        opcode: Opcode,
+        rsv: RsvBits,
+        data: bytes,
+        fin: bool,  # noqa: FBT001 - wsproto's signature
+    ) -> tuple[RsvBits, bytes]:
+        if opcode.iscontrol() or not self._deflating:
+            return rsv, data
+        assert self._deflater is not None
+        deflated = self._deflater.deflate(data, final=fin)
+        self.plain_sent += len(data)
+        self.deflated_sent += len(deflated)
+        return (rsv if opcode is Opcode.CONTINUATION else _RSV1), deflated

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_ws import ConnectionClosed, WebSocket, open_websocket_url
+from trio_ws import ConnectionClosed, Deflate, WebSocket, open_websocket_url
 
 
 @asynccontextmanager
@@ -20,6 +20,7 @@ async def connect(url: str) -> AsyncGenerator[WebSocket, None]:
     async with open_websocket_url(
         url,
         max_message_size=math.inf,  # 9.* sends 16 MiB
+        compression=Deflate(threshold=0),  # what is agreed on is to be used
         ping_interval=math.inf,  # a ping of ours would be an answer that no case expects
         open_timeout=60,
         close_timeout=60,  # longer than Autobahn waits: closing in time is its to judge

@@ -10,7 +10,7 @@ import sys
 
 import trio
 
-from trio_ws import ConnectionClosed, WebSocket, WebSocketServer, serve_websocket
+from trio_ws import ConnectionClosed, Deflate, WebSocket, WebSocketServer, serve_websocket
 
 
 async def echo(websocket: WebSocket) -> None:
@@ -35,6 +35,7 @@ async def serve(task_status: trio.TaskStatus[WebSocketServer]) -> None:
         0,
         task_status=task_status,
         max_message_size=math.inf,  # 9.* sends 16 MiB
+        compression=Deflate(threshold=0),  # what is agreed on is to be used
         ping_interval=math.inf,  # a ping of ours would be an answer that no case expects
         open_timeout=60,
         close_timeout=60,  # longer than Autobahn waits: closing in time is its to judge

@@ -1,0 +1,528 @@
+"""`_deflate`, and what the wire makes of it: negotiation, bounds, control frames, early ends."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, strategies as st
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
+from websockets.headers import parse_extension
+
+import trio_ws
+from trio_ws import ConnectionLost, Deflate, InvalidResponse
+from trio_ws._deflate import (
+    Agreement,
+    Deflater,
+    Inflater,
+    client_check,
+    client_offer,
+    server_choice,
+)
+from trio_ws._handshake import accept_value
+from trio_ws._wire import Close, Event, Fragment, Ping, Role, Violation, Wire
+
+from .helpers import (
+    BINARY,
+    CONTINUATION,
+    FIN,
+    PING,
+    TEXT,
+    RawPeer,
+    close_code,
+    frame,
+    open_pair,
+    open_server_with_raw_client,
+    parse_frame,
+)
+
+pytestmark = pytest.mark.autojump
+
+RSV1 = 4
+NAME = "permessage-deflate"
+NEITHER_TAKEOVER = f"{NAME}; server_no_context_takeover; client_no_context_takeover"
+
+
+def deflated(data: bytes, *, bits: int = 15, mode: int = zlib.Z_SYNC_FLUSH) -> bytes:
+    """What a client sends of `data`, by the book."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -bits)
+    result = compressor.compress(data) + compressor.flush(mode)
+    return result[:-4] if mode == zlib.Z_SYNC_FLUSH else result
+
+
+def wire(limit: float = 2**20, agreement: Agreement | None = None, **settings: Any) -> Wire:
+    agreed = (Deflate(**settings), agreement or Agreement())
+    return Wire(Role.SERVER, max_message_size=limit, deflate=agreed)
+
+
+def receive(receiver: Wire, *frames: bytes) -> list[Event]:
+    return [event for data in frames for event in receiver.receive(data)]
+
+
+# Settings…
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"level": -1},
+        {"level": 10},
+        {"mem_level": 0},
+        {"mem_level": 10},
+        {"server_window_bits": 8},
+        {"server_window_bits": 16},
+        {"client_window_bits": 8},
+        {"threshold": -1},
+    ],
+)
+def test_a_setting_out_of_its_range_is_a_value_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Deflate(**wrong)
+
+
+async def test_compression_that_is_no_deflate_is_a_type_error() -> None:
+    wrong: Any = True
+    stream, _ = trio.testing.memory_stream_pair()
+    with pytest.raises(TypeError, match=r"Deflate\(\) or None"):
+        async with trio_ws.wrap_client_stream(stream, "ws://example.org/", compression=wrong):
+            raise AssertionError
+
+
+# Negotiation…
+
+
+SERVER_12 = f"{NAME}; server_max_window_bits=12"
+BOTH_12 = f"{SERVER_12}; client_max_window_bits=12"
+NO_SERVER, NO_CLIENT = "server_no_context_takeover", "client_no_context_takeover"
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        (NAME, SERVER_12),
+        (f"{NAME}; client_max_window_bits", BOTH_12),
+        (f"{NAME}; client_max_window_bits=10", f"{SERVER_12}; client_max_window_bits=10"),
+        (f"{NAME}; server_max_window_bits=9", f"{NAME}; server_max_window_bits=9"),
+        (f"{NAME};server_max_window_bits=15 ;\tclient_max_window_bits", BOTH_12),
+        (f"{NAME}; {NO_SERVER}", f"{NAME}; {NO_SERVER}; server_max_window_bits=12"),
+        (f"{NAME}; {NO_CLIENT}", f"{NAME}; {NO_CLIENT}; server_max_window_bits=12"),
+        (f"x-other, {NAME}", SERVER_12),
+        (f", ,{NAME},", SERVER_12),
+        # The first that can be accepted.
+        (f"{NAME}; server_max_window_bits=8, {NAME}", SERVER_12),
+        (f"{NAME}; unknown, {NAME}", SERVER_12),
+    ],
+)  # fmt: skip
+def test_an_offer_is_answered_with_no_more_than_was_offered(offer: str, answer: str) -> None:
+    agreement = server_choice(offer, Deflate())
+    assert agreement is not None
+    assert str(agreement) == answer
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "unknown",
+        "unknown=1",
+        "server_no_context_takeover=1",
+        "server_no_context_takeover; server_no_context_takeover",
+        "client_no_context_takeover=true",
+        "server_max_window_bits",
+        "server_max_window_bits=8",
+        "server_max_window_bits=7",
+        "server_max_window_bits=16",
+        "server_max_window_bits=010",
+        "server_max_window_bits=+10",
+        "server_max_window_bits=1_0",
+        "server_max_window_bits=10; server_max_window_bits=10",
+        'server_max_window_bits="10"',
+        "server_max_window_bits=",
+        "client_max_window_bits=",
+        "client_max_window_bits=\u0661\u0660",
+        "Server_Max_Window_Bits=10",
+        "server_max_window_bit=10",
+        "=10",
+        "; ;",
+        "client_max_window_bits=10 10",
+    ],
+)
+def test_an_offer_that_is_wrong_is_declined_and_never_an_error(parameters: str) -> None:
+    assert server_choice(f"{NAME}; {parameters}", Deflate()) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "x-other",
+        f'foo; x="a, {NAME}"',
+        f'foo; x="a, {NAME}, b"',
+        f'foo; x="\\", {NAME}',
+        NAME.upper(),
+    ],
+)
+def test_what_is_no_offer_is_not_taken_for_one(header: str) -> None:
+    assert server_choice(header, Deflate()) is None
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_offer_or_not_and_never_an_error(text: str) -> None:
+    server_choice(f"{NAME}; {text}", Deflate())
+    server_choice(text, Deflate())
+
+
+@pytest.mark.parametrize(
+    ("settings", "offer"),
+    [
+        (Deflate(), f"{NAME}; server_max_window_bits=12; client_max_window_bits=12"),
+        (Deflate(client_window_bits=15, server_window_bits=15), f"{NAME}; client_max_window_bits"),
+        (
+            Deflate(server_context_takeover=False, client_context_takeover=False),
+            NEITHER_TAKEOVER + "; server_max_window_bits=12; client_max_window_bits=12",
+        ),
+    ],
+)
+def test_the_offer_says_what_the_settings_say(settings: Deflate, offer: str) -> None:
+    assert client_offer(settings) == offer
+    assert server_choice(offer, settings) is not None
+
+
+@pytest.mark.parametrize(
+    ("answer", "agreement"),
+    [
+        (f"{NAME}; server_max_window_bits=12", Agreement(12, 12)),
+        (f"{NAME}; server_max_window_bits=10; client_max_window_bits=9", Agreement(10, 9)),
+        (f"{NAME}; server_max_window_bits=8", Agreement(8, 12)),
+        (
+            NEITHER_TAKEOVER + "; server_max_window_bits=12",
+            Agreement(12, 12, server_context_takeover=False, client_context_takeover=False),
+        ),
+    ],
+)
+def test_an_answer_within_the_offer_is_agreed_to(answer: str, agreement: Agreement) -> None:
+    assert client_check(answer, Deflate()) == agreement
+
+
+@pytest.mark.parametrize(
+    ("answer", "settings"),
+    [
+        ("x-other", Deflate()),
+        (f"{NAME}; server_max_window_bits=12, x-other", Deflate()),
+        (f"{NAME}; server_max_window_bits=12, {NAME}; server_max_window_bits=12", Deflate()),
+        (f"{NAME}", Deflate()),
+        (f"{NAME}; server_max_window_bits=13", Deflate()),
+        (f"{NAME}; server_max_window_bits=12; client_max_window_bits", Deflate()),
+        (f"{NAME}; server_max_window_bits=12; client_max_window_bits=8", Deflate()),
+        (f"{NAME}; server_max_window_bits=12; unknown", Deflate()),
+        (f'{NAME}; server_max_window_bits="12"', Deflate()),
+        (f"{NAME}; server_max_window_bits=12", Deflate(server_context_takeover=False)),
+    ],
+)
+def test_an_answer_beyond_the_offer_fails_the_handshake(answer: str, settings: Deflate) -> None:
+    with pytest.raises(ValueError, match="server"):
+        client_check(answer, settings)
+
+
+async def test_without_compression_on_either_side_there_is_none() -> None:
+    for client, server in ((None, Deflate()), (Deflate(), None)):
+        async with open_pair(client={"compression": client}, server={"compression": server}) as (
+            one,
+            other,
+        ):
+            assert "Sec-WebSocket-Extensions" not in one.response.headers
+            await one.send("x" * 5000, compress=True)
+            assert await other.receive() == "x" * 5000
+            assert one.statistics().compression_sent is None
+
+
+@pytest.mark.parametrize(
+    ("compression", "what"),
+    [(Deflate(), "ignores server_max_window_bits"), (None, "was not offered")],
+)
+async def test_a_server_that_agrees_to_what_was_not_offered_is_refused(
+    compression: Deflate | None, what: str
+) -> None:
+    client_stream, server_stream = trio.testing.memory_stream_pair()
+
+    async def serve() -> None:
+        peer = RawPeer(server_stream, masks=False)
+        while b"\r\n\r\n" not in peer.received:
+            peer.received += await server_stream.receive_some()
+        key = bytes(peer.received).partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+        await server_stream.send_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept_value(key.decode()).encode() + b"\r\n"
+            b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=14\r\n\r\n"
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with pytest.raises(InvalidResponse, match=what):
+            async with trio_ws.wrap_client_stream(
+                client_stream, "ws://example.org/", compression=compression
+            ):
+                raise AssertionError
+
+
+# Messages…
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("bits", [9, 12, 15])
+async def test_messages_of_every_size_survive_both_ways(takeover: bool, bits: int) -> None:
+    settings = Deflate(
+        threshold=0,
+        server_window_bits=bits,
+        client_window_bits=bits,
+        server_context_takeover=takeover,
+        client_context_takeover=takeover,
+    )
+    rng = random.Random(1)
+    messages: list[str | bytes] = [b"", "", "é" * 1000, b"x" * 100_000, rng.randbytes(70_000)]
+    options = {"compression": settings}
+    async with open_pair(client=options, server=options) as (one, other):
+        for sender, receiver in ((one, other), (other, one)):
+            for message in messages * 2:
+                await sender.send(message)
+                assert await receiver.receive() == message
+        ratio = one.statistics().compression_sent
+        assert ratio is not None
+        assert ratio > 1
+        assert other.statistics().compression_received == ratio
+
+
+async def test_messages_below_the_threshold_go_as_they_are_unless_told_otherwise() -> None:
+    def is_compressed(data: bytes) -> bool:
+        return bool(data[0] & 0x40)
+
+    sender = wire(threshold=100)
+    assert not is_compressed(sender.message("x" * 99))
+    assert is_compressed(sender.message("x" * 100))
+    assert is_compressed(sender.message("x", compress=True))
+    assert not is_compressed(sender.message("x" * 1000, compress=False))
+    # In fragments nobody knows; the first fragment's word counts, and only it is marked.
+    first, last = sender.message("x", final=False), sender.message("y", final=True)
+    assert is_compressed(first)
+    assert not is_compressed(last)
+    assert not is_compressed(sender.message("x", final=False, compress=False))
+    assert not is_compressed(sender.message("y", final=True, compress=True))
+
+
+async def test_a_message_in_fragments_is_compressed_as_one() -> None:
+    async with open_pair() as (one, other):
+        async with one.open_message("text") as writer:
+            await writer.send("abc" * 1000)
+            await one.ping()
+            await writer.send("abc" * 1000)
+        assert await other.receive() == "abc" * 2000
+        async with one.open_message("binary", compress=False) as writer:
+            await writer.send(b"plain")
+        assert await other.receive() == b"plain"
+        sent = one.statistics()
+        assert sent.compression_sent is not None
+        assert sent.compression_sent > 50
+
+
+def test_control_frames_between_compressed_fragments_do_not_touch_the_state() -> None:
+    data = deflated(b"some text that repeats, some text that repeats")
+    receiver = wire()
+    events = receive(
+        receiver,
+        frame(TEXT, data[:10], fin=False, rsv=RSV1),
+        frame(PING, b"\x00\x00\xff\xff"),
+        frame(CONTINUATION, data[10:]),
+        frame(TEXT, data, rsv=RSV1),
+    )
+    pieces = "".join(str(event.data) for event in events if isinstance(event, Fragment))
+    assert pieces == "some text that repeats, some text that repeats"
+    assert [event for event in events if isinstance(event, Ping)] == [Ping(b"\x00\x00\xff\xff")]
+    assert events[-1] == pieces
+
+
+@pytest.mark.parametrize("ending", [b"", b"\x00"])
+def test_streams_that_end_early_are_followed_by_others(ending: bytes) -> None:
+    receiver = wire()
+    data = deflated(b"Hello", mode=zlib.Z_FINISH) + ending
+    for _ in range(3):
+        assert receive(receiver, frame(TEXT, data, rsv=RSV1)) == ["Hello"]
+    if not ending:
+        assert receive(receiver, frame(TEXT, data * 3, rsv=RSV1)) == ["HelloHelloHello"]
+    assert receive(wire(), frame(TEXT, deflated(b"plain"), rsv=RSV1)) == ["plain"]
+
+
+def test_the_example_of_the_rfc_for_an_early_end() -> None:
+    data = bytes([0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00])  # RFC 7692 section 7.2.3.4
+    assert receive(wire(), frame(TEXT, data, rsv=RSV1)) == ["Hello"]
+
+
+def test_junk_after_an_early_end_is_1007_and_many_streams_are_1009() -> None:
+    start = deflated(b"Hello", mode=zlib.Z_FINISH)
+    events = receive(wire(), frame(TEXT, start + b"\xff" * 1000, rsv=RSV1))
+    assert events[-1] == Violation(1007, "text that is not UTF-8")
+    events = receive(wire(10_000), frame(BINARY, b"\x03\x00" * 1000, rsv=RSV1))
+    assert events == [Violation(1009, "message over 10000 bytes")]
+
+
+def test_data_that_is_no_deflate_is_1007() -> None:
+    events = receive(wire(), frame(BINARY, b"\xff" * 10, rsv=RSV1))
+    assert [event.code for event in events if isinstance(event, Violation)] == [1007]
+
+
+@pytest.mark.parametrize("excess", [-1, 0, 1, 2])
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_a_message_inflates_to_the_limit_and_not_a_byte_further(
+    excess: int, fragments: int
+) -> None:
+    limit = 5000
+    data = deflated(bytes(limit + excess - 64 * (fragments - 1)))
+    size = len(data) // fragments + 1
+    parts = [data[i : i + size] for i in range(0, len(data), size)]
+    assert len(parts) == fragments
+    receiver = wire(limit)
+    events: list[Event] = []
+    for index, part in enumerate(parts):
+        opcode, rsv = (CONTINUATION, 0) if index else (BINARY, RSV1)
+        events += receiver.receive(frame(opcode, part, fin=index == fragments - 1, rsv=rsv))
+    if excess <= 0:
+        total = sum(len(event.data if isinstance(event, Fragment) else event) for event in events)
+        assert total == limit + excess - 64 * (fragments - 1)
+    else:
+        assert events[-1] == Violation(1009, f"message over {limit} bytes")
+
+
+def test_a_bomb_is_refused_at_the_limit() -> None:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = b"".join(compressor.compress(bytes(2**20)) for _ in range(200)) + compressor.flush()
+    receiver = wire()
+    head = frame(BINARY, bomb, rsv=RSV1)
+    events = receive(receiver, head[:65536], head[65536:])
+    assert events[-1] == Violation(1009, "message over 1048576 bytes")
+    assert sum(len(event.data) for event in events if isinstance(event, Fragment)) <= 2**20
+
+
+def test_without_a_limit_everything_inflates() -> None:
+    receiver = wire(float("inf"))
+    events = receive(receiver, frame(BINARY, deflated(bytes(3 * 2**20)), rsv=RSV1))
+    pieces = [event.data for event in events if isinstance(event, Fragment)]
+    assert b"".join(pieces) == bytes(3 * 2**20)  # type: ignore[arg-type] # a message of bytes
+
+
+def test_a_marked_continuation_and_marked_control_frames_are_violations() -> None:
+    receiver = wire()
+    events = receive(
+        receiver,
+        frame(TEXT, deflated(b"x"), fin=False, rsv=RSV1),
+        frame(CONTINUATION, b"", rsv=RSV1),
+    )
+    assert [event.code for event in events if isinstance(event, Violation)] == [1002]
+    events = receive(wire(), frame(PING, b"", rsv=RSV1))
+    assert [event.code for event in events if isinstance(event, Violation)] == [1002]
+
+
+def test_what_compresses_badly_may_be_longer_on_the_wire_than_inflated() -> None:
+    data = random.Random(3).randbytes(5000)
+    payload = deflated(data)
+    assert len(payload) > 5000
+    assert receive(wire(5000), frame(BINARY, payload, rsv=RSV1)) == [data]
+
+
+def test_empty_blocks_without_end_run_into_the_limit() -> None:
+    receiver = wire(1000)
+    empty = b"\x00\x00\x00\xff\xff" * 1000
+    events = receive(receiver, *[frame(BINARY, empty, fin=False, rsv=RSV1)])
+    events += receive(receiver, *[frame(CONTINUATION, empty, fin=False)] * 30)
+    assert events[-1] == Violation(1009, "message over 1000 bytes")
+
+
+def test_nothing_is_allocated_before_the_first_message_that_needs_it() -> None:
+    deflater = Deflater(Deflate(), bits=12, takeover=True)
+    inflater = Inflater(takeover=True)
+
+    def idle() -> tuple[bool, bool]:
+        return deflater.idle, inflater.idle
+
+    assert idle() == (True, True)
+    deflater.deflate(b"x", final=True)
+    inflater.inflate(deflated(b"x"), 100)
+    assert idle() == (False, False)
+
+
+def test_without_takeover_nothing_is_kept_between_messages() -> None:
+    deflater = Deflater(Deflate(), bits=12, takeover=False)
+    inflater = Inflater(takeover=False)
+    for _ in range(2):
+        data = deflater.deflate(b"x" * 100, final=True)
+        assert inflater.inflate(data, 100) == b"x" * 100
+        assert inflater.finish(0) == b""
+        assert deflater.idle
+        assert inflater.idle
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=2000), st.text(max_size=500)), max_size=6),
+    st.booleans(),
+    st.data(),
+)
+def test_any_chunking_of_compressed_messages_gives_the_same(
+    messages: list[str | bytes], takeover: bool, data: st.DataObject
+) -> None:
+    agreement = Agreement(
+        12, 12, server_context_takeover=takeover, client_context_takeover=takeover
+    )
+    agreed = (Deflate(threshold=0), agreement)
+    sender = Wire(Role.CLIENT, max_message_size=2**20, deflate=agreed)
+    stream = b"".join(sender.message(message) for message in messages) + sender.close(1000, "")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    receiver = Wire(Role.SERVER, max_message_size=2**20, deflate=agreed)
+    result: list[Any] = []
+    pieces: list[Any] = []
+    for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        for event in receiver.receive(stream[a:b]):
+            if isinstance(event, Fragment):
+                pieces.append(event.data)
+                if event.final:
+                    result.append(type(event.data)().join(pieces))
+                    pieces = []
+            else:
+                result.append(event)
+    assert result == [*messages, Close(1000, "")]
+
+
+@given(st.lists(st.binary(max_size=3000), max_size=5))
+def test_websockets_reads_what_we_compress_and_we_what_it_compresses(
+    messages: list[bytes],
+) -> None:
+    """Another implementation's extension, frame by frame."""
+    settings = Deflate(threshold=0)
+    offer = parse_extension(client_offer(settings))[0][1]
+    factory = ServerPerMessageDeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
+    parameters, theirs = factory.process_request_params(offer, [])
+    answer = NAME + "".join(
+        f"; {name}" + (f"={value}" if value else "") for name, value in parameters
+    )
+    agreement = client_check(answer, settings)
+    ours = Wire(Role.CLIENT, max_message_size=2**20, deflate=(settings, agreement))
+    for message in messages:
+        first, payload, _ = parse_frame(ours.message(message)) or (0, b"", 0)
+        decoded = theirs.decode(Frame(Opcode.BINARY, payload, rsv1=bool(first & 0x40)))
+        assert decoded.data == message
+        encoded = theirs.encode(Frame(Opcode.BINARY, message))
+        data = frame(BINARY, bytes(encoded.data), rsv=RSV1 if encoded.rsv1 else 0, mask=False)
+        assert list(ours.receive(data)) == [message]
+
+
+async def test_a_marked_frame_without_an_agreement_is_a_violation() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        assert "Sec-WebSocket-Extensions" not in ws.response.headers
+        await peer.send_frame(TEXT, deflated(b"x"), rsv=RSV1)
+        with pytest.raises(ConnectionLost, match="1002"):
+            await ws.receive()
+        first, payload = await peer.receive_frame() or (0, b"")
+        assert first == FIN | 8
+        assert close_code(payload) == 1002
+        await peer.stream.aclose()

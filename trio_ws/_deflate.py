@@ -1,0 +1,392 @@
+"""permessage-deflate (RFC 7692): settings, negotiation, and one connection's two compressors.
+
+This module owns what is agreed on and what is inflated and deflated. It does not see frames: the
+wire hands it payloads, because how much a message may still inflate to is part of the one account
+that the wire keeps of it.
+
+What it promises beyond the RFC:
+
+- Inflating stops at the byte that the message limit allows, whatever the data says.
+- A DEFLATE stream that ends early (BFINAL=1, section 7.2.3.4) is followed by another; each counts
+  as a fragment does, so that a message cannot consist of a million of them.
+- Nothing is allocated before the first message that needs it: an idle connection, or one whose
+  messages are all small, costs what it costs without compression.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, final
+
+from ._headers import is_token
+
+NAME = "permessage-deflate"
+
+#: What the end of each compressed message leaves out (RFC 7692 section 7.2.1).
+_TAIL = b"\x00\x00\xff\xff"
+
+#: RFC 7692 section 7.1.2 allows 8 to 15. zlib cannot compress raw DEFLATE with a window of 8.
+_MIN_BITS, _MAX_BITS = 8, 15
+_MIN_COMPRESSING_BITS = 9
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Deflate:
+    """Settings of permessage-deflate. The page on compression has the figures behind the defaults.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    level: int = 3
+    """zlib's, from 0 (none) to 9. Higher levels cost CPU time for a few per cent of the size."""
+
+    mem_level: int = 5
+    """zlib's, from 1 to 9: memory of a compressor, in part. 5 takes 16 KiB, 8 takes 128 KiB."""
+
+    server_window_bits: int = 12
+    """Window of what the server sends, from 9 to 15: 2**bits bytes are looked back for repetitions,
+    and four times that is what a compressor takes. Agreed with the peer, which may want less."""
+
+    client_window_bits: int = 12
+    """The same of what the client sends."""
+
+    server_context_takeover: bool = True
+    """Whether the server's compressor goes on from message to message. Small similar messages
+    compress much better; but both sides keep a window for as long as the connection lives."""
+
+    client_context_takeover: bool = True
+    """The same of the client's."""
+
+    threshold: int = 1024
+    """Messages below this many bytes, or characters of text, go uncompressed, unless `send` is told
+    otherwise: they would hardly get smaller, and cost a compressor for each connection."""
+
+    def __post_init__(self) -> None:
+        _check("level", self.level, 0, 9)
+        _check("mem_level", self.mem_level, 1, 9)
+        _check("server_window_bits", self.server_window_bits, _MIN_COMPRESSING_BITS, _MAX_BITS)
+        _check("client_window_bits", self.client_window_bits, _MIN_COMPRESSING_BITS, _MAX_BITS)
+        if not self.threshold >= 0:
+            raise ValueError(f"threshold is a number of bytes, not {self.threshold!r}")
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} is from {low} to {high}, not {value!r}")
+
+
+# ---------------------------------------------------------------------------
+# Negotiation (RFC 7692 section 7.1)
+# ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What both sides agreed on, and so what two connections must share to share a message."""
+
+    server_window_bits: int = _MAX_BITS
+    client_window_bits: int = _MAX_BITS
+    server_context_takeover: bool = True
+    client_context_takeover: bool = True
+
+    def codecs(self, settings: Deflate, *, server: bool) -> tuple[Inflater, Deflater]:
+        """What one end inflates and deflates with. Neither holds anything until it is used."""
+        to_client = (self.server_window_bits, self.server_context_takeover)
+        to_server = (self.client_window_bits, self.client_context_takeover)
+        (_, theirs), (bits, ours) = (to_server, to_client) if server else (to_client, to_server)
+        return Inflater(takeover=theirs), Deflater(settings, bits=bits, takeover=ours)
+
+    def __str__(self) -> str:
+        """The agreement as the server's response names it."""
+        parts = [NAME]
+        if not self.server_context_takeover:
+            parts.append("server_no_context_takeover")
+        if not self.client_context_takeover:
+            parts.append("client_no_context_takeover")
+        if self.server_window_bits < _MAX_BITS:
+            parts.append(f"server_max_window_bits={self.server_window_bits}")
+        if self.client_window_bits < _MAX_BITS:
+            parts.append(f"client_max_window_bits={self.client_window_bits}")
+        return "; ".join(parts)
+
+
+class _Unacceptable(Exception):
+    """These parameters are malformed, unknown, or ask for what is not to be had."""
+
+
+def client_offer(settings: Deflate) -> str:
+    """What a client says in Sec-WebSocket-Extensions."""
+    parts = [NAME]
+    if not settings.server_context_takeover:
+        parts.append("server_no_context_takeover")
+    if not settings.client_context_takeover:
+        parts.append("client_no_context_takeover")
+    if settings.server_window_bits < _MAX_BITS:
+        parts.append(f"server_max_window_bits={settings.server_window_bits}")
+    # Always offered, so that a server may ask for a smaller window (section 7.1.2.2).
+    bits = settings.client_window_bits
+    parts.append("client_max_window_bits" + (f"={bits}" if bits < _MAX_BITS else ""))
+    return "; ".join(parts)
+
+
+def server_choice(header: str, settings: Deflate) -> Agreement | None:
+    """The first of the client's offers that can be accepted, in our terms; `None` if there is none.
+
+    An offer with an unknown, repeated, misspelt or out-of-range parameter is declined and the next
+    one considered (section 5.1): never an error, because the connection works without.
+    """
+    for parameters in _offers(header):
+        try:
+            return _accept(parameters, settings)
+        except _Unacceptable:
+            continue
+    return None
+
+
+def client_check(header: str, settings: Deflate) -> Agreement:
+    """What the server's response agrees to.
+
+    Raises:
+        ValueError: it is not an answer to our offer; the handshake must fail (section 5.1).
+    """
+    answers = list(_extensions(header))
+    if len(answers) != 1 or answers[0] is None or answers[0][0] != NAME:
+        raise ValueError(f"the server uses extensions that were not offered: {header}")
+    try:
+        agreement = _agreement(answers[0][1], in_response=True)
+    except _Unacceptable as exc:
+        raise ValueError(f"the server's permessage-deflate is not to be understood: {exc}") from exc
+    if not settings.server_context_takeover and agreement.server_context_takeover:
+        raise ValueError("the server ignores server_no_context_takeover")
+    if agreement.server_window_bits > settings.server_window_bits:
+        raise ValueError("the server ignores server_max_window_bits")
+    if agreement.client_window_bits < _MIN_COMPRESSING_BITS:
+        raise ValueError("the server wants a window of 256 bytes, which zlib cannot make")
+    return Agreement(
+        server_window_bits=agreement.server_window_bits,
+        client_window_bits=min(agreement.client_window_bits, settings.client_window_bits),
+        server_context_takeover=agreement.server_context_takeover,
+        client_context_takeover=(
+            agreement.client_context_takeover and settings.client_context_takeover
+        ),
+    )
+
+
+_Parameters: TypeAlias = list[tuple[str, str | None]]
+
+# Commas and semicolons within quotes are part of the value.
+_PIECES = re.compile(r'"(?:\\.|[^"\\])*"?|[^",;]+|[,;]')
+
+
+def _extensions(header: str) -> Iterator[tuple[str, _Parameters] | None]:
+    """The members of Sec-WebSocket-Extensions (RFC 6455 section 9.1); `None` for a malformed one.
+
+    A quoted value is counted as malformed: no parameter of this extension has one.
+    """
+    member: list[str] = [""]
+    members = [member]
+    for piece in _PIECES.findall(header):
+        if piece == ",":
+            member = [""]
+            members.append(member)
+        elif piece == ";":
+            member.append("")
+        else:
+            member[-1] += piece
+    for name, *parameters in members:
+        if name.strip(" \t") or parameters:  # an empty member of a list is nothing (RFC 9110 5.6.1)
+            yield _parsed(name, parameters)
+
+
+def _parsed(name: str, parameters: list[str]) -> tuple[str, _Parameters] | None:
+    result: _Parameters = []
+    for parameter in parameters:
+        key, equals, value = parameter.partition("=")
+        key, value = key.strip(" \t"), value.strip(" \t")
+        if not is_token(key) or (equals and not is_token(value)):
+            return None
+        result.append((key, value if equals else None))
+    name = name.strip(" \t")
+    return (name, result) if is_token(name) else None
+
+
+def _offers(header: str) -> Iterator[_Parameters]:
+    for extension in _extensions(header):
+        if extension is not None and extension[0] == NAME:
+            yield extension[1]
+
+
+def _agreement(parameters: _Parameters, *, in_response: bool) -> Agreement:
+    """What parameters say (RFC 7692 section 7.1), each at most once and in its range."""
+    values = dict(parameters)
+    if len(values) < len(parameters):
+        raise _Unacceptable("a parameter is given twice")
+    agreement = Agreement(
+        server_window_bits=_bits(values, "server_max_window_bits", may_be_bare=False),
+        # Only an offer may leave the number out: "a number of your choice".
+        client_window_bits=_bits(values, "client_max_window_bits", may_be_bare=not in_response),
+        server_context_takeover=_takeover(values, "server_no_context_takeover"),
+        client_context_takeover=_takeover(values, "client_no_context_takeover"),
+    )
+    if values:
+        raise _Unacceptable(f"unknown parameters: {', '.join(values)}")
+    return agreement
+
+
+def _bits(values: dict[str, str | None], name: str, *, may_be_bare: bool) -> int:
+    if name not in values:
+        return _MAX_BITS
+    value = values.pop(name)
+    if value is None and may_be_bare:
+        return _MAX_BITS
+    if value not in _BITS:
+        raise _Unacceptable(f"{name} is {value!r}")
+    return int(value)
+
+
+#: As they are written: without a leading zero (section 7.1.2.1).
+_BITS = {str(bits) for bits in range(_MIN_BITS, _MAX_BITS + 1)}
+
+
+def _takeover(values: dict[str, str | None], name: str) -> bool:
+    if name not in values:
+        return True
+    if values.pop(name) is not None:
+        raise _Unacceptable(f"{name} has a value")
+    return False
+
+
+def _accept(parameters: _Parameters, settings: Deflate) -> Agreement:
+    """The server's answer to one offer: never more than was offered, and what we want of it."""
+    offered = _agreement(parameters, in_response=False)
+    server_bits = min(offered.server_window_bits, settings.server_window_bits)
+    if server_bits < _MIN_COMPRESSING_BITS:
+        raise _Unacceptable("zlib cannot make a window of 256 bytes")
+    # A client that does not say that it can limit its window must not be asked to (7.1.2.2).
+    client_bits = _MAX_BITS
+    if any(name == "client_max_window_bits" for name, _ in parameters):
+        client_bits = min(offered.client_window_bits, settings.client_window_bits)
+    return Agreement(
+        server_window_bits=server_bits,
+        client_window_bits=client_bits,
+        server_context_takeover=(
+            offered.server_context_takeover and settings.server_context_takeover
+        ),
+        client_context_takeover=(
+            offered.client_context_takeover and settings.client_context_takeover
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------
+# Compressing
+# ---------------------------------------------------------------------------
+
+
+class _Compressor(Protocol):
+    """zlib's compression object; the standard library does not export its type."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self, mode: int = ..., /) -> bytes: ...
+
+
+class _Decompressor(Protocol):
+    """zlib's decompression object."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
+
+
+class Deflater:
+    """One direction: what this side sends."""
+
+    __slots__ = ("_bits", "_compressor", "_settings", "_takeover")
+
+    def __init__(self, settings: Deflate, *, bits: int, takeover: bool) -> None:
+        self._settings = settings
+        self._bits = bits
+        self._takeover = takeover
+        self._compressor: _Compressor | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it holds no memory: before the first message, or between two without takeover."""
+        return self._compressor is None
+
+    def deflate(self, data: bytes, *, final: bool) -> bytes:
+        """The compressed form of a message, or of the next part of one (section 7.2.1)."""
+        if self._compressor is None:
+            self._compressor = zlib.compressobj(
+                self._settings.level, zlib.DEFLATED, -self._bits, self._settings.mem_level
+            )
+        compressed = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+        if not final:
+            return compressed
+        if not self._takeover:
+            self._compressor = None
+        return compressed[: -len(_TAIL)]
+
+
+class Inflater:
+    """The other direction: what the peer sends."""
+
+    __slots__ = ("_decompressor", "_takeover", "restarts")
+
+    def __init__(self, *, takeover: bool) -> None:
+        self._takeover = takeover
+        self._decompressor: _Decompressor | None = None
+        #: How often a stream ended within this message (BFINAL=1) and another one began.
+        self.restarts = 0
+
+    @property
+    def idle(self) -> bool:
+        """As of `Deflater`."""
+        return self._decompressor is None
+
+    def inflate(self, data: bytes, room: float) -> bytes | None:
+        """What `data` inflates to; `None` if that is more than `room` bytes.
+
+        Raises:
+            zlib.error: it is not DEFLATE.
+        """
+        pieces: list[bytes] = []
+        while data and room >= 0:
+            if self._decompressor is None:
+                # With the largest window, whatever was agreed: it reads every smaller one.
+                self._decompressor = zlib.decompressobj(-_MAX_BITS)
+            # One byte more than fits tells that it does not fit. 0 would mean no limit.
+            limit = 0 if room > _NO_LIMIT else int(room) + 1
+            piece = self._decompressor.decompress(data, limit)
+            pieces.append(piece)
+            room -= len(piece)
+            data = b""
+            if self._decompressor.eof:
+                data = self._decompressor.unused_data
+                self._decompressor = None
+                self.restarts += 1
+                room -= RESTART_CHARGE
+        return b"".join(pieces) if room >= 0 else None
+
+    def finish(self, room: float) -> bytes | None:
+        """The rest of a message whose last frame came (section 7.2.2); `None` as above."""
+        # A stream that ended with the message has no tail, and leaves no history to go on with.
+        rest = b"" if self._decompressor is None else self.inflate(_TAIL, room)
+        if self.restarts or not self._takeover:
+            self._decompressor = None
+        self.restarts = 0
+        return rest
+
+
+#: What a stream that ends within a message counts, so that a message is not made of many.
+RESTART_CHARGE = 64
+
+#: zlib's lengths are C integers.
+_NO_LIMIT = 2**30
