@@ -344,6 +344,48 @@ async def test_messages_after_our_close_are_thrown_away_until_the_peers_close() 
         assert ws.close_reason == CloseReason(1000, "", Initiator.LOCAL)
 
 
+@pytest.mark.parametrize("error", [trio.ClosedResourceError, trio.BusyResourceError, OSError])
+async def test_a_stream_that_cannot_be_closed_quietly_does_not_keep_us(
+    error: type[Exception],
+) -> None:
+    class Loud(FaultyStream):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise error
+
+    client_stream, server_stream = trio.testing.memory_stream_pair()
+    async with open_server_with_raw_client(streams=(client_stream, Loud(server_stream))) as (
+        ws,
+        peer,
+    ):
+        await peer.send_close(1000)
+        assert (await ws.wait_closed()).code == 1000
+
+
+async def test_an_error_of_a_streams_own_in_closing_comes_out_and_nothing_hangs() -> None:
+    class Strange(FaultyStream):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise KeyError("strange")
+
+    client_stream, server_stream = trio.testing.memory_stream_pair()
+    with pytest.raises(KeyError, match="strange"):
+        async with open_server_with_raw_client(streams=(client_stream, Strange(server_stream))) as (
+            _,
+            peer,
+        ):
+            await peer.send_close(1000)
+
+
+async def test_what_the_peer_says_cannot_look_like_lines_of_a_log() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        await peer.send_close(4000, "bye\nERROR \x1b[31mé")
+        reason = await ws.wait_closed()
+        assert reason.reason == "bye\nERROR \x1b[31mé"
+        assert str(reason) == "4000, closed by the peer: bye\\nERROR \\x1b[31mé"
+        assert "\n" not in repr(ws)
+
+
 async def test_a_violation_after_our_close_gets_no_second_close_frame() -> None:
     async with open_server_with_raw_client() as (ws, peer), trio.open_nursery() as nursery:
         nursery.start_soon(ws.aclose)

@@ -173,6 +173,55 @@ async def test_opened_after_our_own_close_it_is_cancelled_at_once_whatever_was_r
         assert trio.current_time() == start
 
 
+async def test_a_cancellation_from_outside_that_meets_the_end_goes_on_alone() -> None:
+    async with open_pair() as (client, server):
+        with trio.CancelScope() as outer:
+            async with client.open_nursery() as nursery:
+
+                async def say_goodbye() -> None:
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await client.wait_closed()
+                            await client.send("bye")
+
+                nursery.start_soon(say_goodbye)
+                await trio.testing.wait_all_tasks_blocked()
+                outer.cancel()
+                server._begin_close(1000, "")
+                await trio.sleep_forever()
+        assert outer.cancelled_caught
+
+
+async def test_a_producer_that_sends_while_the_consumer_closes_ends_in_silence() -> None:
+    async with open_server_with_raw_client(close_timeout=1) as (ws, peer):
+
+        async def producer() -> None:
+            while True:
+                await ws.send("tick")
+                await trio.sleep(0.1)
+
+        async with ws.open_nursery() as nursery:
+            nursery.start_soon(producer)
+            await peer.send_frame(TEXT, b"quit")
+            async for _ in ws:
+                await ws.aclose()
+
+
+async def test_aclose_after_the_end_ends_it_at_once() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        await peer.send_frame(TEXT, b"last")
+        await ws.receive()
+        async with ws.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await peer.send_close(1000)
+            await ws.wait_closed()
+            start = trio.current_time()
+            await ws.aclose()
+        assert trio.current_time() == start
+
+
 async def test_other_exceptions_come_out_in_a_group_as_from_any_nursery() -> None:
     async with open_pair() as (client, _):
         with pytest.raises(ExceptionGroup) as caught:

@@ -11,6 +11,7 @@ import random
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from trio_ws import ConnectionLost, WebSocket, open_websocket_url
@@ -269,6 +270,29 @@ async def test_no_request_and_no_frame_hurts_another_connection() -> None:
                 assert await ws.receive() == str(number)
                 await trio.sleep(0.001)
         assert server.statistics().handler_errors_total == 0
+
+
+async def test_a_flood_of_pings_does_not_hold_up_others() -> None:
+    async with open_server_with_raw_client(streams=await tcp_pair()) as (ws, peer):
+        flood = frame(0x9, b"") * 20_000
+        gaps: list[float] = []
+
+        async def measure() -> None:
+            while True:
+                start = trio.current_time()
+                await trio.lowlevel.checkpoint()
+                gaps.append(trio.current_time() - start)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.receive_all_frames)
+            nursery.start_soon(measure)
+            await peer.send(flood)
+            await peer.send_frame(TEXT, b"done")
+            assert await ws.receive() == "done"
+            nursery.cancel_scope.cancel()
+        # One read of 64 KiB holds ten thousand pings, which take a tenth of a second together.
+        assert sorted(gaps)[-3] < 0.05
+        assert len(gaps) > 100
 
 
 # 6. Liveness covers blocked writes…

@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws._outbox import FLUSH_SIZE, Outbox
-from trio_ws._transport import wrap_stream
+from trio_ws._outbox import Outbox
+from trio_ws._transport import Transport, wrap_stream
 
 from .helpers import FaultyStream, socket_pair
 
@@ -62,7 +62,7 @@ async def test_progress_is_seen_in_steps_of_the_flush_size() -> None:
         outbox, _ = await make(stream, nursery)
         stream.stall_sends()
         start = outbox.progressed_at
-        outbox.write(b"x" * (FLUSH_SIZE + 1))
+        outbox.write(b"x" * (Transport.flush_size + 1))
         await trio.sleep(5)
         assert outbox.progressed_at == start
         stream.go_on_sending()

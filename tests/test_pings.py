@@ -103,13 +103,13 @@ async def test_a_cancelled_ping_leaves_nothing_and_its_late_pong_is_ignored() ->
 @pytest.mark.parametrize("how", ["peer closes", "transport ends", "we close"])
 async def test_a_ping_in_flight_ends_with_the_connection(how: str) -> None:
     async with open_server_with_raw_client(close_timeout=1) as (ws, peer):
-        outcome: list[type[BaseException]] = []
+        outcome: list[BaseException] = []
 
         async def ping() -> None:
             try:
                 await ws.ping()
             except Exception as exc:
-                outcome.append(type(exc))
+                outcome.append(exc)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ping)
@@ -125,7 +125,7 @@ async def test_a_ping_in_flight_ends_with_the_connection(how: str) -> None:
             "transport ends": ConnectionLost,
             "we close": trio.ClosedResourceError,
         }
-        assert outcome == [expected[how]]
+        assert [isinstance(exc, expected[how]) for exc in outcome] == [True]
         with pytest.raises(expected[how]):
             await ws.ping()
 
@@ -149,7 +149,7 @@ async def test_a_silent_peer_is_pinged_and_dropped_with_1011_when_it_stays_silen
         assert trio.current_time() - start == pytest.approx(20)
         with pytest.raises(ConnectionLost, match="1011 .*the peer does not answer"):
             await ws.receive()
-        assert trio.current_time() - start == pytest.approx(40)
+        assert trio.current_time() - start == pytest.approx(40, abs=0.1)
         first, payload = await peer.receive_frame() or (0, b"")
         assert (first, close_code(payload)) == (FIN | CLOSE, 1011)
 
@@ -195,6 +195,20 @@ async def _frames_so_far(ws: object, peer: object) -> list[object]:
 async def test_keepalive_can_be_turned_off() -> None:
     async with open_server_with_raw_client(ping_interval=math.inf) as (ws, peer):
         await trio.sleep(100_000)
+        assert ws.state is State.OPEN
+        await peer.send_close(1000)
+
+
+async def test_an_answer_that_waited_while_the_program_stood_still_counts() -> None:
+    pings = {"ping_interval": 1, "ping_timeout": 1}
+    async with open_server_with_raw_client(streams=socket_pair(), **pings) as (ws, peer):
+        first, payload = await peer.receive_frame() or (0, b"")
+        assert first == FIN | PING
+        await peer.send_frame(PONG, payload)
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(5)  # without a turn for the reader
+        await trio.sleep(0.5)
         assert ws.state is State.OPEN
         await peer.send_close(1000)
 
@@ -249,7 +263,7 @@ async def test_a_peer_that_vanishes_while_reading_was_paused_is_dropped_after_it
         start = trio.current_time()
         with pytest.raises(ConnectionLost, match="1011"):
             await ws.receive()
-        assert trio.current_time() - start == pytest.approx(2)
+        assert trio.current_time() - start == pytest.approx(2, abs=0.1)
 
 
 async def test_only_the_last_keepalive_ping_is_remembered() -> None:

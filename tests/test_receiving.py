@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from sys import getsizeof
+from typing import Any
 
 import pytest
 import trio
@@ -223,6 +224,35 @@ async def test_the_reader_stops_at_max_queued_bytes() -> None:
         await peer.send_close(1000)
 
 
+@pytest.mark.parametrize("how", ["a cancelled receive", "one poll"])
+async def test_somebody_who_gave_up_wanting_leaves_the_bound_in_place(how: str) -> None:
+    options: dict[str, Any] = {"max_message_size": float("inf"), "max_queued_bytes": 3000}
+    async with open_server_with_raw_client(**options) as (ws, peer):
+        if how == "one poll":
+            with pytest.raises(trio.WouldBlock):
+                ws.receive_nowait()
+        else:
+            with trio.move_on_after(1):
+                await ws.receive()
+        await peer.send_frame(BINARY, b"x" * 1000, fin=False)
+        for _ in range(20):
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send_frame(CONTINUATION, b"x" * 1000, fin=False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert ws.statistics().queued_bytes < 6000
+
+
+async def test_a_message_that_drips_in_is_not_held_drop_by_drop() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        data = frame(BINARY, b"x" * 20_000)
+        for start in range(0, len(data), 2):
+            await peer.send(data[start : start + 2])
+            await trio.lowlevel.checkpoint()
+        assert ws.statistics().queued_bytes < 40_000
+        assert await ws.receive() == b"x" * 20_000
+        await peer.send_close(1000)
+
+
 async def test_half_a_message_counts_as_queued_until_somebody_wants_it() -> None:
     async with open_server_with_raw_client(max_queued_bytes=3000) as (ws, peer):
         await peer.send_frame(BINARY, b"x" * 1000, fin=False)
@@ -422,7 +452,7 @@ async def test_a_second_task_can_wait_for_the_message_after_the_one_that_is_stre
             await trio.testing.wait_all_tasks_blocked()
             await peer.send_frame(CONTINUATION, b"!")
             await peer.send_frame(TEXT, b"second")
-            assert [chunk async for chunk in chunks] == ["streamed", "!"]
+            assert "".join([str(chunk) async for chunk in chunks]) == "streamed!"
             await trio.testing.wait_all_tasks_blocked()
             assert others == [["second"]]
         await peer.send_close(1000)
@@ -578,6 +608,24 @@ async def test_a_handler_that_is_busy_does_not_hold_up_a_failure_for_long() -> N
         assert await ws.receive() == "right"
         assert await peer.receive_close() == 1002
         assert trio.current_time() - start == pytest.approx(1)
+        await peer.stream.aclose()
+
+
+async def test_a_message_that_is_too_big_is_refused_at_once_however_busy_the_handler_is() -> None:
+    async with open_server_with_raw_client(max_message_size=1000) as (ws, peer):
+        await peer.send(frame(TEXT, b"right"), frame(TEXT, b"x" * 1001))
+        assert await ws.receive() == "right"
+        start = trio.current_time()
+        assert await peer.receive_close() == 1009
+        assert trio.current_time() == start
+        await peer.stream.aclose()
+
+
+async def test_keepalive_does_not_get_ahead_of_the_verdict_on_a_violation() -> None:
+    async with open_server_with_raw_client(ping_interval=0.2, ping_timeout=0.2) as (ws, peer):
+        await peer.send(frame(TEXT, b"right"), frame(0x3))
+        await ws.receive()
+        assert await peer.receive_close() == 1002
         await peer.stream.aclose()
 
 

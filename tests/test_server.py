@@ -206,8 +206,21 @@ async def test_a_wrong_option_closes_the_listeners_and_says_what_is_wrong() -> N
     with pytest.raises(ValueError, match="grace_period"):
         await serve_listeners(echo, [listener], grace_period=-1)
     assert listener.socket.fileno() == -1
+    wrong: Any = None
     with pytest.raises(TypeError, match="handler"):
-        await serve_websocket(None, HOST, 0)  # type: ignore[arg-type]
+        await serve_websocket(wrong, HOST, 0)
+    wrong = True
+    with pytest.raises(TypeError, match="ssl_context"):
+        await serve_websocket(echo, HOST, 0, ssl_context=wrong)
+    with pytest.raises(ValueError, match="no listener"):
+        await serve_listeners(echo, [])
+
+    async def nobody_awaits_this(ws: WebSocket, exc: Exception) -> None:
+        raise AssertionError
+
+    wrong = nobody_awaits_this
+    with pytest.raises(TypeError, match="plain function"):
+        await serve_websocket(echo, HOST, 0, on_handler_error=wrong)
 
 
 async def test_connections_beyond_max_connections_get_503() -> None:
@@ -241,6 +254,73 @@ async def test_a_handshake_that_fails_unexpectedly_is_logged_once_and_others_go_
             assert await ws.receive() == "fine"
         assert server.statistics().refused_total == 1
     assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
+
+
+async def test_a_process_request_that_fails_when_it_is_cancelled_stays_in_its_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def process_request(request: trio_ws.Request) -> None:
+        if request.path == "/chat":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail_when_cancelled)
+                await trio.sleep_forever()
+
+    async with open_server(echo, process_request=process_request, open_timeout=0.1) as server:
+        async with open_websocket_url(server.urls[0]) as ws:
+            stream = await trio.open_tcp_stream(HOST, server.port)
+            async with stream:
+                await stream.send_all(REQUEST)
+                assert await stream.receive_some() == b""
+            await ws.send("fine")
+            assert await ws.receive() == "fine"
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
+
+
+async def fail_when_cancelled() -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise Boom
+
+
+async def test_system_exit_in_process_request_ends_the_server_with_it() -> None:
+    def process_request(request: trio_ws.Request) -> None:
+        raise SystemExit(4)
+
+    with pytest.raises(SystemExit) as caught:
+        async with open_bare_server(echo, process_request=process_request) as server:
+            with pytest.raises(trio_ws.HandshakeError):
+                async with open_websocket_url(server.urls[0]):
+                    raise AssertionError
+            await trio.sleep_forever()
+    assert caught.value.code == 4
+
+
+async def test_clients_that_are_being_refused_do_not_count() -> None:
+    async with open_server(echo, max_connections=1) as server:
+        refused: list[trio.SocketStream] = []
+        async with open_websocket_url(server.urls[0]):
+            for _ in range(3):  # they linger: they do not hang up
+                refused.append(await trio.open_tcp_stream(HOST, server.port))
+                assert b"503" in await refused[-1].receive_some()
+        async with open_websocket_url(server.urls[0]) as ws:
+            await ws.send("in")
+            assert await ws.receive() == "in"
+        for stream in refused:
+            await stream.aclose()
+
+
+async def test_a_client_that_leaves_while_it_is_refused_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with memory_server(echo, max_connections=1) as (server, listener, _):
+        async with connect(listener, await listener.connect()):
+            client, ours = trio.testing.memory_stream_pair()
+            await client.aclose()
+            await listener.deliver(ours)
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.statistics().refused_total == 1
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 # Handlers that fail…
@@ -370,6 +450,30 @@ async def test_a_port_that_is_taken_on_another_address_is_not_picked(
         assert {int(url.rstrip("/").rpartition(":")[2]) for url in server.urls} == {server.port}
         await server.aclose()
     assert calls == 4
+
+
+async def test_a_failure_is_not_lost_to_a_cancellation_that_comes_as_well() -> None:
+    failed = trio.Event()
+
+    async def handler(ws: WebSocket) -> None:
+        failed.set()
+        raise Boom
+
+    with pytest.raises(Boom):
+        async with open_bare_nursery() as nursery:
+            scope = trio.CancelScope()
+
+            async def serve(task_status: trio.TaskStatus[WebSocketServer]) -> None:
+                with scope:
+                    await serve_websocket(
+                        handler, HOST, 0, task_status=task_status, on_handler_error="propagate"
+                    )
+
+            server = await nursery.start(serve)
+            async with open_websocket_url(server.urls[0]) as ws:
+                await failed.wait()
+                scope.cancel()
+                await ws.wait_closed()
 
 
 async def test_system_exit_in_a_handler_ends_the_server_with_it() -> None:

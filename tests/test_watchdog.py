@@ -39,6 +39,16 @@ async def test_each_is_looked_at_when_it_asked_to_be() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_the_places_of_what_is_over_are_given_back() -> None:
+    watchdog = Watchdog()
+    kept = [Watched(1e9) for _ in range(10)]
+    for watched in kept:
+        watchdog.watch(watched)
+    for _ in range(1000):
+        watchdog.watch(Watched(1e9))
+    assert len(watchdog) <= 64
+
+
 async def test_what_is_over_is_not_kept_by_being_watched() -> None:
     async with trio.open_nursery() as nursery:
         watchdog = Watchdog()

@@ -137,7 +137,9 @@ class CloseReason:
         name = ""
         if self.code in _REGISTERED:
             name = f" ({CloseCode(self.code).name.lower().replace('_', ' ')})"
-        text = f": {self.reason}" if self.reason else ""
+        # The peer's words go into logs and tracebacks, and must not look like lines of their own.
+        shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in self.reason)
+        text = f": {shown}" if self.reason else ""
         return f"{self.code}{name}, closed by {self.initiator.value}{text}"
 
 

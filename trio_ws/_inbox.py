@@ -15,11 +15,15 @@ import math
 from collections import deque
 from contextlib import suppress
 from sys import getsizeof
+from typing import cast
 
 import trio
 from trio.lowlevel import ParkingLot
 
 from ._wire import Fragment
+
+#: Neighbouring pieces shorter than this are held as one.
+MERGE_BELOW = 4096
 
 
 class IncomingMessage:
@@ -38,11 +42,23 @@ class IncomingMessage:
 
     def add(self, fragment: Fragment) -> None:
         self.complete = fragment.final
-        if not self.unwanted:
-            self.pieces.append(fragment.data)
-            self.bytes_held += getsizeof(fragment.data)
+        if self.unwanted:
+            return
+        data = fragment.data
+        if self.pieces and len(self.pieces[-1]) < MERGE_BELOW and len(data) < MERGE_BELOW:
+            # A message that drips in must not be held as a thousand objects of fifty bytes each.
+            data = cast("str", self.pop()) + cast("str", data)  # or bytes, but always two of a kind
+        self.pieces.append(data)
+        self.bytes_held += getsizeof(data)
 
     def pop(self) -> str | bytes:
+        """Take back the last piece."""
+        piece = self.pieces.pop()
+        self.bytes_held -= getsizeof(piece)
+        return piece
+
+    def popleft(self) -> str | bytes:
+        """Take the first piece."""
         piece = self.pieces.popleft()
         self.bytes_held -= getsizeof(piece)
         return piece
@@ -86,7 +102,7 @@ class Inbox:
         self._incoming: IncomingMessage | None = None
         self._discarding = False
         self._closed = False
-        #: `take_nowait` found nothing, and nothing has come since.
+        #: `poll` found nothing, and nothing has come since.
         self._polled = False
         #: When a task last took a message, or a piece of one; `None` before the first.
         self.taken_at: float | None = None
@@ -117,6 +133,7 @@ class Inbox:
             self._incoming = IncomingMessage()
         incoming = self._incoming
         incoming.add(fragment)
+        self._polled = False
         if fragment.final:
             self._incoming = None
             if not incoming.claimed:
@@ -189,17 +206,26 @@ class Inbox:
             trio.WouldBlock: there is none yet.
             trio.EndOfChannel: there is none, and none will come.
         """
+        message = self._receive.receive_nowait()
+        self._taken(message)
+        return message
+
+    def poll(self) -> str | bytes:
+        """`take_nowait`, by somebody who will not wait but come back.
+
+        Each poll that finds nothing lets in one more piece of a message that is larger than there
+        is room for: who polls on gets it, and who does not has not opened the door for all of it.
+        """
         try:
-            message = self._receive.receive_nowait()
+            return self.take_nowait()
         except trio.WouldBlock:
             self._polled = True
             self._room.unpark_all()
             raise
-        self._taken(message)
-        return message
 
     async def take(self) -> str | bytes:
         """Wait for the next message, after `take_nowait` found none. Cancelling loses nothing."""
+        self._room.unpark_all()  # the reader may be waiting for somebody to want a message
         message = await self._receive.receive()
         self._taken(message)
         return message
@@ -231,7 +257,7 @@ class Inbox:
             if self._closed:
                 raise trio.EndOfChannel
             await self._wait_for_arrival()
-        piece = incoming.pop()
+        piece = incoming.popleft()
         self.taken_at = trio.current_time()
         self._room.unpark_all()
         return piece

@@ -14,6 +14,7 @@ from ._watchdog import Watchdog
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def run_connection(
     websocket: WebSocket, watchdog: Watchdog | None = None
 ) -> AsyncGenerator[WebSocket, None]:
@@ -44,6 +45,7 @@ async def run_connection(
                 await websocket.aclose(code)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _run_watchdog(watchdog: Watchdog, websocket: WebSocket) -> None:
     """A connection's own watchdog: it ends with the connection."""
     async with trio.open_nursery() as nursery:

@@ -24,6 +24,9 @@ import trio
 
 from ._options import ConnectionOptions, ServerStreamOptions
 
+#: Before a peer is given up, how many seconds the tasks that read and write get to run once more.
+SECOND_LOOK = 0.05
+
 
 class Due(enum.Enum):
     """What is to be done now; the value of a ``DROP_…`` or ``CLOSE_…`` is the reason for it."""
@@ -46,6 +49,7 @@ class Liveness:
         "_ping_interval",
         "_ping_timeout",
         "_pinged_at",
+        "_suspected",
         "heard_at",
         "message_at",
         "paused",
@@ -63,6 +67,7 @@ class Liveness:
         #: Whether our own back-pressure keeps us from reading.
         self.paused = False
         self._pinged_at = -inf
+        self._suspected = False
 
     def resume(self, now: float) -> None:
         """We read again, and the peer has all its time again to make itself heard."""
@@ -76,6 +81,16 @@ class Liveness:
             now: the time.
             stalled_since: when the unsent bytes last moved; `math.inf` where there are none.
         """
+        due, again = self._check(now, stalled_since)
+        gone = due in (Due.DROP_STALLED, Due.DROP_SILENT)
+        if gone and not self._suspected:
+            # Where the whole program stood still, the answer may be waiting to be read.
+            self._suspected = True
+            return Due.NOTHING, now + SECOND_LOOK
+        self._suspected = gone
+        return due, again
+
+    def _check(self, now: float, stalled_since: float) -> tuple[Due, float]:
         idle_at = self.message_at + self._idle_timeout
         old_at = self._opened_at + self._max_lifetime
         stalled_at = stalled_since + self._ping_interval + self._ping_timeout

@@ -15,8 +15,12 @@ import trio
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Like `trio.open_nursery`, for bodies whose own exception should come out bare.
+
+    Ctrl-C does not strike within it: between two of its lines there may be tasks that nobody has
+    told to end.
 
     What the body raises, `KeyboardInterrupt` included, waits until all tasks have ended and is then
     raised unchanged. It does not cancel the tasks: the body's ``finally`` is where they are told to
@@ -28,10 +32,10 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
-            except trio.Cancelled:
-                pass  # the checkpoint below raises it again, unless it was this nursery's own
             except BaseException as exc:  # put back as soon as the nursery is closed
-                failure = exc
+                # Cancellation is raised again by the checkpoint, unless it was this nursery's own.
+                if not is_cancellation(exc):
+                    failure = exc
     except BaseExceptionGroup as group:
         error = only_exception(group)
         if failure is not None:
@@ -40,6 +44,11 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
     if failure is not None:
         raise failure
     await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def is_cancellation(exc: BaseException) -> bool:
+    """Whether `exc` is `trio.Cancelled` or a group of nothing else."""
+    return all(isinstance(leaf, trio.Cancelled) for leaf in leaf_exceptions(exc))
 
 
 def only_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -11,6 +11,7 @@ bytes, and `math.inf` lifts any limit or timeout.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -257,6 +258,8 @@ class ListenerOptions(ServerStreamOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if inspect.iscoroutinefunction(self.on_handler_error):
+            raise TypeError("on_handler_error is a plain function: nobody would await it")
         if self.on_handler_error not in ("log", "propagate") and not callable(
             self.on_handler_error
         ):

@@ -18,9 +18,6 @@ from trio.lowlevel import ParkingLot
 
 from ._transport import Transport
 
-#: What the flushing task writes in one go, and so the step in which it sees progress.
-FLUSH_SIZE = 64 * 1024
-
 
 class Outbox:
     """See the module.
@@ -151,7 +148,7 @@ class Outbox:
 
     async def _flush_some(self) -> None:
         buffer = self._buffer
-        sent = await self._transport.send_some(bytes(buffer[:FLUSH_SIZE]))
+        sent = await self._transport.send_some(bytes(buffer[: self._transport.flush_size]))
         self.progressed_at = trio.current_time()
         del buffer[:sent]
         if self._owed and self.has_room:

@@ -22,6 +22,7 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, KeysView, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from types import NoneType
 from typing import TypeAlias, Unpack, cast, final
 
 import trio
@@ -38,7 +39,7 @@ from ._handshake import accept_connection, opening_deadline, refuse_connection
 from ._http import Address, show_address
 from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
-from ._nursery import leaf_exceptions, open_bare_nursery
+from ._nursery import is_cancellation, leaf_exceptions, open_bare_nursery
 from ._options import (
     ListenerKeywords,
     ListenerOptions,
@@ -145,7 +146,8 @@ class WebSocketServer:
         """Shut down in good order (see `serve_websocket`), and wait until nothing is left.
 
         The task that serves then returns. Calling it again only waits. When it is cancelled, the
-        shutdown goes on without it.
+        shutdown goes on without it. A handler that calls it waits for itself, until `grace_period`
+        is over.
 
         Raises:
             ValueError: a Close frame may not carry `code` or `reason`; nothing was done.
@@ -158,6 +160,7 @@ class WebSocketServer:
 
     # Serving…
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, task_status: trio.TaskStatus[WebSocketServer]) -> None:
         """Serve until stopped, in the order that the module describes."""
         try:
@@ -168,11 +171,15 @@ class WebSocketServer:
                     await self._stopping.wait()
                 finally:
                     self._stopping.set()
+        except trio.Cancelled:
+            if self._failure is None:
+                raise
         finally:
             self._stopped.set()
-        if self._failure is not None:
+        if self._failure is not None:  # it is not lost to a cancellation that came as well
             raise self._failure
 
+    @trio.lowlevel.enable_ki_protection
     async def _host_connections(self) -> None:
         """The nursery in which connections live; a cancellation from outside does not reach it."""
         with trio.CancelScope(shield=True):
@@ -212,33 +219,40 @@ class WebSocketServer:
         # trio.serve_listeners closes the stream when this returns, whatever came of it.
         transport = wrap_stream(stream)
         logger = ConnectionLogger(self._options.logger, new_connection_id())
-        websocket: WebSocket | None = None
-        with trio.move_on_after(self._options.open_timeout) as scope:
-            self._handshakes.add(scope)
-            try:
-                websocket = await self._shake_hands(transport, logger)
-            finally:
-                self._handshakes.discard(scope)
-        if scope.cancelled_caught:
-            peer = show_address(transport.remote_address)
-            why = "the server stops" if self._stopping.is_set() else "out of time"
-            logger.info("%s dropped in the opening handshake: %s", peer, why)
-            self._refused_total += 1
-        elif websocket is None:
+        peer = show_address(transport.remote_address)
+        try:
+            websocket = await self._open(transport, peer, logger)
+        except BaseException as exc:
+            # A stream's or process_request's own, or a mistake of ours.
+            websocket = None
+            self._failed_opening(exc, peer, logger)
+        if websocket is None:
             self._refused_total += 1
         else:
             await self._serve_connection(websocket, logger)
 
-    async def _shake_hands(
-        self, transport: Transport, logger: ConnectionLogger
+    async def _open(
+        self, transport: Transport, peer: str, logger: ConnectionLogger
     ) -> WebSocket | None:
-        peer = show_address(transport.remote_address)
-        taken = len(self._connections) + len(self._handshakes)  # this one included
-        try:
-            if taken > self._options.max_connections:
+        taken = len(self._connections) + len(self._handshakes)
+        with trio.move_on_after(self._options.open_timeout) as scope:
+            if taken >= self._options.max_connections:
+                logger.info("%s refused: there are %d connections", peer, taken)
                 await refuse_connection(transport, self._options)
-                logger.info("%s refused: there are %d connections", peer, taken - 1)
                 return None
+            self._handshakes.add(scope)
+            try:
+                return await self._shake_hands(transport, peer, logger)
+            finally:
+                self._handshakes.discard(scope)
+        why = "the server stops" if self._stopping.is_set() else "out of time"
+        logger.info("%s dropped in the opening handshake: %s", peer, why)
+        return None
+
+    async def _shake_hands(
+        self, transport: Transport, peer: str, logger: ConnectionLogger
+    ) -> WebSocket | None:
+        try:
             opening = await accept_connection(transport, self._options, logger)
         except (ConnectionRejected, InvalidRequest) as exc:
             what = f": {exc}" if isinstance(exc, InvalidRequest) else ""
@@ -247,10 +261,18 @@ class WebSocketServer:
         except HandshakeError as exc:
             logger.info("%s left: %s", peer, exc)
             return None
-        except Exception:  # a stream or a mistake of ours: it must not take the others along
-            logger.exception("%s dropped: the opening handshake failed unexpectedly", peer)
-            return None
         return WebSocket(transport, opening, logger.connection_id, self._options, logger)
+
+    def _failed_opening(self, exc: BaseException, peer: str, logger: ConnectionLogger) -> None:
+        """One handshake failed in a way of its own: the other connections are not to notice."""
+        if isinstance(exc, HandshakeError):  # the client left while it was refused
+            logger.info("%s left: %s", peer, exc)
+        elif isinstance(exc, Exception):
+            logger.error("%s dropped: the opening handshake failed", peer, exc_info=exc)
+        elif is_cancellation(exc):
+            raise exc
+        else:
+            self._fail(exc)
 
     async def _serve_connection(self, websocket: WebSocket, logger: ConnectionLogger) -> None:
         started = trio.current_time()
@@ -360,6 +382,8 @@ async def serve_websocket(
         Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
     settings = _checked_options(handler, options)
+    if not isinstance(ssl_context, (ssl.SSLContext, NoneType)):
+        raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {ssl_context!r}")
     listeners: list[trio.abc.Listener[trio.abc.Stream]] = [*await _open_tcp_listeners(host, port)]
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
@@ -379,6 +403,8 @@ async def serve_listeners(
     """
     try:
         settings = _checked_options(handler, options)
+        if not listeners:
+            raise ValueError("there is no listener to serve")
     except BaseException:
         for listener in listeners:
             await trio.aclose_forcefully(listener)

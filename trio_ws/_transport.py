@@ -21,11 +21,23 @@ from ._http import Address
 #: One read. A larger one brings more frames to handle in one go; 64 KiB is what trio reads, too.
 RECEIVE_SIZE = 64 * 1024
 
+#: What closing may raise and nobody needs to know.
+_GONE = (
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.BusyResourceError,
+    OSError,
+)
+
 
 class Transport:
     """Any `trio.abc.Stream`: every write waits for a turn of the task that flushes."""
 
     __slots__ = ("_stream",)
+
+    #: How much is written in one go at the most. A stream that is not a socket does not tell how
+    #: far it has come before it has taken all, and progress is what a slow peer is judged by.
+    flush_size = 16 * 1024
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -85,12 +97,12 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close in the stream's own manner (TLS says goodbye). When cancelled, still closed."""
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+        with suppress(*_GONE):
             await self._stream.aclose()
 
     async def aclose_forcefully(self) -> None:
         """Close without another byte. Never waits, also not for its caller's cancellation."""
-        with trio.CancelScope(shield=True), suppress(trio.BrokenResourceError, OSError):
+        with trio.CancelScope(shield=True), suppress(*_GONE):
             await trio.aclose_forcefully(self._stream)
 
     @property
@@ -110,6 +122,8 @@ class SocketTransport(Transport):
     """A plain socket, written to at once through its descriptor."""
 
     __slots__ = ("_socket",)
+
+    flush_size = 64 * 1024
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)

@@ -8,7 +8,7 @@ time, a ping or an end, is the connection's own business.
 from __future__ import annotations
 
 import weakref
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 from typing import Protocol
@@ -32,12 +32,18 @@ class Watchdog:
         # counter settles ties, because connections have no order.
         self._due: list[tuple[float, int, weakref.ref[Watched]]] = []
         self._counter = count()
+        self._compact_at = 64
         self._nap = trio.CancelScope()
+
+    def __len__(self) -> int:
+        """How many places are taken, those of connections that are over included."""
+        return len(self._due)
 
     def watch(self, watched: Watched) -> None:
         """Look at `watched` from now on."""
         self._schedule(watched, watched._check(trio.current_time()))
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         while True:
             with trio.CancelScope() as self._nap:
@@ -52,8 +58,16 @@ class Watchdog:
             if watched is not None:
                 self._schedule(watched, watched._check(now))
 
+    def _drop_dead(self) -> None:
+        """Forget what is gone, each time as many have come as there were: little work for each."""
+        self._due = [entry for entry in self._due if entry[2]() is not None]
+        heapify(self._due)
+        self._compact_at = max(64, 2 * len(self._due))
+
     def _schedule(self, watched: Watched, due: float) -> None:
         if due < inf:
+            if len(self._due) >= self._compact_at:
+                self._drop_dead()
             heappush(self._due, (due, next(self._counter), weakref.ref(watched)))
             # If the task sleeps longer than that, wake it earlier.
             self._nap.deadline = min(self._nap.deadline, due)

@@ -194,9 +194,9 @@ class Wire:
             return Close(code, event.reason or "")
         # wsproto's words for these two depend on how the bytes were cut up.
         if event.code == CloseCode.MESSAGE_TOO_BIG:
-            return Violation(event.code, f"message over {self._guard.limit} bytes")
+            return Violation(CloseCode.MESSAGE_TOO_BIG, f"message over {self._guard.limit} bytes")
         if event.code == CloseCode.INVALID_PAYLOAD:
-            return Violation(event.code, "text that is not UTF-8")
+            return Violation(CloseCode.INVALID_PAYLOAD, "text that is not UTF-8")
         return Violation(int(event.code), event.reason or "")
 
     # Sending…
