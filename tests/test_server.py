@@ -310,6 +310,17 @@ async def test_clients_that_are_being_refused_do_not_count() -> None:
             await stream.aclose()
 
 
+async def test_clients_that_are_being_refused_do_not_hold_up_a_shutdown() -> None:
+    async with open_server(echo, max_connections=1, grace_period=0.1) as server:
+        async with open_websocket_url(server.urls[0]):
+            lingering = await trio.open_tcp_stream(HOST, server.port)
+            assert b"503" in await lingering.receive_some()
+            start = trio.current_time()
+            await server.aclose()
+            assert trio.current_time() - start < 0.8
+        await lingering.aclose()
+
+
 async def test_a_client_that_leaves_while_it_is_refused_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
