@@ -19,7 +19,7 @@ help:
 	@echo "make test         the whole suite, with coverage; some of it: ARGS=tests/test_url.py"
 	@echo "make check        format, lint and types"
 	@echo "make docs         the documentation, into docs/_build/html"
-	@echo "make conformance  Autobahn's test suite, as a server and as a client"
+	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS="--set quick""
 
 demo: .venv/.package
 	@$(BIN)/python examples/counter/server.py $(ARGS)
