@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NODE := tests/interop/node/node_modules
 
-.PHONY: help demo test check docs conformance
+.PHONY: help demo test check docs conformance fuzz
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make check        format, lint and types"
 	@echo "make docs         the documentation, into docs/_build/html"
 	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS="--set quick""
+	@echo "make fuzz         atheris at frames and handshakes, 60 s each; ARGS='--seconds 600'"
 
 demo: .venv/.package
 	@$(BIN)/python examples/counter/server.py $(ARGS)
@@ -48,6 +49,9 @@ docs: .venv/.group-docs
 
 conformance: .venv/.package .tools/autobahn/.installed
 	$(BIN)/python -m tests.conformance.run $(ARGS) .tools/autobahn/bin/wstest
+
+fuzz: .venv/.group-fuzz
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 # Set-up. A stamp file says that a step was done, and that it is due again when what it was done
 # from has changed. Only the existence of .venv counts, so that an existing one is left in place.

@@ -363,9 +363,34 @@ def test_the_example_of_the_rfc_for_an_early_end() -> None:
 def test_junk_after_an_early_end_is_1007_and_many_streams_are_1009() -> None:
     start = deflated(b"Hello", mode=zlib.Z_FINISH)
     events = receive(wire(), frame(TEXT, start + b"\xff" * 1000, rsv=RSV1))
-    assert events[-1] == Violation(1007, "text that is not UTF-8")
+    assert events[-1] == Violation(1007, "data that is not DEFLATE")
     events = receive(wire(10_000), frame(BINARY, b"\x03\x00" * 1000, rsv=RSV1))
     assert events == [Violation(1009, "message over 10000 bytes")]
+
+
+def test_history_goes_on_from_a_stream_that_began_within_the_message_before() -> None:
+    ended = deflated(b"Hello", mode=zlib.Z_FINISH)
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    text = b"some text that comes again, "
+    first = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    second = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    assert len(second) < len(text) / 2
+    assert receive(
+        wire(),
+        frame(TEXT, ended + first[:-4], rsv=RSV1),
+        frame(TEXT, second[:-4], rsv=RSV1),
+    ) == ["Hello" + text.decode(), text.decode()]
+
+
+def test_a_frame_out_of_sequence_is_1002_before_its_payload_is_looked_at() -> None:
+    whole = frame(TEXT, deflated(b"x"), rsv=RSV1)
+    part = frame(TEXT, deflated(b"x"), fin=False, rsv=RSV1)
+    for before, after in (
+        (whole, frame(CONTINUATION, b"\xff\xff\xff")),
+        (part, frame(TEXT, b"\xff", rsv=RSV1)),
+    ):
+        events = receive(wire(), before, after)
+        assert events[-1] == Violation(1002, "a data frame out of sequence")
 
 
 def test_data_that_is_no_deflate_is_1007() -> None:

@@ -10,7 +10,6 @@ import functools
 import os
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Unpack
 
@@ -29,6 +28,7 @@ from ._headers import Headers
 from ._http import Response
 from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
+from ._nursery import protected_context
 from ._options import ClientKeywords, ClientOptions, ClientStreamKeywords, ClientStreamOptions
 from ._transport import wrap_stream
 from ._url import WebSocketURL, follow_redirect, join_url, parse_url
@@ -39,7 +39,7 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _CREDENTIALS = {"authorization", "cookie", "proxy-authorization"}
 
 
-@asynccontextmanager
+@protected_context
 async def open_websocket_url(
     url: str, **options: Unpack[ClientKeywords]
 ) -> AsyncGenerator[WebSocket, None]:
@@ -75,7 +75,7 @@ async def open_websocket_url(
         yield websocket
 
 
-@asynccontextmanager
+@protected_context
 async def open_websocket(
     host: str,
     port: int,
@@ -99,7 +99,7 @@ async def open_websocket(
         yield websocket
 
 
-@asynccontextmanager
+@protected_context
 async def wrap_client_stream(
     stream: trio.abc.Stream, url: str, **options: Unpack[ClientStreamKeywords]
 ) -> AsyncGenerator[WebSocket, None]:

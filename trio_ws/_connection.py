@@ -40,7 +40,6 @@ import json
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -64,7 +63,7 @@ from ._inbox import Inbox, IncomingMessage
 from ._liveness import Due, Liveness
 from ._log import ConnectionLogger
 from ._message import Message, MessageReader, MessageWriter, checked_message
-from ._nursery import leaf_exceptions
+from ._nursery import leaf_exceptions, protected_context
 from ._options import ConnectionOptions
 from ._outbox import Outbox
 from ._pacing import pacer
@@ -359,8 +358,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         text = dumps(value)
         await self.send(text if isinstance(text, str) else text.decode())
 
-    @asynccontextmanager
-    @trio.lowlevel.enable_ki_protection
+    @protected_context
     async def open_message(
         self, kind: Literal["text", "binary"], *, compress: bool | None = None
     ) -> AsyncGenerator[MessageWriter, None]:
@@ -414,7 +412,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         frame = self._wire.message(data, final=False, compress=compress)
         self._write(Fragment(data, final=False), frame)
 
-    @asynccontextmanager
+    @protected_context
     async def _my_turn(self) -> AsyncGenerator[None, None]:
         """Wait for those who came first, then for room, and find the connection open."""
         if self._turn.statistics().owner is trio.lowlevel.current_task():
@@ -499,8 +497,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         return loads(await self.receive())
 
-    @asynccontextmanager
-    @trio.lowlevel.enable_ki_protection
+    @protected_context
     async def receive_message(self) -> AsyncGenerator[MessageReader, None]:
         """Read one message as it arrives, without holding all of it::
 
@@ -586,7 +583,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     # Living with it…
 
-    @asynccontextmanager
+    @protected_context
     async def open_nursery(self) -> AsyncGenerator[trio.Nursery, None]:
         """A nursery that lives no longer than the connection::
 

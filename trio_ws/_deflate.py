@@ -377,9 +377,9 @@ class Inflater:
 
     def finish(self, room: float) -> bytes | None:
         """The rest of a message whose last frame came (section 7.2.2); `None` as above."""
-        # A stream that ended with the message has no tail, and leaves no history to go on with.
+        # A stream that ended with the message has no tail.
         rest = b"" if self._decompressor is None else self.inflate(_TAIL, room)
-        if self.restarts or not self._takeover:
+        if not self._takeover:
             self._decompressor = None
         self.restarts = 0
         return rest

@@ -45,6 +45,7 @@ from ._options import (
     Answer,
     ClientStreamOptions,
     ConnectionOptions,
+    ProcessRequest,
     ServerStreamOptions,
     check_extra_headers,
 )
@@ -240,14 +241,20 @@ async def _ask(request: Request, options: ServerStreamOptions, logger: Connectio
     if options.process_request is None:
         return None
     try:
-        answer = options.process_request(request)
-        if inspect.isawaitable(answer):
-            answer = await answer
+        answer = await _run_process_request(options.process_request, request)
         _check_answer(answer, request)
     except Exception as exc:
         logger.exception("process_request failed for %s %s", request.method, request.target)
         response = Response(500, body="Internal server error.\n")
         raise ConnectionRejected(response) from exc
+    return answer
+
+
+@trio.lowlevel.disable_ki_protection
+async def _run_process_request(process_request: ProcessRequest, request: Request) -> Answer:
+    answer = process_request(request)
+    if inspect.isawaitable(answer):
+        answer = await answer
     return answer
 
 

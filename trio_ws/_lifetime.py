@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import trio
 
 from ._connection import WebSocket
 from ._errors import CloseCode
-from ._nursery import leaf_exceptions, open_bare_nursery
+from ._nursery import leaf_exceptions, open_bare_nursery, protected_context
 from ._watchdog import Watchdog
 
 
-@asynccontextmanager
-@trio.lowlevel.enable_ki_protection
+@protected_context
 async def run_connection(
     websocket: WebSocket, watchdog: Watchdog | None = None
 ) -> AsyncGenerator[WebSocket, None]:

@@ -7,15 +7,58 @@ library: whether it uses a task of its own is no business of the caller's ``exce
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import cast
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from types import TracebackType
+from typing import Generic, ParamSpec, TypeVar, cast, final
 
 import trio
 
+P = ParamSpec("P")
+T_co = TypeVar("T_co", covariant=True)
 
-@asynccontextmanager
-@trio.lowlevel.enable_ki_protection
+
+def protected_context(
+    function: Callable[P, AsyncGenerator[T_co, None]],
+) -> Callable[P, AbstractAsyncContextManager[T_co, bool | None]]:
+    """`contextlib.asynccontextmanager` that Ctrl-C does not strike on the way in and out.
+
+    Protecting the generator alone is not enough: what it is run by, in contextlib, would be left
+    before the generator is resumed, and then nobody closes the nursery in it. The block itself is
+    not protected.
+    """
+    make = asynccontextmanager(function)
+
+    @wraps(function)
+    def helper(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T_co, bool | None]:
+        return _Protected(make(*args, **kwargs))
+
+    return helper
+
+
+@final
+class _Protected(AbstractAsyncContextManager[T_co, "bool | None"], Generic[T_co]):
+    __slots__ = ("_context",)
+
+    def __init__(self, context: AbstractAsyncContextManager[T_co, bool | None]) -> None:
+        self._context = context
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> T_co:
+        return await self._context.__aenter__()
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._context.__aexit__(kind, exc, traceback)
+
+
+@protected_context
 async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Like `trio.open_nursery`, for bodies whose own exception should come out bare.
 

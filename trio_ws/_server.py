@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, KeysView, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from types import NoneType
 from typing import TypeAlias, Unpack, cast, final
@@ -39,7 +39,7 @@ from ._handshake import accept_connection, opening_deadline, refuse_connection
 from ._http import Address, show_address
 from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
-from ._nursery import is_cancellation, leaf_exceptions, open_bare_nursery
+from ._nursery import is_cancellation, leaf_exceptions, open_bare_nursery, protected_context
 from ._options import (
     ListenerKeywords,
     ListenerOptions,
@@ -215,7 +215,10 @@ class WebSocketServer:
 
     # One connection…
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
+        # Ctrl-C is not to strike between a 101 and the connection that it opens: the client would
+        # be left without a word. The application's own code can be interrupted all the same.
         # trio.serve_listeners closes the stream when this returns, whatever came of it.
         transport = wrap_stream(stream)
         logger = ConnectionLogger(self._options.logger, new_connection_id())
@@ -282,7 +285,7 @@ class WebSocketServer:
             async with run_connection(websocket, self._watchdog):
                 if self._stopping.is_set():  # while the last bytes of the handshake went out
                     websocket._begin_close(*self._close)
-                await self._handler(websocket)
+                await _run_handler(self._handler, websocket)
         except BaseException as exc:
             self._handler_failed(websocket, exc, logger)
         finally:
@@ -332,6 +335,11 @@ class WebSocketServer:
             statistics.messages_sent,
             statistics.bytes_sent,
         )
+
+
+@trio.lowlevel.disable_ki_protection
+async def _run_handler(handler: Handler, websocket: WebSocket) -> None:
+    await handler(websocket)
 
 
 def _without_cancelled(exc: BaseException) -> BaseException:
@@ -440,7 +448,7 @@ async def _serve(
     await WebSocketServer(handler, listeners, options)._run(task_status)
 
 
-@asynccontextmanager
+@protected_context
 async def wrap_server_stream(
     stream: trio.abc.Stream, **options: Unpack[ServerStreamKeywords]
 ) -> AsyncGenerator[WebSocket, None]:

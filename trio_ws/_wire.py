@@ -120,6 +120,7 @@ def _shorten(data: str | bytes) -> str:
 
 
 _MESSAGE_TOO_BIG = frame_protocol.CloseReason.MESSAGE_TOO_BIG
+_PROTOCOL_ERROR = frame_protocol.CloseReason.PROTOCOL_ERROR
 _INVALID_PAYLOAD = frame_protocol.CloseReason.INVALID_FRAME_PAYLOAD_DATA
 _NO_RSV = RsvBits(rsv1=False, rsv2=False, rsv3=False)
 _RSV1 = RsvBits(rsv1=True, rsv2=False, rsv3=False)
@@ -192,10 +193,11 @@ class Wire:
         if state is ConnectionState.REMOTE_CLOSING or state is ConnectionState.CLOSED:
             code = CloseCode.BAD_GATEWAY if self._guard.bad_gateway else int(event.code)
             return Close(code, event.reason or "")
-        # wsproto's words for these two depend on how the bytes were cut up.
-        if event.code == CloseCode.MESSAGE_TOO_BIG:
-            return Violation(CloseCode.MESSAGE_TOO_BIG, f"message over {self._guard.limit} bytes")
-        if event.code == CloseCode.INVALID_PAYLOAD:
+        if self._guard.refusal:
+            return Violation(int(event.code), self._guard.refusal)
+        if (
+            event.code == CloseCode.INVALID_PAYLOAD
+        ):  # wsproto's words depend on the cuts in the bytes
             return Violation(CloseCode.INVALID_PAYLOAD, "text that is not UTF-8")
         return Violation(int(event.code), event.reason or "")
 
@@ -269,10 +271,14 @@ class _Guard(Extension):
     def __init__(self, role: Role, limit: float, deflate: tuple[Deflate, Agreement] | None) -> None:
         self.limit = limit
         self.bad_gateway = False
+        #: Why it refused a frame, if it did.
+        self.refusal = ""
         #: For the frames of this message that are complete, and for the one that is arriving.
         self._charged = 0
         self._charge = 0
         self._opcode = Opcode.CONTINUATION
+        #: Whether a message has begun and not ended yet.
+        self._receiving = False
         #: Whether the message that comes, and the one that goes, is compressed.
         self._inflating = False
         self._deflating = False
@@ -307,6 +313,9 @@ class _Guard(Extension):
         # Whether FIN is set is not told here, so the first frame is charged what it holds and only
         # those after it the minimum.
         first = opcode is not Opcode.CONTINUATION
+        if first is self._receiving:
+            # wsproto would see it, too, but only after the payload was inflated.
+            return self._refuse(_PROTOCOL_ERROR, "a data frame out of sequence")
         self._charge = payload_length if first else max(payload_length, MIN_FRAGMENT_CHARGE)
         if first:
             self._inflating = rsv.rsv1 and self._inflater is not None
@@ -314,7 +323,7 @@ class _Guard(Extension):
             # What it will inflate to is not known yet; see frame_inbound_payload_data.
             self._charge = 0 if first else MIN_FRAGMENT_CHARGE
         if self._charged + self._charge > self.limit:
-            return _MESSAGE_TOO_BIG
+            return self._too_big()
         # Only the first frame of a message is marked as compressed (RFC 7692 section 6).
         return _RSV1 if self._inflating and first else _NO_RSV
 
@@ -340,7 +349,15 @@ class _Guard(Extension):
         rest = self._inflate(b"", final=True) if fin and self._inflating else None
         if fin:
             self._charged = 0
+        self._receiving = not fin
         return rest
+
+    def _too_big(self) -> frame_protocol.CloseReason:
+        return self._refuse(_MESSAGE_TOO_BIG, f"message over {self.limit} bytes")
+
+    def _refuse(self, code: frame_protocol.CloseReason, why: str) -> frame_protocol.CloseReason:
+        self.refusal = why
+        return code
 
     def _inflate(self, data: bytes, *, final: bool) -> bytes | frame_protocol.CloseReason:
         assert self._inflater is not None
@@ -349,9 +366,9 @@ class _Guard(Extension):
         try:
             plain = self._inflater.finish(room) if final else self._inflater.inflate(data, room)
         except zlib.error:
-            return _INVALID_PAYLOAD
+            return self._refuse(_INVALID_PAYLOAD, "data that is not DEFLATE")
         if plain is None:
-            return _MESSAGE_TOO_BIG
+            return self._too_big()
         self._charged += len(plain)
         self.plain_received += len(plain)
         return plain
