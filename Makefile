@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NODE := tests/interop/node/node_modules
 
-.PHONY: help demo test check docs conformance fuzz
+.PHONY: help demo test check docs conformance fuzz soak
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make check        format, lint and types"
 	@echo "make docs         the documentation, into docs/_build/html"
 	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS="--set quick""
+	@echo "make soak         the load tests at full size, with what they measure"
 	@echo "make fuzz         atheris at frames and handshakes, 60 s each; ARGS='--seconds 600'"
 
 demo: .venv/.package
@@ -49,6 +50,9 @@ docs: .venv/.group-docs
 
 conformance: .venv/.package .tools/autobahn/.installed
 	$(BIN)/python -m tests.conformance.run $(ARGS) .tools/autobahn/bin/wstest
+
+soak: .venv/.group-test
+	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/test_trust.py $(ARGS)
 
 fuzz: .venv/.group-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
