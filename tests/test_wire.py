@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from math import inf
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from trio_ws._wire import (
 from .helpers import (
     BINARY,
     CONTINUATION,
+    FIN,
     PING,
     PONG,
     TEXT,
@@ -150,6 +153,29 @@ def test_a_header_that_a_read_cuts_within_its_masking_key_is_charged_once() -> N
     for cut in range(len(stream)):
         events = receive(server(800), stream[:cut], stream[cut:])
         assert normalized(events) == [b"x" * 800]
+
+
+def test_what_has_been_given_out_is_not_kept() -> None:
+    """Memory as the allocator sees it, while 20 MiB pass through in pieces of one large frame."""
+    wire = server(inf)
+    wire.receive(b"")
+    size, piece = 20 * 2**20, bytes(2**16)
+    header = bytes([FIN | BINARY, 0xFF]) + size.to_bytes(8, "big") + bytes(4)
+    tracemalloc.start()
+    try:
+        received = sum(_length(event) for event in wire.receive(header))
+        for _ in range(size // len(piece)):
+            received += sum(_length(event) for event in wire.receive(piece))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert received == size
+    assert peak < 2**20
+
+
+def _length(event: Event) -> int:
+    assert isinstance(event, Fragment)
+    return len(event.data)
 
 
 def test_frames_may_be_sent_until_a_close_frame_went_either_way() -> None:
