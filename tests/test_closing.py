@@ -396,6 +396,20 @@ async def test_a_violation_after_our_close_gets_no_second_close_frame() -> None:
         assert (await ws.wait_closed()).code == 1002
 
 
+async def test_closing_over_half_a_message_that_filled_the_queue_is_not_held_up_by_it() -> None:
+    async with open_server_with_raw_client(max_queued_bytes=1000) as (ws, peer):
+        await peer.send_frame(TEXT, b"x" * 2000, fin=False)
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.aclose)
+            assert await peer.receive_close() == 1000
+            await peer.send_close(1000)
+            await peer.stream.aclose()
+        assert trio.current_time() == start
+        assert ws.close_reason == CloseReason(1000, "", Initiator.LOCAL)
+
+
 async def test_a_cancelled_aclose_closes_the_socket_at_once() -> None:
     client_stream, server_stream = trio.testing.memory_stream_pair()
     stream = FaultyStream(server_stream)

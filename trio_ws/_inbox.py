@@ -193,6 +193,7 @@ class Inbox:
         """Throw away what is queued, and from now on what comes. Receivers go on waiting."""
         self._discarding = True
         self._incoming = None
+        self._room.unpark_all()
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
                 self._taken(self._receive.receive_nowait())
