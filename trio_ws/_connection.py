@@ -406,9 +406,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     @trio.lowlevel.enable_ki_protection
     async def _send_fragment(self, data: str | bytes, *, compress: bool | None) -> None:
         await self._checkpoint()
-        await self._outbox.wait_for_room()
-        if self._state is not State.OPEN:
-            await self._raise_closed()
+        await self._wait_to_send()
         frame = self._wire.message(data, final=False, compress=compress)
         self._write(Fragment(data, final=False), frame)
 
@@ -418,10 +416,14 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._turn.statistics().owner is trio.lowlevel.current_task():
             raise RuntimeError("this task is inside open_message(): finish that message first")
         async with self._turn:
-            await self._outbox.wait_for_room()
-            if self._state is not State.OPEN:
-                await self._raise_closed()
+            await self._wait_to_send()
             yield
+
+    async def _wait_to_send(self) -> None:
+        """Wait for room, and find the connection still open."""
+        await self._outbox.wait_for_room()
+        if self._state is not State.OPEN:
+            await self._raise_closed()
 
     def _send_now(self, data: str | bytes, *, compress: bool | None) -> None:
         self._write(data, self._wire.message(data, compress=compress))
@@ -561,9 +563,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if payload is not None and len(payload) > MAX_CONTROL_PAYLOAD:
             raise ValueError(f"a ping holds {MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
         await self._checkpoint()
-        await self._outbox.wait_for_room()
-        if self._state is not State.OPEN:
-            await self._raise_closed()
+        await self._wait_to_send()
         ping = self._pings.add(os.urandom(4) if payload is None else bytes(payload))
         self._write(Ping(ping.payload), self._wire.ping(ping.payload))
         try:

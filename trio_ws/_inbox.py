@@ -176,10 +176,11 @@ class Inbox:
     @property
     def _caught_up(self) -> bool:
         """Nothing waits, and whoever took the last message, if anybody did, came back for more."""
-        if self._messages and not self._discarding:
+        if self._discarding:
+            return True
+        if self._messages:
             return False
-        idle = self.taken_at is None or self._wanted or bool(self._arrivals)
-        return idle or self._discarding
+        return self.taken_at is None or self._wanted or bool(self._arrivals)
 
     def close(self) -> None:
         """Nothing more will come. What is queued can still be taken; half a message cannot."""
@@ -196,7 +197,7 @@ class Inbox:
         self._room.unpark_all()
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                self._taken(self._receive.receive_nowait())
+                self.take_nowait()
 
     # Taking out: any task…
 
@@ -234,13 +235,8 @@ class Inbox:
     async def take_incoming(self) -> IncomingMessage:
         """Wait for a message to begin and claim it: the pieces that came, and those to come."""
         while True:
-            try:
-                message = self._receive.receive_nowait()
-            except trio.WouldBlock:
-                pass
-            else:
-                self._taken(message)
-                return _whole(message)
+            with suppress(trio.WouldBlock):
+                return _whole(self.take_nowait())
             if self._incoming is not None and not self._incoming.claimed:
                 self._incoming.claimed = True
                 return self._incoming

@@ -91,7 +91,12 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
 
 def is_cancellation(exc: BaseException) -> bool:
     """Whether `exc` is `trio.Cancelled` or a group of nothing else."""
-    return all(isinstance(leaf, trio.Cancelled) for leaf in leaf_exceptions(exc))
+    return not errors_in(exc)
+
+
+def errors_in(exc: BaseException) -> list[BaseException]:
+    """What `exc` holds besides cancellations."""
+    return [leaf for leaf in leaf_exceptions(exc) if not isinstance(leaf, trio.Cancelled)]
 
 
 def only_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -39,7 +39,13 @@ from ._handshake import accept_connection, opening_deadline, refuse_connection
 from ._http import Address, show_address
 from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
-from ._nursery import is_cancellation, leaf_exceptions, open_bare_nursery, protected_context
+from ._nursery import (
+    errors_in,
+    is_cancellation,
+    leaf_exceptions,
+    open_bare_nursery,
+    protected_context,
+)
 from ._options import (
     ListenerKeywords,
     ListenerOptions,
@@ -202,10 +208,10 @@ class WebSocketServer:
                 self._serve_stream, list(self._listeners), handler_nursery=connections
             )
         except BaseException as exc:
-            broken = [leaf for leaf in leaf_exceptions(exc) if not isinstance(leaf, trio.Cancelled)]
-            if not broken:
+            errors = errors_in(exc)
+            if not errors:
                 raise
-            self._fail(broken[0])  # a listener broke
+            self._fail(errors[0])  # a listener broke
 
     def _fail(self, exc: BaseException) -> None:
         """Shut down, and then raise `exc` from `serve_websocket`."""
@@ -296,14 +302,9 @@ class WebSocketServer:
         self, websocket: WebSocket, exc: BaseException, logger: ConnectionLogger
     ) -> None:
         """Decide what becomes of what a handler raised. Cancellation goes on its way."""
-        leaves = leaf_exceptions(exc)
-        errors = [
-            leaf
-            for leaf in leaves
-            if not isinstance(leaf, trio.Cancelled) and not websocket._is_end(leaf)
-        ]
+        errors = [error for error in errors_in(exc) if not websocket._is_end(error)]
         if not errors:
-            if any(isinstance(leaf, trio.Cancelled) for leaf in leaves):
+            if any(isinstance(leaf, trio.Cancelled) for leaf in leaf_exceptions(exc)):
                 raise exc
             return  # the handler noticed that its connection was over: no error
         error = errors[0] if len(errors) == 1 else _without_cancelled(exc)

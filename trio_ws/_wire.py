@@ -195,9 +195,8 @@ class Wire:
             return Close(code, event.reason or "")
         if self._guard.refusal:
             return Violation(int(event.code), self._guard.refusal)
-        if (
-            event.code == CloseCode.INVALID_PAYLOAD
-        ):  # wsproto's words depend on the cuts in the bytes
+        if event.code == CloseCode.INVALID_PAYLOAD:
+            # wsproto's words depend on how the bytes were cut up.
             return Violation(CloseCode.INVALID_PAYLOAD, "text that is not UTF-8")
         return Violation(int(event.code), event.reason or "")
 
