@@ -17,6 +17,7 @@ import trio_ws
 from trio_ws import WebSocket
 from trio_ws._handshake import accept_value
 from trio_ws._nursery import open_bare_nursery
+from trio_ws._wire import Close, Fragment, Ping, Pong, Violation, Wire
 
 T = TypeVar("T")
 
@@ -47,6 +48,22 @@ class Promise(Generic[T]):
     async def wait(self) -> T:
         await self._event.wait()
         return self._value
+
+
+#: An event of `Wire.receive`, or a message of those that came together.
+Decoded = str | bytes | Fragment | Ping | Pong | Close | Violation
+
+
+def decode(wire: Wire, *pieces: bytes) -> list[Decoded]:
+    """What a wire makes of bytes that come in these pieces, messages one by one."""
+    result: list[Decoded] = []
+    for piece in pieces:
+        for event in wire.receive(piece):
+            if isinstance(event, list):
+                result += event
+            else:
+                result.append(event)
+    return result
 
 
 # ---------------------------------------------------------------------------

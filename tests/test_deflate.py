@@ -25,7 +25,7 @@ from trio_ws._deflate import (
     server_choice,
 )
 from trio_ws._handshake import accept_value
-from trio_ws._wire import Close, Event, Fragment, Ping, Role, Violation, Wire
+from trio_ws._wire import Close, Fragment, Ping, Role, Violation, Wire
 
 from .helpers import (
     BINARY,
@@ -33,8 +33,10 @@ from .helpers import (
     FIN,
     PING,
     TEXT,
+    Decoded,
     RawPeer,
     close_code,
+    decode,
     frame,
     open_pair,
     open_server_with_raw_client,
@@ -58,10 +60,6 @@ def deflated(data: bytes, *, bits: int = 15, mode: int = zlib.Z_SYNC_FLUSH) -> b
 def wire(limit: float = 2**20, agreement: Agreement | None = None, **settings: Any) -> Wire:
     agreed = (Deflate(**settings), agreement or Agreement())
     return Wire(Role.SERVER, max_message_size=limit, deflate=agreed)
-
-
-def receive(receiver: Wire, *frames: bytes) -> list[Event]:
-    return [event for data in frames for event in receiver.receive(data)]
 
 
 # Settings…
@@ -306,11 +304,11 @@ async def test_messages_below_the_threshold_go_as_they_are_unless_told_otherwise
     assert is_compressed(sender.message("x", compress=True))
     assert not is_compressed(sender.message("x" * 1000, compress=False))
     # In fragments nobody knows; the first fragment's word counts, and only it is marked.
-    first, last = sender.message("x", final=False), sender.message("y", final=True)
+    first, last = sender.fragment("x", final=False), sender.fragment("y", final=True)
     assert is_compressed(first)
     assert not is_compressed(last)
-    assert not is_compressed(sender.message("x", final=False, compress=False))
-    assert not is_compressed(sender.message("y", final=True, compress=True))
+    assert not is_compressed(sender.fragment("x", final=False, compress=False))
+    assert not is_compressed(sender.fragment("y", final=True, compress=True))
 
 
 async def test_a_message_in_fragments_is_compressed_as_one() -> None:
@@ -331,7 +329,7 @@ async def test_a_message_in_fragments_is_compressed_as_one() -> None:
 def test_control_frames_between_compressed_fragments_do_not_touch_the_state() -> None:
     data = deflated(b"some text that repeats, some text that repeats")
     receiver = wire()
-    events = receive(
+    events = decode(
         receiver,
         frame(TEXT, data[:10], fin=False, rsv=RSV1),
         frame(PING, b"\x00\x00\xff\xff"),
@@ -349,22 +347,22 @@ def test_streams_that_end_early_are_followed_by_others(ending: bytes) -> None:
     receiver = wire()
     data = deflated(b"Hello", mode=zlib.Z_FINISH) + ending
     for _ in range(3):
-        assert receive(receiver, frame(TEXT, data, rsv=RSV1)) == ["Hello"]
+        assert decode(receiver, frame(TEXT, data, rsv=RSV1)) == ["Hello"]
     if not ending:
-        assert receive(receiver, frame(TEXT, data * 3, rsv=RSV1)) == ["HelloHelloHello"]
-    assert receive(wire(), frame(TEXT, deflated(b"plain"), rsv=RSV1)) == ["plain"]
+        assert decode(receiver, frame(TEXT, data * 3, rsv=RSV1)) == ["HelloHelloHello"]
+    assert decode(wire(), frame(TEXT, deflated(b"plain"), rsv=RSV1)) == ["plain"]
 
 
 def test_the_example_of_the_rfc_for_an_early_end() -> None:
     data = bytes([0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00])  # RFC 7692 section 7.2.3.4
-    assert receive(wire(), frame(TEXT, data, rsv=RSV1)) == ["Hello"]
+    assert decode(wire(), frame(TEXT, data, rsv=RSV1)) == ["Hello"]
 
 
 def test_junk_after_an_early_end_is_1007_and_many_streams_are_1009() -> None:
     start = deflated(b"Hello", mode=zlib.Z_FINISH)
-    events = receive(wire(), frame(TEXT, start + b"\xff" * 1000, rsv=RSV1))
+    events = decode(wire(), frame(TEXT, start + b"\xff" * 1000, rsv=RSV1))
     assert events[-1] == Violation(1007, "data that is not DEFLATE")
-    events = receive(wire(10_000), frame(BINARY, b"\x03\x00" * 1000, rsv=RSV1))
+    events = decode(wire(10_000), frame(BINARY, b"\x03\x00" * 1000, rsv=RSV1))
     assert events == [Violation(1009, "message over 10000 bytes")]
 
 
@@ -375,7 +373,7 @@ def test_history_goes_on_from_a_stream_that_began_within_the_message_before() ->
     first = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
     second = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
     assert len(second) < len(text) / 2
-    assert receive(
+    assert decode(
         wire(),
         frame(TEXT, ended + first[:-4], rsv=RSV1),
         frame(TEXT, second[:-4], rsv=RSV1),
@@ -389,12 +387,12 @@ def test_a_frame_out_of_sequence_is_1002_before_its_payload_is_looked_at() -> No
         (whole, frame(CONTINUATION, b"\xff\xff\xff")),
         (part, frame(TEXT, b"\xff", rsv=RSV1)),
     ):
-        events = receive(wire(), before, after)
+        events = decode(wire(), before, after)
         assert events[-1] == Violation(1002, "a data frame out of sequence")
 
 
 def test_data_that_is_no_deflate_is_1007() -> None:
-    events = receive(wire(), frame(BINARY, b"\xff" * 10, rsv=RSV1))
+    events = decode(wire(), frame(BINARY, b"\xff" * 10, rsv=RSV1))
     assert [event.code for event in events if isinstance(event, Violation)] == [1007]
 
 
@@ -409,10 +407,10 @@ def test_a_message_inflates_to_the_limit_and_not_a_byte_further(
     parts = [data[i : i + size] for i in range(0, len(data), size)]
     assert len(parts) == fragments
     receiver = wire(limit)
-    events: list[Event] = []
+    events: list[Decoded] = []
     for index, part in enumerate(parts):
         opcode, rsv = (CONTINUATION, 0) if index else (BINARY, RSV1)
-        events += receiver.receive(frame(opcode, part, fin=index == fragments - 1, rsv=rsv))
+        events += decode(receiver, frame(opcode, part, fin=index == fragments - 1, rsv=rsv))
     if excess <= 0:
         total = sum(len(event.data if isinstance(event, Fragment) else event) for event in events)
         assert total == limit + excess - 64 * (fragments - 1)
@@ -425,27 +423,27 @@ def test_a_bomb_is_refused_at_the_limit() -> None:
     bomb = b"".join(compressor.compress(bytes(2**20)) for _ in range(200)) + compressor.flush()
     receiver = wire()
     head = frame(BINARY, bomb, rsv=RSV1)
-    events = receive(receiver, head[:65536], head[65536:])
+    events = decode(receiver, head[:65536], head[65536:])
     assert events[-1] == Violation(1009, "message over 1048576 bytes")
     assert sum(len(event.data) for event in events if isinstance(event, Fragment)) <= 2**20
 
 
 def test_without_a_limit_everything_inflates() -> None:
     receiver = wire(float("inf"))
-    events = receive(receiver, frame(BINARY, deflated(bytes(3 * 2**20)), rsv=RSV1))
+    events = decode(receiver, frame(BINARY, deflated(bytes(3 * 2**20)), rsv=RSV1))
     pieces = [event.data for event in events if isinstance(event, Fragment)]
     assert b"".join(pieces) == bytes(3 * 2**20)  # type: ignore[arg-type] # a message of bytes
 
 
 def test_a_marked_continuation_and_marked_control_frames_are_violations() -> None:
     receiver = wire()
-    events = receive(
+    events = decode(
         receiver,
         frame(TEXT, deflated(b"x"), fin=False, rsv=RSV1),
         frame(CONTINUATION, b"", rsv=RSV1),
     )
     assert [event.code for event in events if isinstance(event, Violation)] == [1002]
-    events = receive(wire(), frame(PING, b"", rsv=RSV1))
+    events = decode(wire(), frame(PING, b"", rsv=RSV1))
     assert [event.code for event in events if isinstance(event, Violation)] == [1002]
 
 
@@ -453,14 +451,14 @@ def test_what_compresses_badly_may_be_longer_on_the_wire_than_inflated() -> None
     data = random.Random(3).randbytes(5000)
     payload = deflated(data)
     assert len(payload) > 5000
-    assert receive(wire(5000), frame(BINARY, payload, rsv=RSV1)) == [data]
+    assert decode(wire(5000), frame(BINARY, payload, rsv=RSV1)) == [data]
 
 
 def test_empty_blocks_without_end_run_into_the_limit() -> None:
     receiver = wire(1000)
     empty = b"\x00\x00\x00\xff\xff" * 1000
-    events = receive(receiver, *[frame(BINARY, empty, fin=False, rsv=RSV1)])
-    events += receive(receiver, *[frame(CONTINUATION, empty, fin=False)] * 30)
+    events = decode(receiver, *[frame(BINARY, empty, fin=False, rsv=RSV1)])
+    events += decode(receiver, *[frame(CONTINUATION, empty, fin=False)] * 30)
     assert events[-1] == Violation(1009, "message over 1000 bytes")
 
 
@@ -507,7 +505,7 @@ def test_any_chunking_of_compressed_messages_gives_the_same(
     result: list[Any] = []
     pieces: list[Any] = []
     for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        for event in receiver.receive(stream[a:b]):
+        for event in decode(receiver, stream[a:b]):
             if isinstance(event, Fragment):
                 pieces.append(event.data)
                 if event.final:
@@ -538,7 +536,7 @@ def test_websockets_reads_what_we_compress_and_we_what_it_compresses(
         assert decoded.data == message
         encoded = theirs.encode(Frame(Opcode.BINARY, message))
         data = frame(BINARY, bytes(encoded.data), rsv=RSV1 if encoded.rsv1 else 0, mask=False)
-        assert list(ours.receive(data)) == [message]
+        assert decode(ours, data) == [message]
 
 
 async def test_a_marked_frame_without_an_agreement_is_a_violation() -> None:

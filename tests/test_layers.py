@@ -25,6 +25,8 @@ ORDER = [
     "_nursery",
     "_pacing",
     "_watchdog",
+    "_masking",
+    "_frames",
     "_wire",
     "_transport",
     "_handshake",
@@ -52,6 +54,8 @@ OUTSIDE = {
     "_url": {"idna"},
     "_http": {"h11"},
     "_log": set[str](),
+    "_masking": {"numpy"},
+    "_frames": set[str](),
     "_wire": {"wsproto"},
 }
 OTHERS = {"trio"}

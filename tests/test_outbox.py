@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 
 import pytest
 import trio
 import trio.testing
 
-from trio_ws._outbox import Outbox
-from trio_ws._transport import Transport, wrap_stream
+from trio_ws._outbox import PIECE, Outbox
+from trio_ws._transport import wrap_stream
 
 from .helpers import FaultyStream, socket_pair
 
@@ -55,19 +56,25 @@ async def test_what_the_socket_does_not_take_follows_in_order() -> None:
         assert outbox.has_room
 
 
-async def test_progress_is_seen_in_steps_of_the_flush_size() -> None:
+async def test_progress_of_a_stream_is_seen_piece_by_piece() -> None:
+    class SlowStream(FaultyStream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await trio.sleep(5)
+            await super().send_all(data)
+
     one, other = trio.testing.memory_stream_pair()
-    stream = FaultyStream(one)
+    stream = SlowStream(one)
     async with trio.open_nursery() as nursery:
         outbox, _ = await make(stream, nursery)
-        stream.stall_sends()
-        start = outbox.progressed_at
-        outbox.write(b"x" * (Transport.flush_size + 1))
-        await trio.sleep(5)
-        assert outbox.progressed_at == start
-        stream.go_on_sending()
+        assert outbox.stalled_since == inf
+        start = trio.current_time()
+        outbox.write(b"x" * (PIECE + 1))
+        await trio.sleep(4)
+        assert outbox.stalled_since == start
+        await trio.sleep(2)
+        assert outbox.stalled_since == start + 5
         await outbox.wait_until_empty()
-        assert outbox.progressed_at == start + 5
+        assert outbox.stalled_since == inf
         assert stream.operations == 2
         await other.receive_some()
 

@@ -33,7 +33,6 @@ import trio_ws
 from trio_ws._deflate import Agreement, Deflate
 from trio_ws._wire import (
     Close,
-    Event,
     Fragment,
     Ping,
     Pong,
@@ -43,7 +42,20 @@ from trio_ws._wire import (
 )
 
 from .conftest import run_autojumped
-from .helpers import BINARY, CLOSE, CONTINUATION, PING, PONG, REQUEST, TEXT, close_frame, frame, xor
+from .helpers import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    REQUEST,
+    TEXT,
+    Decoded,
+    close_frame,
+    decode as decode_frames,
+    frame,
+    xor,
+)
 from .reference import Closed, Control, Event as Expected, Failure, decode, disagreement
 
 LIMITS = [0, 10, 100, 300, 1000, 70_000, math.inf, math.inf, math.inf, math.inf]
@@ -228,7 +240,7 @@ def make_wire(role: Role, limit: float, *, deflate: bool, takeover: bool = True)
     return Wire(role, max_message_size=limit, deflate=(Deflate(), agreement) if deflate else None)
 
 
-def in_reference_terms(events: Iterable[Event]) -> tuple[list[Expected], int | None]:
+def in_reference_terms(events: Iterable[Decoded]) -> tuple[list[Expected], int | None]:
     """Whole messages and control events, and the code of the violation that ended them."""
     result: list[Expected] = []
     pieces: list[Any] = []
@@ -257,8 +269,8 @@ def pieces_of(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
     return [stream[a:b] for a, b in zip([0, *ends], [*ends, len(stream)], strict=True)]
 
 
-def feed(wire: Wire, pieces: Iterable[bytes]) -> list[Event]:
-    return [event for piece in pieces for event in wire.receive(piece)]
+def feed(wire: Wire, pieces: Iterable[bytes]) -> list[Decoded]:
+    return decode_frames(wire, *pieces)
 
 
 def check_against_reference(

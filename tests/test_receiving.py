@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from sys import getsizeof
 from typing import Any
 
@@ -11,6 +13,7 @@ import trio
 import trio.testing
 
 from trio_ws import ConnectionEnded, ConnectionLost, WebSocket
+from trio_ws._pacing import CALLS_PER_CHECKPOINT
 
 from .helpers import (
     BINARY,
@@ -178,7 +181,7 @@ async def test_receive_is_a_cancellation_point_every_time_and_loses_nothing() ->
 
 async def test_draining_a_full_queue_lets_other_tasks_run_now_and_then() -> None:
     async with open_pair() as (client, server):
-        for _ in range(640):
+        for _ in range(10 * CALLS_PER_CHECKPOINT):
             client.send_nowait("x")
         await trio.testing.wait_all_tasks_blocked()
         turns = 0
@@ -191,10 +194,42 @@ async def test_draining_a_full_queue_lets_other_tasks_run_now_and_then() -> None
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(count_turns)
-            for _ in range(640):
+            for _ in range(10 * CALLS_PER_CHECKPOINT):
                 await server.receive()
             nursery.cancel_scope.cancel()
-        assert turns >= 18
+        assert turns >= 8
+
+
+async def test_a_full_queue_holds_up_other_tasks_for_a_few_milliseconds_at_most() -> None:
+    """Measured in this thread's own time, so that a busy machine does not count."""
+
+    async def echo(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    unbounded = dict.fromkeys(
+        ("max_queued_messages", "max_queued_bytes", "max_send_buffer"), math.inf
+    )
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = time.thread_time()
+            await trio.lowlevel.checkpoint()
+            longest = max(longest, time.thread_time() - before)
+
+    async with open_pair(client=unbounded, server=unbounded) as (one, other):
+        async with trio.open_nursery() as nursery:
+            for number in range(10_000):
+                one.send_nowait(str(number))
+            nursery.start_soon(echo, other)
+            nursery.start_soon(watch)
+            for number in range(10_000):
+                assert await one.receive() == str(number)
+            await one.aclose()
+            nursery.cancel_scope.cancel()
+    assert longest < 0.01
 
 
 # Bounds…

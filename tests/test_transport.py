@@ -42,41 +42,58 @@ async def test_a_socket_is_written_to_without_waiting_until_it_is_full() -> None
     async with one, other:
         transport = wrap_stream(one)
         assert isinstance(transport, SocketTransport)
-        assert transport.send_nowait(b"hello") == 5
-        assert await wrap_stream(other).receive() == b"hello"
-        while transport.send_nowait(b"x" * 65536):
+        assert transport.send_nowait([b"hello"]) == 5
+        assert transport.send_nowait([b"he", memoryview(b"llo")]) == 5
+        assert await wrap_stream(other).receive() == b"hellohello"
+        while transport.send_nowait([b"x" * 65536]):
             pass
-        assert transport.send_nowait(b"x") == 0
+        assert transport.send_nowait([b"x"]) == 0
         with trio.move_on_after(0.01) as scope:
-            await transport.send_some(b"x")
+            await transport.wait_until_writable()
         assert scope.cancelled_caught
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wrap_stream(other).discard_until_eof)
-            assert await transport.send_some(b"x") == 1
+            await transport.wait_until_writable()
+            assert transport.send_nowait([b"x"]) == 1
             await one.send_eof()
 
 
+async def test_no_more_is_read_than_was_asked_for() -> None:
+    for one, other in (socket_pair(), trio.testing.memory_stream_pair()):
+        async with one, other:
+            await other.send_all(b"hello")
+            transport = wrap_stream(one)
+            assert await transport.receive(2) == b"he"
+            assert await transport.receive() == b"llo"
+
+
 async def test_a_spurious_wake_up_is_waited_out() -> None:
-    class Spurious(SocketTransport):
-        calls = 0
-
-        def send_nowait(self, data: bytes) -> int:
-            self.calls += 1
-            return 0 if self.calls == 1 else super().send_nowait(data)
-
     one, other = socket_pair()
     async with one, other:
-        transport = Spurious(one)
-        assert await transport.send_some(b"x") == 1
-        assert transport.calls == 2
+        transport = wrap_stream(one)
+        async with trio.open_nursery() as nursery:
+            results: list[bytes] = []
+
+            async def receive() -> None:
+                results.append(await transport.receive())
+
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            await other.send_all(b"x")
+            assert os.read(one.socket.fileno(), 1) == b"x"  # before the task is woken for it
+            await trio.testing.wait_all_tasks_blocked()
+            assert not results
+            await other.send_all(b"y")
+        assert results == [b"y"]
 
 
 async def test_other_streams_take_nothing_without_waiting() -> None:
     one, other = trio.testing.memory_stream_pair()
     transport = wrap_stream(one)
     assert type(transport) is Transport
-    assert transport.send_nowait(b"hello") == 0
-    assert await transport.send_some(b"hello") == 5
+    assert not transport.immediate
+    assert transport.send_nowait([b"hello"]) == 0
+    await transport.send_all(b"hello")
     assert await wrap_stream(other).receive() == b"hello"
 
 
@@ -89,7 +106,7 @@ async def test_a_broken_socket_is_a_broken_resource_with_its_cause() -> None:
             await transport.receive()
         assert isinstance(caught.value.__cause__, OSError)
         with pytest.raises(trio.BrokenResourceError) as caught:
-            transport.send_nowait(b"x")
+            transport.send_nowait([b"x"])
         assert isinstance(caught.value.__cause__, OSError)
 
 
@@ -102,14 +119,14 @@ async def test_a_socket_closed_behind_our_back_is_never_written_to() -> None:
         stranger, listener = socket_pair()
         async with stranger, listener:
             with pytest.raises(trio.ClosedResourceError):
-                transport.send_nowait(b"x")
+                transport.send_nowait([b"x"])
 
 
 async def test_errors_of_other_libraries_streams_are_translated() -> None:
     transport = wrap_stream(OtherLibrarysStream(trio.testing.memory_stream_pair()[0]))
     operations: list[Callable[[], Awaitable[object]]] = [
         transport.receive,
-        lambda: transport.send_some(b"x"),
+        lambda: transport.send_all(b"x"),
         transport.send_eof,
     ]
     for operation in operations:

@@ -30,8 +30,10 @@ from .helpers import (
     PING,
     PONG,
     TEXT,
+    Decoded,
     close_code,
     close_frame,
+    decode,
     frame,
     parse_frame,
 )
@@ -41,7 +43,7 @@ def server(limit: float = 2**20) -> Wire:
     return Wire(Role.SERVER, max_message_size=limit)
 
 
-def normalized(events: list[Event]) -> list[object]:
+def normalized(events: list[Decoded]) -> list[object]:
     """Events with the pieces of each message put together: what must not depend on chunks."""
     result: list[object] = []
     pieces: list[Any] = []
@@ -54,10 +56,6 @@ def normalized(events: list[Event]) -> list[object]:
             result.append(type(event.data)().join(pieces))
             pieces = []
     return result
-
-
-def receive(wire: Wire, *chunks: bytes) -> list[Event]:
-    return [event for chunk in chunks for event in wire.receive(chunk)]
 
 
 frames = st.one_of(
@@ -85,10 +83,10 @@ def test_any_chunking_of_any_bytes_gives_the_same_messages_and_the_same_end(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     whole, cut = server(), server()
-    assert normalized(receive(whole, stream)) == normalized(receive(cut, *chunks))
+    assert normalized(decode(whole, stream)) == normalized(decode(cut, *chunks))
     bytewise = server()
     single = [bytes([byte]) for byte in stream]
-    assert normalized(receive(bytewise, *single)) == normalized(receive(server(), stream))
+    assert normalized(decode(bytewise, *single)) == normalized(decode(server(), stream))
 
 
 @given(st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=300)), max_size=10))
@@ -97,7 +95,7 @@ def test_what_one_role_sends_the_other_receives(messages: list[str | bytes]) -> 
         sending = Wire(sender, max_message_size=2**20)
         receiving = Wire(receiver, max_message_size=2**20)
         data = b"".join(sending.message(message) for message in messages)
-        assert list(receiving.receive(data)) == messages
+        assert decode(receiving, data) == messages
 
 
 @given(st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=300)), max_size=10))
@@ -107,24 +105,25 @@ def test_messages_are_those_of_wsproto_alone(messages: list[str | bytes]) -> Non
         client.send(TextMessage(data=m) if isinstance(m, str) else BytesMessage(data=m))
         for m in messages
     )
-    assert list(server().receive(data)) == messages
+    assert decode(server(), data) == messages
 
 
 def test_control_frames_are_events_of_their_own() -> None:
-    events = server().receive(
-        frame(PING, b"1") + frame(PONG, b"2") + frame(TEXT, b"x") + close_frame(1014, "why")
+    events = decode(
+        server(),
+        frame(PING, b"1") + frame(PONG, b"2") + frame(TEXT, b"x") + close_frame(1014, "why"),
     )
-    assert list(events) == [Ping(b"1"), Pong(b"2"), "x", Close(1014, "why")]
+    assert events == [Ping(b"1"), Pong(b"2"), "x", Close(1014, "why")]
 
 
 def test_the_end_is_the_last_event_and_nothing_after_it_is_looked_at() -> None:
     wire = server()
-    assert receive(wire, close_frame(None) + frame(TEXT, b"late"), b"\xff" * 100) == [
+    assert decode(wire, close_frame(None) + frame(TEXT, b"late"), b"\xff" * 100) == [
         Close(1005, "")
     ]
     assert wire.end is not None
     wire = server()
-    events = receive(wire, frame(0x3) + frame(TEXT, b"late"), b"\xff" * 100)
+    events = decode(wire, frame(0x3) + frame(TEXT, b"late"), b"\xff" * 100)
     assert [type(event) for event in events] == [Violation]
     assert wire.end is not None
 
@@ -132,40 +131,40 @@ def test_the_end_is_the_last_event_and_nothing_after_it_is_looked_at() -> None:
 def test_the_end_of_a_closing_that_we_began_is_the_last_event_as_well() -> None:
     wire = server()
     wire.close(1000, "")
-    assert receive(wire, close_frame(1000) + b"\xff" * 100, b"\xff" * 100) == [Close(1000, "")]
+    assert decode(wire, close_frame(1000) + b"\xff" * 100, b"\xff" * 100) == [Close(1000, "")]
 
 
 def test_the_limit_counts_payload_and_at_least_64_for_each_further_fragment() -> None:
-    assert receive(server(10), frame(BINARY, b"x" * 10)) == [b"x" * 10]
-    assert receive(server(10), frame(BINARY, b"x" * 11)) == [
+    assert decode(server(10), frame(BINARY, b"x" * 10)) == [b"x" * 10]
+    assert decode(server(10), frame(BINARY, b"x" * 11)) == [
         Violation(1009, "message over 10 bytes")
     ]
     wire = server(1000)
     assert wire.end is None
     parts = frame(BINARY, b"x", fin=False) + frame(CONTINUATION, b"", fin=False) * 15
-    assert not any(isinstance(event, Violation) for event in wire.receive(parts))
-    assert isinstance(receive(wire, frame(CONTINUATION))[-1], Violation)
+    assert not any(isinstance(event, Violation) for event in decode(wire, parts))
+    assert isinstance(decode(wire, frame(CONTINUATION))[-1], Violation)
 
 
 def test_a_header_that_a_read_cuts_within_its_masking_key_is_charged_once() -> None:
     fragments = [frame(BINARY, b"x" * 400, fin=False), frame(CONTINUATION, b"x" * 400)]
     stream = b"".join(fragments)
     for cut in range(len(stream)):
-        events = receive(server(800), stream[:cut], stream[cut:])
+        events = decode(server(800), stream[:cut], stream[cut:])
         assert normalized(events) == [b"x" * 800]
 
 
 def test_what_has_been_given_out_is_not_kept() -> None:
     """Memory as the allocator sees it, while 20 MiB pass through in pieces of one large frame."""
     wire = server(inf)
-    wire.receive(b"")
+    decode(wire, b"")
     size, piece = 20 * 2**20, bytes(2**16)
     header = bytes([FIN | BINARY, 0xFF]) + size.to_bytes(8, "big") + bytes(4)
     tracemalloc.start()
     try:
-        received = sum(_length(event) for event in wire.receive(header))
+        received = sum(_length(event) for event in decode(wire, header))
         for _ in range(size // len(piece)):
-            received += sum(_length(event) for event in wire.receive(piece))
+            received += sum(_length(event) for event in decode(wire, piece))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -173,7 +172,7 @@ def test_what_has_been_given_out_is_not_kept() -> None:
     assert peak < 2**20
 
 
-def _length(event: Event) -> int:
+def _length(event: Decoded) -> int:
     assert isinstance(event, Fragment)
     return len(event.data)
 
@@ -185,7 +184,7 @@ def test_frames_may_be_sent_until_a_close_frame_went_either_way() -> None:
         return wire.may_send, wire.may_close
 
     assert may() == (True, True)
-    receive(wire, close_frame(1000))
+    decode(wire, close_frame(1000))
     assert may() == (False, True)
     assert wire.close(1000, "") == b"\x88\x02\x03\xe8"
     assert may() == (False, False)
@@ -214,6 +213,7 @@ def test_a_client_masks_with_a_fresh_key_each_time() -> None:
         (Pong(b"p"), "Pong b'p'"),
         (Close(1000, "x"), "Close 1000 'x'"),
         (Violation(1002, "bad"), "Violation 1002 'bad'"),
+        (["abc", b"x"], "text 'abc' (3 long); binary b'x' (1 long)"),
     ],
 )
 def test_events_are_shown_in_one_line(event: Event, shown: str) -> None:

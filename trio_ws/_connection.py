@@ -68,8 +68,9 @@ from ._options import ConnectionOptions
 from ._outbox import Outbox
 from ._pacing import pacer
 from ._pings import SentPings
-from ._transport import Transport
+from ._transport import RECEIVE_SIZE, Transport
 from ._wire import (
+    LARGE,
     MAX_CONTROL_PAYLOAD,
     Close,
     Event,
@@ -86,7 +87,7 @@ from ._wire import (
 LINGER = 1.0
 
 #: How many frames of one read are handled before other tasks may run: ten thousand fit into a read.
-EVENTS_PER_CHECKPOINT = 128
+FRAMES_PER_CHECKPOINT = 128
 
 #: When the peer broke the protocol, how many seconds the application has to answer the messages
 #: that came before.
@@ -106,6 +107,9 @@ class State(enum.Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
+
+
+OPEN = State.OPEN  # asked for with every message
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_close_reason",
         "_close_sent",
         "_finished",
+        "_idles",
         "_inbox",
         "_liveness",
         "_logger",
@@ -225,11 +230,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._outbox = Outbox(
             transport, options.max_send_buffer, self._start_task, self._write_failed
         )
-        #: Whose turn it is to wait for room or to send in fragments.
-        self._turn = trio.Lock()
+        #: Whose turn it is to wait for room or to send in fragments; made when first needed.
+        self._turn: trio.Lock | None = None
         self._pings = SentPings()
 
-        self._state = State.OPEN
+        self._state = OPEN
         #: Set once, when the outcome is known, which may be before the socket is closed.
         self._close_reason: CloseReason | None = None
         self._loss: Exception | None = None
@@ -246,6 +251,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         self._messages_received = self._messages_sent = self._bytes_received = 0
         self._liveness = Liveness(options)
+        # Looked up once, because it is asked for with every message.
+        self._idles = self._liveness.counts_idleness
 
     # What it is and how it is doing…
 
@@ -314,15 +321,25 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
             RuntimeError: this task is inside its own `open_message`.
         """
-        data = checked_message(message)
-        await self._checkpoint()
-        if self._state is State.OPEN and self._outbox.has_room and not self._turn.locked():
+        data = message if isinstance(message, (str, bytes)) else checked_message(message)
+        await pacer.checkpoint()
+        if self._may_send_now:
             self._send_now(data, compress=compress)
+        elif self._aclosed:
+            raise self._closed_error()
         else:
             async with self._my_turn():
                 self._send_now(data, compress=compress)
-        if self._state is not State.OPEN:  # the write found the connection broken
+        if self._state is not OPEN:  # the write found the connection broken
             await self._raise_closed()
+
+    @property
+    def _may_send_now(self) -> bool:
+        return (
+            self._state is OPEN
+            and self._outbox.has_room
+            and (self._turn is None or not self._turn.locked())
+        )
 
     async def _checkpoint(self) -> None:
         """Where every async method starts."""
@@ -341,12 +358,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 own `open_message`, where trying again does not help.
         """
         data = checked_message(message)
-        if self._state is not State.OPEN:
+        if self._state is not OPEN:
             if self._close_reason is None and not self._aclosed:
                 # A write failed, and this cannot wait for why, even if a Close frame is unread.
                 self._lose(None, str(self._loss))
             raise self._closed_error()
-        if not self._outbox.has_room or self._turn.locked():
+        if not self._may_send_now:
             raise trio.WouldBlock
         self._send_now(data, compress=compress)
 
@@ -391,29 +408,33 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             writer = MessageWriter(type(empty), partial(self._send_fragment, compress=compress))
             try:
                 yield writer
-                if self._state is not State.OPEN:
+                if self._state is not OPEN:
                     await self._raise_closed()
             except BaseException:  # whatever it is, it goes on its way
-                if self._state is State.OPEN:
+                if self._state is OPEN:
                     self._fail(CloseCode.INTERNAL_ERROR, "a message was left unfinished")
                 raise
             finally:
                 writer._close()
-            last = self._wire.message(empty, final=True, compress=compress)
+            last = self._wire.fragment(empty, final=True, compress=compress)
             self._write(Fragment(empty, final=True), last)
-            self._note_sent()
+            self._messages_sent += 1
+            if self._idles:
+                self._liveness.note_message()
 
     @trio.lowlevel.enable_ki_protection
     async def _send_fragment(self, data: str | bytes, *, compress: bool | None) -> None:
         await self._checkpoint()
         await self._wait_to_send()
-        frame = self._wire.message(data, final=False, compress=compress)
+        frame = self._wire.fragment(data, final=False, compress=compress)
         self._write(Fragment(data, final=False), frame)
 
     @protected_context
     async def _my_turn(self) -> AsyncGenerator[None, None]:
         """Wait for those who came first, then for room, and find the connection open."""
-        if self._turn.statistics().owner is trio.lowlevel.current_task():
+        if self._turn is None:
+            self._turn = trio.Lock()
+        elif self._turn.statistics().owner is trio.lowlevel.current_task():
             raise RuntimeError("this task is inside open_message(): finish that message first")
         async with self._turn:
             await self._wait_to_send()
@@ -422,16 +443,20 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     async def _wait_to_send(self) -> None:
         """Wait for room, and find the connection still open."""
         await self._outbox.wait_for_room()
-        if self._state is not State.OPEN:
+        if self._state is not OPEN:
             await self._raise_closed()
 
     def _send_now(self, data: str | bytes, *, compress: bool | None) -> None:
-        self._write(data, self._wire.message(data, compress=compress))
-        self._note_sent()
-
-    def _note_sent(self) -> None:
+        if self._verbose:
+            self._logger.debug("sent %s", show_event([data]))
+        if len(data) < LARGE:
+            frame = self._wire.message(data, compress=compress)
+            self._outbox.write(frame, following=self._inbox.waiting)
+        else:
+            self._outbox.write(*self._wire.large_message(data, compress=compress))
         self._messages_sent += 1
-        self._liveness.message_at = trio.current_time()
+        if self._idles:
+            self._liveness.note_message()
 
     def _write(self, event: Event, frame: bytes) -> None:
         if self._verbose:
@@ -452,13 +477,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             ConnectionLost: there are no more, the connection ended in any other way.
             trio.ClosedResourceError: this side called `aclose`. ``async for`` ends.
         """
-        await self._checkpoint()
-        try:
+        await pacer.checkpoint()
+        if self._inbox.waiting:
             return self._inbox.take_nowait()
-        except trio.WouldBlock:
-            pass
-        except trio.EndOfChannel:
-            raise self._no_more()
+        return await self._receive_later()
+
+    async def _receive_later(self) -> str | bytes:
+        """The next message, where none has come yet."""
+        if self._aclosed:
+            raise self._closed_error()
         try:
             return await self._inbox.take()
         except trio.EndOfChannel:
@@ -478,10 +505,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         except trio.EndOfChannel:
             raise self._no_more()
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> str | bytes:
+        # `receive` once more, because calling it would cost a fifth of what this does.
+        await pacer.checkpoint()
+        if self._inbox.waiting:
+            return self._inbox.take_nowait()
         # Closing is how a handler leaves its own loop; whether this turn or another task did it.
         try:
-            return await self.receive()
+            return await self._receive_later()
         except (ConnectionEnded, trio.ClosedResourceError):
             raise StopAsyncIteration from None
 
@@ -689,12 +721,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         The handler may still receive what came before, and then finds the connection ended.
         """
-        if self._state is State.OPEN:
+        if self._state is OPEN:
             self._send_close(code, reason)
             self._decide(CloseReason(code, reason, Initiator.LOCAL))
 
     def _send_close(self, code: int, reason: str) -> None:
-        if self._state is State.OPEN:
+        if self._state is OPEN:
             self._write_close(code, reason)
             self._start_closing(self._options.close_timeout)
 
@@ -745,7 +777,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _start_closing(self, seconds: float) -> None:
         """From here on nothing is sent, and the reader task has this long to bring it to an end."""
-        if self._state is State.OPEN:
+        if self._state is OPEN:
             self._state = State.CLOSING
             self._outbox.seal()
         deadline = trio.current_time() + seconds
@@ -808,7 +840,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._take(self._trailing_data)
         self._trailing_data = b""
         while self._wire.end is None:
-            data = await self._transport.receive()
+            data = await self._transport.receive(max(self._wire.expected, RECEIVE_SIZE))
             if not data:
                 self._lose(None, "the peer hung up without a Close frame")
                 return False
@@ -823,12 +855,25 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         return True
 
     async def _take(self, data: bytes) -> None:
+        """Handle what a read brought, as far as there is room for it."""
         self._bytes_received += len(data)
-        for number, event in enumerate(self._wire.receive(data), 1):
-            self._handle(event)
+        frames = 0
+        for event in self._wire.receive(data):
+            if self._verbose:
+                self._logger.debug("received %s", show_event(event))
+            if isinstance(event, list):  # nearly always
+                self._inbox.put(event)
+                self._messages_received += len(event)
+                if self._idles:
+                    self._liveness.note_message()
+                frames += len(event)
+            else:
+                self._handle(event)
+                frames += 1
             if self._inbox.full:
                 await self._wait_for_room()
-            elif number % EVENTS_PER_CHECKPOINT == 0:
+            elif frames >= FRAMES_PER_CHECKPOINT:
+                frames = 0
                 await trio.lowlevel.checkpoint()
 
     async def _wait_for_last_answers(self) -> None:
@@ -841,26 +886,18 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._inbox.wait_for_room()
         self._liveness.resume(trio.current_time())
 
-    def _handle(self, event: Event) -> None:
-        if self._verbose:
-            self._logger.debug("received %s", show_event(event))
-        if isinstance(event, (str, bytes)):
-            self._inbox.put(event)
-            self._note_received()
-        elif isinstance(event, Fragment):
+    def _handle(self, event: Fragment | Ping | Pong | Close | Violation) -> None:
+        if isinstance(event, Fragment):
             self._inbox.put_fragment(event)
             if event.final:
-                self._note_received()
+                self._messages_received += 1
+                self._liveness.note_message()
         elif isinstance(event, Ping):
             self._send_pong(event.payload)
         elif isinstance(event, Pong):
             self._pings.answer(event.payload)
         elif isinstance(event, Close):
             self._peer_closed(event)
-
-    def _note_received(self) -> None:
-        self._messages_received += 1
-        self._liveness.message_at = self._liveness.heard_at
 
     async def _hang_up(self) -> None:
         """Close the TCP connection without cutting off the Close frame that is on its way."""
@@ -896,10 +933,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     @trio.lowlevel.enable_ki_protection
     def _check(self, now: float) -> float:
         """Do what is due, and return when the watchdog has to look again."""
-        if self._state is not State.OPEN:
+        if self._state is not OPEN:
             return inf
-        stalled_since = self._outbox.progressed_at if self._outbox.unsent else inf
-        due, again = self._liveness.check(now, stalled_since)
+        due, again = self._liveness.check(now, self._outbox.stalled_since)
         if due is Due.PING:
             payload = os.urandom(4)
             self._pings.add_probe(payload)

@@ -51,7 +51,7 @@ from ._options import (
 )
 from ._transport import Transport
 from ._url import WebSocketURL
-from ._wire import Role, Wire
+from ._wire import BATCH, Role, Wire
 
 #: RFC 6455 section 1.3.
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -457,7 +457,8 @@ def _make_wire(role: Role, options: ConnectionOptions, agreement: Agreement | No
     if agreement is not None:
         assert options.compression is not None
         deflate = (options.compression, agreement)
-    return Wire(role, max_message_size=options.max_message_size, deflate=deflate)
+    batch = max(1, int(min(BATCH, options.max_queued_messages)))
+    return Wire(role, max_message_size=options.max_message_size, deflate=deflate, batch=batch)
 
 
 async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
@@ -474,8 +475,8 @@ async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
 
 async def _send(transport: Transport, data: bytes) -> None:
     try:
-        sent = transport.send_nowait(data)
-        while sent < len(data):
-            sent += await transport.send_some(data[sent:])
+        sent = transport.send_nowait([data])
+        if sent < len(data):
+            await transport.send_all(data[sent:])
     except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
         raise ConnectionFailed(f"the connection broke in the handshake: {exc}") from exc

@@ -45,13 +45,13 @@ class Liveness:
     __slots__ = (
         "_idle_timeout",
         "_max_lifetime",
+        "_message_at",
         "_opened_at",
         "_ping_interval",
         "_ping_timeout",
         "_pinged_at",
         "_suspected",
         "heard_at",
-        "message_at",
         "paused",
     )
 
@@ -63,11 +63,20 @@ class Liveness:
             self._idle_timeout = options.idle_timeout
             self._max_lifetime = options.max_lifetime
         #: When the last byte came, and the last message in either direction.
-        self._opened_at = self.heard_at = self.message_at = trio.current_time()
+        self._opened_at = self.heard_at = self._message_at = trio.current_time()
         #: Whether our own back-pressure keeps us from reading.
         self.paused = False
         self._pinged_at = -inf
         self._suspected = False
+
+    @property
+    def counts_idleness(self) -> bool:
+        """Whether it has to be told of messages."""
+        return self._idle_timeout < inf
+
+    def note_message(self) -> None:
+        """A message came or went. Not worth the time that it takes where nobody counts."""
+        self._message_at = trio.current_time()
 
     def resume(self, now: float) -> None:
         """We read again, and the peer has all its time again to make itself heard."""
@@ -91,7 +100,7 @@ class Liveness:
         return due, again
 
     def _check(self, now: float, stalled_since: float) -> tuple[Due, float]:
-        idle_at = self.message_at + self._idle_timeout
+        idle_at = self._message_at + self._idle_timeout
         old_at = self._opened_at + self._max_lifetime
         stalled_at = stalled_since + self._ping_interval + self._ping_timeout
         if now >= old_at:

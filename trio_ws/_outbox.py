@@ -7,16 +7,38 @@ The rule that makes `send` safe to cancel: a frame that was started is finished 
 never by the task that sent it. `write` hands over a whole frame without waiting; what the socket
 does not take at once is written by a task of the connection's nursery, which is started when there
 is something left and ends when there is nothing.
+
+A system call costs as much as a dozen frames. So where the sender has more to do at once, messages
+in its queue that it will probably answer, its frames are gathered and written together: with the
+last of them, or by that same task, which runs when the sender waits for anything at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 
 import trio
 from trio.lowlevel import ParkingLot
 
-from ._transport import Transport
+from ._transport import Buffer, Transport
+
+#: How many more messages have to wait for the sender before its frames are gathered, which costs
+#: about three system calls itself.
+GATHER_FROM = 3
+
+#: How many gathered bytes are written even though more will follow.
+GATHER_UP_TO = 16 * 1024
+
+#: Up to this many bytes are copied together to be written, rather than listed one by one.
+JOIN_UP_TO = 64 * 1024
+
+#: The most buffers in one system call; POSIX promises 16, every system in use takes 1024.
+MOST_BUFFERS = 64
+
+#: How much a stream that is not a socket is given in one go. It does not tell how far it has come
+#: before it has taken all of it, and progress is what a slow peer is judged by.
+PIECE = 16 * 1024
 
 
 class Outbox:
@@ -30,18 +52,20 @@ class Outbox:
     """
 
     __slots__ = (
+        "_blocked",
         "_broken",
-        "_buffer",
         "_flushing",
+        "_frames",
         "_high_water",
         "_moved",
         "_on_broken",
         "_owed",
+        "_progressed_at",
         "_sealed",
         "_start_task",
         "_transport",
         "bytes_taken",
-        "progressed_at",
+        "unsent",
     )
 
     def __init__(
@@ -55,48 +79,71 @@ class Outbox:
         self._high_water = high_water
         self._start_task = start_task
         self._on_broken = on_broken
-        self._buffer = bytearray()
+        #: What waits, in order. The first may be the rest of a frame that was started.
+        self._frames: list[Buffer] = []
+        #: The transport would not take all of it: until all is out, only the flushing task writes.
+        self._blocked = False
         self._owed = b""
         self._sealed = False
         self._broken = False
         self._flushing: trio.CancelScope | None = None
         #: Woken whenever bytes have gone out, and when none ever will.
-        self._moved = ParkingLot()
+        self._moved: ParkingLot | None = None
+        #: How many bytes wait.
+        self.unsent = 0
         #: How many bytes were given to it to send, since the start.
         self.bytes_taken = 0
-        #: When the oldest unsent byte began to wait, or bytes last moved after that.
-        self.progressed_at = trio.current_time()
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes wait."""
-        return len(self._buffer)
+        self._progressed_at = 0.0
 
     @property
     def has_room(self) -> bool:
-        return len(self._buffer) <= self._high_water
+        return self.unsent <= self._high_water
 
-    def write(self, frame: bytes) -> None:
+    @property
+    def stalled_since(self) -> float:
+        """When bytes last moved of those that the transport would not take; else `math.inf`."""
+        return self._progressed_at if self._blocked else inf
+
+    # Taking frames…
+
+    def write(self, *frame: Buffer, following: int = 0) -> None:
         """Take a whole frame: out at once as far as possible, the rest as soon as possible.
 
         Never waits and never fails: a transport that broke is reported to `on_broken`, and what
         is written to it afterwards is dropped.
+
+        Args:
+            frame: in one piece, or head and payload.
+            following: how many more messages wait for the sender, which may answer them, too.
         """
         if self._broken:
             return
-        self.bytes_taken += len(frame)
-        if self._buffer:
-            self._buffer += frame
-            return
+        size = len(frame[0]) if len(frame) == 1 else sum(map(len, frame))
+        self.bytes_taken += size
+        if self._frames or following >= GATHER_FROM:
+            self._frames += frame
+            self.unsent += size
+            if self._blocked:
+                return
+            if following and self.unsent < GATHER_UP_TO:
+                self._start_flushing()
+            else:
+                self._write_what_waits()
+        else:
+            self._write_at_once(frame, size)
+
+    def _write_at_once(self, frame: Sequence[Buffer], size: int) -> None:
+        """Write a frame that nothing waits before."""
         try:
             sent = self._transport.send_nowait(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self._break(exc)
             return
-        if sent < len(frame):
-            self.progressed_at = trio.current_time()
-            self._buffer += frame[sent:] if sent else frame
-            self._start_task(self._flush)
+        if sent < size:
+            self._frames += frame
+            self.unsent = size
+            self._forget(sent)
+            self._block()
 
     def write_pong(self, frame: bytes) -> None:
         """Write a pong, or hold it back while there is no room: only the newest is kept.
@@ -112,52 +159,128 @@ class Outbox:
     async def wait_for_room(self) -> None:
         """Return when not more than the high-water mark is unsent, or after `seal`."""
         while not self.has_room and not self._sealed:
-            await self._moved.park()
+            await self._wait_for_progress()
 
     async def wait_until_empty(self) -> None:
         """Return when everything has been written, or nothing will be any more."""
-        while self._buffer:
-            await self._moved.park()
+        while self._frames:
+            await self._wait_for_progress()
+
+    async def _wait_for_progress(self) -> None:
+        if self._moved is None:
+            self._moved = ParkingLot()
+        await self._moved.park()
+
+    # The end…
 
     def seal(self) -> None:
         """No more messages will come, only what ends the connection: let those who wait go on."""
         self._sealed = True
         self._owed = b""
-        self._moved.unpark_all()
+        self._wake()
 
     def stop(self) -> None:
         """Write nothing more, also of what waits."""
         self.seal()
         self._broken = True
-        self._buffer = bytearray()  # a new one: the flushing task may be looking at the old
-        self._moved.unpark_all()
+        self._frames = []  # a new one: the flushing task may be looking at the old
+        self.unsent = 0
+        self._wake()
         if self._flushing is not None:
             self._flushing.cancel()
 
-    @trio.lowlevel.enable_ki_protection
-    async def _flush(self) -> None:
-        # Shielded, so that it is the connection that ends this task, not a cancellation which has
-        # yet to be turned into a closing handshake.
-        with trio.CancelScope(shield=True) as self._flushing:
-            try:
-                while self._buffer:
-                    await self._flush_some()
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self._break(exc)
-        self._flushing = None
-
-    async def _flush_some(self) -> None:
-        buffer = self._buffer
-        sent = await self._transport.send_some(bytes(buffer[: self._transport.flush_size]))
-        self.progressed_at = trio.current_time()
-        del buffer[:sent]
-        if self._owed and self.has_room:
-            buffer += self._owed
-            self.bytes_taken += len(self._owed)
-            self._owed = b""
-        self._moved.unpark_all()
+    def _wake(self) -> None:
+        if self._moved:
+            self._moved.unpark_all()
 
     def _break(self, exc: Exception) -> None:
         if not self._broken:
             self.stop()
             self._on_broken(exc)
+
+    # Writing…
+
+    def _write_what_waits(self) -> None:
+        """Write as much as the transport takes at once."""
+        try:
+            while self._frames:
+                buffers = self._frames[:MOST_BUFFERS]
+                if len(buffers) > 1 and self.unsent <= JOIN_UP_TO:
+                    buffers = [b"".join(self._frames)]
+                    self._frames[:] = buffers
+                size = sum(map(len, buffers))
+                sent = self._transport.send_nowait(buffers)
+                self._forget(sent)
+                if sent < size:
+                    self._block()
+                    return
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            self._break(exc)
+
+    def _block(self) -> None:
+        """Leave what waits to the flushing task, because the transport takes no more."""
+        if not self._blocked:
+            self._blocked = True
+            self._progressed_at = trio.current_time()
+            self._start_flushing()
+
+    def _start_flushing(self) -> None:
+        if self._flushing is None:
+            self._flushing = trio.CancelScope(shield=True)
+            self._start_task(self._flush)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _flush(self) -> None:
+        # Shielded, so that it is the connection that ends this task, not a cancellation which has
+        # yet to be turned into a closing handshake.
+        assert self._flushing is not None
+        with self._flushing:
+            try:
+                while self._frames:
+                    await self._flush_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                self._break(exc)
+        self._flushing = None
+        self._blocked = False
+
+    async def _flush_some(self) -> None:
+        if not self._blocked:  # gathered, and nobody came who wrote it
+            self._write_what_waits()
+        elif self._transport.immediate:
+            await self._transport.wait_until_writable()
+            self._write_what_waits()
+        else:
+            piece = self._piece()
+            await self._transport.send_all(piece)
+            self._forget(len(piece))
+
+    def _piece(self) -> bytes:
+        """The first bytes of what waits."""
+        piece = b""
+        for frame in self._frames:
+            piece += frame[: PIECE - len(piece)]
+            if len(piece) == PIECE:
+                break
+        return piece
+
+    def _forget(self, sent: int) -> None:
+        """So many bytes of what waits have gone out."""
+        if self._blocked and sent:
+            self._progressed_at = trio.current_time()
+        self.unsent -= sent
+        frames = self._frames
+        done = 0
+        while sent:
+            size = len(frames[done])
+            if sent < size:
+                frames[done] = memoryview(frames[done])[sent:]
+                break
+            sent -= size
+            done += 1
+        del frames[:done]
+        if self._owed and self.has_room:
+            frames.append(self._owed)
+            self.unsent += len(self._owed)
+            self.bytes_taken += len(self._owed)
+            self._owed = b""
+        self._wake()

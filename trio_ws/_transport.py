@@ -11,12 +11,16 @@ cause kept, and `trio.ClosedResourceError` for one that this side closed.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import trio
 
 from ._http import Address
+
+#: What can be written.
+Buffer: TypeAlias = bytes | memoryview
 
 #: One read. A larger one brings more frames to handle in one go; 64 KiB is what trio reads, too.
 RECEIVE_SIZE = 64 * 1024
@@ -35,38 +39,37 @@ class Transport:
 
     __slots__ = ("_stream",)
 
-    #: How much is written in one go at the most. A stream that is not a socket does not tell how
-    #: far it has come before it has taken all, and progress is what a slow peer is judged by.
-    flush_size = 16 * 1024
+    #: Whether it can be written to without waiting.
+    immediate = False
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
-    async def receive(self) -> bytes:
-        """The next bytes, as many as there are; ``b""`` at the end of file.
+    async def receive(self, size: int = RECEIVE_SIZE) -> bytes:
+        """The next bytes, as many as there are up to `size`; ``b""`` at the end of file.
 
         Cancelling it loses nothing.
         """
         # Streams that are not trio's may raise OSError, here and below.
         try:
-            return bytes(await self._stream.receive_some(RECEIVE_SIZE))
+            return bytes(await self._stream.receive_some(size))
         except OSError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
 
-    def send_nowait(self, data: bytes) -> int:
+    def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         """Write what goes out without waiting and say how many bytes that was, perhaps 0."""
         return 0
 
-    async def send_some(self, data: bytes) -> int:
-        """Wait until at least one byte of `data` is written and say how many were.
+    async def wait_until_writable(self) -> None:
+        """Wait until `send_nowait` is worth another try. Only where that is `immediate`."""
+        raise NotImplementedError
 
-        When it is cancelled, an unknown part has been written.
-        """
+    async def send_all(self, data: bytes) -> None:
+        """Write all of it. When it is cancelled, an unknown part has been written."""
         try:
             await self._stream.send_all(data)
         except OSError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
-        return len(data)
 
     async def send_eof(self, *, below_tls: bool = False) -> bool:
         """Say that nothing more will be sent, while still reading. False if the stream cannot.
@@ -119,34 +122,54 @@ class Transport:
 
 
 class SocketTransport(Transport):
-    """A plain socket, written to at once through its descriptor."""
+    """A plain socket, read and written through its descriptor.
+
+    It is read when it is readable, and not tried before: the reader task has always had all there
+    was, so that trying would cost a system call and an exception each time.
+    """
 
     __slots__ = ("_socket",)
 
-    flush_size = 64 * 1024
+    immediate = True
 
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self._socket = stream.socket
 
-    def send_nowait(self, data: bytes) -> int:
+    def _descriptor(self) -> int:
         # Asked for every time: were the socket closed behind our back, the number that it had
         # might by now belong to another connection.
         descriptor = self._socket.fileno()
         if descriptor < 0:
             raise trio.ClosedResourceError("the socket was closed")
+        return descriptor
+
+    async def receive(self, size: int = RECEIVE_SIZE) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self._descriptor())
+            try:
+                return os.read(self._descriptor(), size)
+            except BlockingIOError:  # the system was mistaken, which it may be
+                continue
+            except OSError as exc:
+                raise _broken(exc) from exc
+
+    def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         try:
-            return os.write(descriptor, data)
+            if len(buffers) == 1:
+                return os.write(self._descriptor(), buffers[0])
+            return os.writev(self._descriptor(), buffers)
         except BlockingIOError:
             return 0
         except OSError as exc:
-            raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
+            raise _broken(exc) from exc
 
-    async def send_some(self, data: bytes) -> int:
-        while True:
-            await self._stream.wait_send_all_might_not_block()
-            if sent := self.send_nowait(data):
-                return sent
+    async def wait_until_writable(self) -> None:
+        await trio.lowlevel.wait_writable(self._descriptor())
+
+
+def _broken(exc: OSError) -> trio.BrokenResourceError:
+    return trio.BrokenResourceError(f"socket connection broken: {exc}")
 
 
 def wrap_stream(stream: trio.abc.Stream) -> Transport:

@@ -1,7 +1,13 @@
 """Frames: bytes to messages and control events, and back. No I/O, no trio, no clock.
 
-This module owns the seam to wsproto, which judges the protocol (RFC 6455), and everything that has
-to be added to it:
+This module owns the two ways that a frame can take. The short way is for *plain* frames (see
+`_frames`), which are nearly all: they are taken apart right here, whole ones many at a time, and
+those that arrive in pieces piece by piece. So are pings, pongs and compressed messages that come in
+one frame and one read. Every other frame is handed to wsproto, which judges the protocol
+(RFC 6455): fragments, Close frames, and all that is not as it should be. What a stream of bytes
+means does not depend on the way, as wsproto sees every frame that has an influence on others.
+
+It also owns the seam to wsproto and everything that has to be added to it:
 
 - limits, which wsproto does not have: an `Extension` sees each frame's header before any of its
   payload, and refuses a message that will be too large right there;
@@ -14,15 +20,17 @@ to be added to it:
   wsproto would raise for some.
 
 Rules: `Wire.receive` never raises, whatever the bytes are; a `Close` or a `Violation` is the last
-event that a wire ever gives; the same bytes give the same messages, however they are cut up.
+event that a wire ever gives; the same bytes give the same messages, however they are cut up; and an
+idle wire holds next to nothing, wsproto's objects included.
 """
 
 from __future__ import annotations
 
+import codecs
 import enum
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from math import inf
 from typing import NamedTuple, TypeAlias
 
@@ -39,8 +47,24 @@ from wsproto.events import (
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, RsvBits
 
-from ._deflate import RESTART_CHARGE, Agreement, Deflate, Deflater, Inflater
+from . import _frames
+from ._deflate import RESTART_CHARGE, Agreement, Deflate
 from ._errors import CloseCode
+from ._frames import (
+    BINARY,
+    PING,
+    PLAIN,
+    PONG,
+    RSV1,
+    TEXT,
+    Head,
+    make_head,
+    make_masked_frame,
+    read_head,
+    take_masked,
+    take_unmasked,
+)
+from ._masking import mask, new_key
 
 #: RFC 6455 section 5.5.
 MAX_CONTROL_PAYLOAD = 125
@@ -48,11 +72,20 @@ MAX_CONTROL_PAYLOAD = 125
 #: What a frame of a fragmented message counts at the least, so that empty ones run out too.
 MIN_FRAGMENT_CHARGE = 64
 
+#: How many whole messages are decoded in one go, unless there is less room.
+BATCH = 64
 
-#: How many bytes are decoded in one go, at the most: where one message cannot become larger than
-#: this by inflating, and where it can.
+#: How many bytes wsproto is given in one go, at the most: where one message cannot become larger
+#: than this by inflating, and where it can.
 MAX_STEP = 2**20
 INFLATING_STEP = 1024
+
+#: The most that is read in one go of a frame that is known to be larger.
+MOST_EXPECTED = 256 * 1024
+
+#: From how many bytes on a frame's head and payload are written separately, rather than to copy
+#: the payload once more only to have both in one piece.
+LARGE = 16 * 1024
 
 
 class Role(enum.Enum):
@@ -63,8 +96,11 @@ class Role(enum.Enum):
 
 
 # ---------------------------------------------------------------------------
-# Events. A whole message is not wrapped: it is just a `str` or a `bytes`.
+# Events
 # ---------------------------------------------------------------------------
+
+#: Messages that came in one frame each, in order.
+Messages: TypeAlias = list[str | bytes]
 
 
 class Fragment(NamedTuple):
@@ -100,11 +136,13 @@ class Violation(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = str | bytes | Fragment | Ping | Pong | Close | Violation
+Event: TypeAlias = Messages | Fragment | Ping | Pong | Close | Violation
 
 
-def show_event(event: Event) -> str:
+def show_event(event: Event | str | bytes) -> str:
     """An event in a log line: what it is, and the beginning of what it holds."""
+    if isinstance(event, list):
+        return "; ".join(map(show_event, event))
     if isinstance(event, Fragment):
         last = ", the last" if event.final else ""
         return f"fragment {_shorten(event.data)}{last}"
@@ -119,13 +157,21 @@ def _shorten(data: str | bytes) -> str:
     return f"{data[:40]!r}{'…' if len(data) > 40 else ''} ({len(data)} long)"
 
 
-_MESSAGE_TOO_BIG = frame_protocol.CloseReason.MESSAGE_TOO_BIG
-_PROTOCOL_ERROR = frame_protocol.CloseReason.PROTOCOL_ERROR
-_INVALID_PAYLOAD = frame_protocol.CloseReason.INVALID_FRAME_PAYLOAD_DATA
-_NO_RSV = RsvBits(rsv1=False, rsv2=False, rsv3=False)
-_RSV1 = RsvBits(rsv1=True, rsv2=False, rsv3=False)
-_BAD_GATEWAY = struct.pack("!H", CloseCode.BAD_GATEWAY)
-_TRY_AGAIN_LATER = struct.pack("!H", CloseCode.TRY_AGAIN_LATER)
+class _Refused(Exception):
+    """What a violation is called on its way up to where it becomes an event."""
+
+    def __init__(self, code: CloseCode, why: str) -> None:
+        super().__init__(why)
+        self.violation = Violation(int(code), why)
+
+
+# Said in our words, because wsproto's depend on how the bytes were cut up.
+_NOT_UTF8 = Violation(int(CloseCode.INVALID_PAYLOAD), "text that is not UTF-8")
+
+
+# ---------------------------------------------------------------------------
+# The wire
+# ---------------------------------------------------------------------------
 
 
 class Wire:
@@ -135,11 +181,31 @@ class Wire:
         role: which end this is.
         max_message_size: in bytes of payload; see `ConnectionOptions.max_message_size`.
         deflate: our settings of permessage-deflate and what was agreed on; `None` without it.
+        batch: how many messages to decode in one go, at the most.
     """
 
-    __slots__ = ("_assembling", "_guard", "_step", "_wsproto", "end", "role")
+    __slots__ = (
+        "_arriving",
+        "_batch",
+        "_codec",
+        "_deflate",
+        "_guard",
+        "_head",
+        "_limit",
+        "_owed",
+        "_rest",
+        "_step",
+        "_take_messages",
+        "_threshold",
+        "_wsproto",
+        "end",
+        "masks",
+        "role",
+    )
 
     role: Role
+    masks: bool
+    """Whether this end masks what it sends."""
     end: Close | Violation | None
     """The last event, once it came."""
 
@@ -149,37 +215,179 @@ class Wire:
         *,
         max_message_size: float,
         deflate: tuple[Deflate, Agreement] | None = None,
+        batch: int = BATCH,
     ) -> None:
         self.role = role
-        self._guard = _Guard(role, max_message_size, deflate)
-        self._wsproto = Connection(role.value, [self._guard])
-        self._assembling = False
+        self.masks = role is Role.CLIENT
+        self.end = None
+        self._limit = max_message_size
+        self._batch = batch
+        self._deflate = deflate
+        self._threshold: float = inf if deflate is None else deflate[0].threshold
+        self._take_messages = take_unmasked if self.masks else take_masked
+        #: The beginning of a frame's head, where a read ended within one.
+        self._rest = b""
+        self._arriving: _ArrivingFrame | None = None
+
+        # Made when there is something for them to do; see _judge and _codecs.
+        self._wsproto: Connection | None = None
+        self._guard: _Guard | None = None
+        self._codec: _Codec | None = None
+        #: How much of the frame that wsproto is reading it has yet to be given, or, before its
+        #: length is known, what wsproto was given of its head.
+        self._owed = 0
+        self._head = b""
         # Where a message may be as large as it likes, at least not much of it is inflated in one
         # go: DEFLATE makes a thousand bytes and more of one.
         unbounded = deflate is not None and max_message_size > MAX_STEP
         self._step = INFLATING_STEP if unbounded else MAX_STEP
-        self.end = None
 
     # Receiving…
 
     def receive(self, data: bytes) -> Iterator[Event]:
-        """Take bytes as they come from the network and give what they complete, one by one.
+        """Take bytes as they come from the network and give what they complete, bit by bit.
 
         They are decoded only as far as the iteration goes, so that whoever has had enough can wait:
         a few bytes may inflate to many messages. It must be finished before the next call.
         """
-        for start in range(0, len(data), self._step):
-            if self.end is not None:
-                return
-            self._wsproto.receive_data(data[start : start + self._step])
-            yield from map(self._translate, self._wsproto.events())
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        position = 0
+        while position < len(data) and self.end is None:
+            if self._arriving is not None:
+                event, position = self._take_piece(self._arriving, data, position)
+                yield event
+            elif self._is_judging:
+                position = yield from self._judge(data, position)
+            else:
+                messages, position = self._take_messages(data, position, self._limit, self._batch)
+                if messages:
+                    yield messages
+                else:
+                    position = yield from self._take_other(data, position)
+
+    @property
+    def expected(self) -> int:
+        """How many bytes are known to come, because a frame that has begun holds them."""
+        return min(self._arriving.left, MOST_EXPECTED) if self._arriving is not None else 0
+
+    def _take_piece(
+        self, frame: _ArrivingFrame, data: bytes, position: int
+    ) -> tuple[Fragment | Violation, int]:
+        """Take what there is of a plain frame's payload."""
+        stop = position + frame.left
+        try:
+            fragment = frame.take(data[position:stop])
+        except UnicodeDecodeError:
+            self.end = _NOT_UTF8
+            return self.end, len(data)
+        if fragment.final:
+            self._arriving = None
+        return fragment, min(stop, len(data))
+
+    def _take_other(self, data: bytes, position: int) -> Generator[Event, None, int]:
+        """Take a frame that is not plain, or not all here."""
+        first = data[position]
+        head = read_head(data, position)
+        if head is None:
+            if not self._may_be_plain(data[position : position + 2]):
+                return (yield from self._judge(data, position))
+            self._rest = data[position:]
+            return len(data)
+        if head.masked is self.masks or not head.minimal:
+            return (yield from self._judge(data, position))
+        plain = first in PLAIN and head.length <= self._limit
+        start = position + head.size
+        stop = start + head.length
+        if plain and start > len(data):
+            self._rest = data[position:]
+            return len(data)
+        key = data[start - 4 : start] if head.masked else b""
+        if plain:
+            self._arriving = _ArrivingFrame(head, key)
+            return start
+        if stop <= len(data):
+            event = self._take_whole(head, key, data[start:stop])
+            if event is not None:
+                yield event
+                return stop
+        return (yield from self._judge(data, position))
+
+    def _may_be_plain(self, start: bytes) -> bool:
+        """Whether a frame that starts with this byte, or these two, needs no judge so far."""
+        if start[0] not in PLAIN:
+            return False
+        return len(start) == 1 or (start[1] >= _frames.MASKED) is not self.masks
+
+    def _take_whole(self, head: Head, key: bytes, payload: bytes) -> Event | None:
+        """Take a ping, a pong or a compressed message that is here in one piece."""
+        if head.first in (PING, PONG):
+            if head.length > MAX_CONTROL_PAYLOAD:
+                return None
+            payload = mask(payload, key) if key else payload
+            return Ping(payload) if head.first == PING else Pong(payload)
+        if self._deflate is None or self._step == INFLATING_STEP:
+            return None
+        if head.first not in (TEXT | RSV1, BINARY | RSV1):
+            return None
+        payload = mask(payload, key) if key else payload
+        try:
+            message = self._codecs.inflate_whole(payload, self._limit)
+            return [message.decode() if head.first == TEXT | RSV1 else message]
+        except _Refused as exc:
+            self.end = exc.violation
+        except UnicodeDecodeError:
+            self.end = _NOT_UTF8
+        return self.end
+
+    # Receiving, with wsproto…
+
+    @property
+    def _is_judging(self) -> bool:
+        """Whether wsproto is within a frame, or within a message."""
+        return bool(self._owed or self._head) or (
+            self._guard is not None and self._guard.within_message
+        )
+
+    def _judge(self, data: bytes, position: int) -> Generator[Event, None, int]:
+        """Let wsproto read on, up to the end of a frame."""
+        stop = len(data)
+        if not self._owed:
+            known = self._head + data[position : position + _frames.MAX_HEAD]
+            head = read_head(known, 0)
+            if head is None:
+                self._head = known
+            else:
+                self._owed = head.size + head.length - len(self._head)
+                self._head = b""
+        if self._owed:
+            stop = min(stop, position + self._owed, position + self._step)
+            self._owed -= stop - position
+        judge = self._judge_of_frames
+        judge.receive_data(data[position:stop])
+        yield from map(self._translate, judge.events())
+        return stop
+
+    @property
+    def _judge_of_frames(self) -> Connection:
+        if self._wsproto is None:
+            codecs = self._codecs if self._deflate is not None else None
+            self._guard = _Guard(self._limit, codecs)
+            self._wsproto = Connection(self.role.value, [self._guard])
+        return self._wsproto
+
+    @property
+    def _codecs(self) -> _Codec:
+        if self._codec is None:
+            assert self._deflate is not None
+            self._codec = _Codec(*self._deflate, server=not self.masks)
+        return self._codec
 
     def _translate(self, event: WsprotoEvent) -> Event:
         if isinstance(event, (TextMessage, BytesMessage)):
             # wsproto gives immutable data, though its type says that it could be a bytearray.
             data = event.data if isinstance(event.data, str) else bytes(event.data)
-            within, self._assembling = self._assembling, not event.message_finished
-            return Fragment(data, event.message_finished) if within or self._assembling else data
+            return Fragment(data, event.message_finished)
         if isinstance(event, WsprotoPing):
             return Ping(bytes(event.payload))
         if isinstance(event, WsprotoPong):
@@ -189,15 +397,16 @@ class Wire:
         return self.end
 
     def _last_event(self, event: CloseConnection) -> Close | Violation:
+        assert self._wsproto is not None
+        assert self._guard is not None
         state = self._wsproto.state
         if state is ConnectionState.REMOTE_CLOSING or state is ConnectionState.CLOSED:
             code = CloseCode.BAD_GATEWAY if self._guard.bad_gateway else int(event.code)
             return Close(code, event.reason or "")
-        if self._guard.refusal:
-            return Violation(int(event.code), self._guard.refusal)
+        if self._guard.refusal is not None:
+            return self._guard.refusal
         if event.code == CloseCode.INVALID_PAYLOAD:
-            # wsproto's words depend on how the bytes were cut up.
-            return Violation(CloseCode.INVALID_PAYLOAD, "text that is not UTF-8")
+            return _NOT_UTF8
         return Violation(int(event.code), event.reason or "")
 
     # Sending…
@@ -205,56 +414,181 @@ class Wire:
     @property
     def may_send(self) -> bool:
         """Whether frames other than Close may be sent: no Close frame went either way."""
-        return self._wsproto.state is ConnectionState.OPEN
+        return self._wsproto is None or self._wsproto.state is ConnectionState.OPEN
 
     @property
     def may_close(self) -> bool:
         """Whether a Close frame may be sent: none was yet."""
-        state = self._wsproto.state
-        return state is ConnectionState.OPEN or state is ConnectionState.REMOTE_CLOSING
+        return self.may_send or self._judge_of_frames.state is ConnectionState.REMOTE_CLOSING
 
-    def message(
-        self, data: str | bytes, *, final: bool = True, compress: bool | None = None
-    ) -> bytes:
-        """The frame of a whole message, or of a fragment of one.
-
-        The first fragment decides between text and binary, and the ones after it must agree.
+    def message(self, data: str | bytes, *, compress: bool | None = None) -> bytes:
+        """The frame of a whole message.
 
         Args:
-            data: the message, or the part of it.
-            final: whether it ends there.
+            data: the message.
             compress: whether to compress it, where that was agreed on; `None` leaves it to the
-                threshold. The first fragment's word is the one that counts.
+                threshold.
         """
-        self._guard.prepare(len(data), final=final, compress=compress)
+        first, payload = self._encode(data, compress=compress)
+        if self.masks:
+            return make_masked_frame(first, payload)
+        return make_head(first, len(payload)) + payload
+
+    def _encode(self, data: str | bytes, *, compress: bool | None) -> tuple[int, bytes]:
+        """The first byte and the payload."""
+        first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
+        if compress is None:
+            compress = len(data) >= self._threshold
+        if compress and self._deflate is not None:
+            return first | RSV1, self._codecs.deflate(payload, final=True)
+        return first, payload
+
+    def large_message(
+        self, data: str | bytes, *, compress: bool | None = None
+    ) -> tuple[bytes, bytes]:
+        """`message` for `LARGE` ones: head and payload, to be written one after the other."""
+        first, payload = self._encode(data, compress=compress)
+        key = b""
+        if self.masks:
+            key = new_key()
+            payload = mask(payload, key)
+        return make_head(first, len(payload), _frames.MASKED if key else 0) + key, payload
+
+    def fragment(self, data: str | bytes, *, final: bool, compress: bool | None = None) -> bytes:
+        """The frame of a part of a message; all of its parts are text, or all are binary.
+
+        Args:
+            data: the part; may be empty.
+            final: whether the message ends with it.
+            compress: as for `message`; the first part's word counts. How long the message will be
+                is not known, so `None` means yes.
+        """
+        judge = self._judge_of_frames
+        assert self._guard is not None
+        self._guard.prepare(final=final, compress=compress is not False)
         if isinstance(data, str):
-            return self._wsproto.send(TextMessage(data=data, message_finished=final))
-        return self._wsproto.send(BytesMessage(data=data, message_finished=final))
-
-    @property
-    def compression_sent(self) -> float | None:
-        """How many times smaller compressing made what it was used for; `None` before that."""
-        guard = self._guard
-        return guard.plain_sent / guard.deflated_sent if guard.deflated_sent else None
-
-    @property
-    def compression_received(self) -> float | None:
-        """The same of what the peer compressed."""
-        guard = self._guard
-        return guard.plain_received / guard.deflated_received if guard.deflated_received else None
+            return judge.send(TextMessage(data=data, message_finished=final))
+        return judge.send(BytesMessage(data=data, message_finished=final))
 
     def ping(self, payload: bytes) -> bytes:
-        return self._wsproto.send(WsprotoPing(payload=payload))
+        return self._control_frame(PING, payload)
 
     def pong(self, payload: bytes) -> bytes:
-        return self._wsproto.send(WsprotoPong(payload=payload))
+        return self._control_frame(PONG, payload)
+
+    def _control_frame(self, first: int, payload: bytes) -> bytes:
+        if self.masks:
+            return make_masked_frame(first, payload)
+        return make_head(first, len(payload)) + payload
 
     def close(self, code: int, reason: str) -> bytes:
         """The frame that closes; 1005 stands for one without a code. No frame may follow it."""
         if code == CloseCode.NO_STATUS_RECEIVED:
             code = frame_protocol.CloseReason.NO_STATUS_RCVD
-            return self._wsproto.send(CloseConnection(code=code))
-        return self._wsproto.send(CloseConnection(code=code, reason=reason))
+            return self._judge_of_frames.send(CloseConnection(code=code))
+        return self._judge_of_frames.send(CloseConnection(code=code, reason=reason))
+
+    @property
+    def compression_sent(self) -> float | None:
+        """How many times smaller compressing made what it was used for; `None` before that."""
+        codec = self._codec
+        return codec.plain_sent / codec.deflated_sent if codec and codec.deflated_sent else None
+
+    @property
+    def compression_received(self) -> float | None:
+        """The same of what the peer compressed."""
+        codec = self._codec
+        if codec is None or not codec.deflated_received:
+            return None
+        return codec.plain_received / codec.deflated_received
+
+
+class _ArrivingFrame:
+    """A plain frame of which a part is still to come."""
+
+    __slots__ = ("_decoder", "_key", "left")
+
+    def __init__(self, head: Head, key: bytes) -> None:
+        #: How many bytes of payload are still to come.
+        self.left = head.length
+        self._key = key
+        self._decoder = _new_decoder() if head.first == TEXT else None
+
+    def take(self, piece: bytes) -> Fragment:
+        """The next piece of the payload, as what it means.
+
+        Raises:
+            UnicodeDecodeError: it belongs to a text, and cannot become UTF-8 any more.
+        """
+        self.left -= len(piece)
+        if self._key:
+            turn = len(piece) % 4
+            piece = mask(piece, self._key)
+            self._key = self._key[turn:] + self._key[:turn]
+        final = not self.left
+        if self._decoder is None:
+            return Fragment(piece, final)
+        return Fragment(self._decoder.decode(piece, final), final)
+
+
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class _Codec:
+    """permessage-deflate in both directions, and what became of what went through it."""
+
+    __slots__ = (
+        "_deflater",
+        "_inflater",
+        "deflated_received",
+        "deflated_sent",
+        "plain_received",
+        "plain_sent",
+    )
+
+    def __init__(self, settings: Deflate, agreement: Agreement, *, server: bool) -> None:
+        self._inflater, self._deflater = agreement.codecs(settings, server=server)
+        self.plain_sent = self.deflated_sent = self.plain_received = self.deflated_received = 0
+
+    def inflate_whole(self, data: bytes, limit: float) -> bytes:
+        """A message of one frame. Raises as `inflate` does."""
+        message = self.inflate(data, limit)
+        return message + self.inflate(b"", limit, already=len(message), final=True)
+
+    def inflate(
+        self, data: bytes, limit: float, *, already: float = 0, final: bool = False
+    ) -> bytes:
+        """The next part of a message, or what is left of it after the last.
+
+        Args:
+            data: the payload of a frame, or a piece of it.
+            limit: of the message.
+            already: how much of that is used up.
+            final: nothing more comes.
+
+        Raises:
+            _Refused: it is not DEFLATE, or more than `limit`.
+        """
+        room = limit - already - RESTART_CHARGE * self._inflater.restarts
+        self.deflated_received += len(data)
+        try:
+            plain = self._inflater.finish(room) if final else self._inflater.inflate(data, room)
+        except zlib.error as exc:
+            raise _Refused(CloseCode.INVALID_PAYLOAD, "data that is not DEFLATE") from exc
+        if plain is None:
+            raise _too_big(limit)
+        self.plain_received += len(plain)
+        return plain
+
+    def deflate(self, data: bytes, *, final: bool) -> bytes:
+        deflated = self._deflater.deflate(data, final=final)
+        self.plain_sent += len(data)
+        self.deflated_sent += len(deflated)
+        return deflated
+
+
+def _too_big(limit: float) -> _Refused:
+    return _Refused(CloseCode.MESSAGE_TOO_BIG, f"message over {limit} bytes")
 
 
 class _Guard(Extension):
@@ -267,29 +601,22 @@ class _Guard(Extension):
 
     name = "guard"
 
-    def __init__(self, role: Role, limit: float, deflate: tuple[Deflate, Agreement] | None) -> None:
-        self.limit = limit
+    def __init__(self, limit: float, codec: _Codec | None) -> None:
+        self._limit = limit
+        self._codec = codec
         self.bad_gateway = False
         #: Why it refused a frame, if it did.
-        self.refusal = ""
+        self.refusal: Violation | None = None
         #: For the frames of this message that are complete, and for the one that is arriving.
         self._charged = 0
         self._charge = 0
         self._opcode = Opcode.CONTINUATION
-        #: Whether a message has begun and not ended yet.
-        self._receiving = False
+        #: Whether a message has begun to come, and not ended yet.
+        self.within_message = False
         #: Whether the message that comes, and the one that goes, is compressed.
         self._inflating = False
         self._deflating = False
-        self._within = False
-        self._inflater: Inflater | None = None
-        self._deflater: Deflater | None = None
-        self._threshold: float = inf
-        if deflate is not None:
-            settings, agreement = deflate
-            self._inflater, self._deflater = agreement.codecs(settings, server=role is Role.SERVER)
-            self._threshold = settings.threshold
-        self.plain_sent = self.deflated_sent = self.plain_received = self.deflated_received = 0
+        self._sending = False
 
     def enabled(self) -> bool:
         return True
@@ -312,17 +639,17 @@ class _Guard(Extension):
         # Whether FIN is set is not told here, so the first frame is charged what it holds and only
         # those after it the minimum.
         first = opcode is not Opcode.CONTINUATION
-        if first is self._receiving:
+        if first is self.within_message:
             # wsproto would see it, too, but only after the payload was inflated.
-            return self._refuse(_PROTOCOL_ERROR, "a data frame out of sequence")
+            return self._refuse(_OUT_OF_SEQUENCE)
         self._charge = payload_length if first else max(payload_length, MIN_FRAGMENT_CHARGE)
         if first:
-            self._inflating = rsv.rsv1 and self._inflater is not None
+            self._inflating = rsv.rsv1 and self._codec is not None
         if self._inflating:
             # What it will inflate to is not known yet; see frame_inbound_payload_data.
             self._charge = 0 if first else MIN_FRAGMENT_CHARGE
-        if self._charged + self._charge > self.limit:
-            return self._too_big()
+        if self._charged + self._charge > self._limit:
+            return self._refuse(_too_big(self._limit))
         # Only the first frame of a message is marked as compressed (RFC 7692 section 6).
         return _RSV1 if self._inflating and first else _NO_RSV
 
@@ -331,10 +658,7 @@ class _Guard(Extension):
     ) -> bytes | frame_protocol.CloseReason:
         if self._opcode.iscontrol():
             return self._control_payload(data)
-        if not self._inflating:
-            return data
-        self.deflated_received += len(data)
-        return self._inflate(data, final=False)
+        return self._inflate(data, final=False) if self._inflating else data
 
     def frame_inbound_complete(
         self,
@@ -348,28 +672,21 @@ class _Guard(Extension):
         rest = self._inflate(b"", final=True) if fin and self._inflating else None
         if fin:
             self._charged = 0
-        self._receiving = not fin
+        self.within_message = not fin
         return rest
 
-    def _too_big(self) -> frame_protocol.CloseReason:
-        return self._refuse(_MESSAGE_TOO_BIG, f"message over {self.limit} bytes")
-
-    def _refuse(self, code: frame_protocol.CloseReason, why: str) -> frame_protocol.CloseReason:
-        self.refusal = why
-        return code
+    def _refuse(self, refused: _Refused) -> frame_protocol.CloseReason:
+        self.refusal = refused.violation
+        return frame_protocol.CloseReason(refused.violation.code)
 
     def _inflate(self, data: bytes, *, final: bool) -> bytes | frame_protocol.CloseReason:
-        assert self._inflater is not None
-        room = self.limit - self._charged - self._charge
-        room -= RESTART_CHARGE * self._inflater.restarts
+        assert self._codec is not None
+        already = self._charged + self._charge
         try:
-            plain = self._inflater.finish(room) if final else self._inflater.inflate(data, room)
-        except zlib.error:
-            return self._refuse(_INVALID_PAYLOAD, "data that is not DEFLATE")
-        if plain is None:
-            return self._too_big()
+            plain = self._codec.inflate(data, self._limit, already=already, final=final)
+        except _Refused as exc:
+            return self._refuse(exc)
         self._charged += len(plain)
-        self.plain_received += len(plain)
         return plain
 
     def _control_payload(self, data: bytes) -> bytes:
@@ -382,13 +699,11 @@ class _Guard(Extension):
 
     # Sending…
 
-    def prepare(self, size: int, *, final: bool, compress: bool | None) -> None:
+    def prepare(self, *, final: bool, compress: bool) -> None:
         """Say what the next data frame is a part of. The first of a message decides."""
-        if not self._within:
-            # Of a message in fragments nobody knows how long it will be: long, probably.
-            wanted = (not final or size >= self._threshold) if compress is None else compress
-            self._deflating = wanted and self._deflater is not None
-        self._within = not final
+        if not self._sending:
+            self._deflating = compress and self._codec is not None
+        self._sending = not final
 
     def frame_outbound(
         self,
@@ -400,8 +715,13 @@ class _Guard(Extension):
     ) -> tuple[RsvBits, bytes]:
         if opcode.iscontrol() or not self._deflating:
             return rsv, data
-        assert self._deflater is not None
-        deflated = self._deflater.deflate(data, final=fin)
-        self.plain_sent += len(data)
-        self.deflated_sent += len(deflated)
+        assert self._codec is not None
+        deflated = self._codec.deflate(data, final=fin)
         return (rsv if opcode is Opcode.CONTINUATION else _RSV1), deflated
+
+
+_OUT_OF_SEQUENCE = _Refused(CloseCode.PROTOCOL_ERROR, "a data frame out of sequence")
+_NO_RSV = RsvBits(rsv1=False, rsv2=False, rsv3=False)
+_RSV1 = RsvBits(rsv1=True, rsv2=False, rsv3=False)
+_BAD_GATEWAY = struct.pack("!H", CloseCode.BAD_GATEWAY)
+_TRY_AGAIN_LATER = struct.pack("!H", CloseCode.TRY_AGAIN_LATER)

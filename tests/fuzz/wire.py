@@ -6,7 +6,7 @@ import math
 
 from tests.helpers import BINARY, CONTINUATION, PING, TEXT, close_frame, frame
 from tests.reference import decode, disagreement
-from tests.test_properties import in_reference_terms, make_wire
+from tests.test_properties import feed, in_reference_terms, make_wire
 from trio_ws._wire import Role
 
 _LIMITS = (math.inf, 0, 100, 5000)
@@ -27,9 +27,7 @@ def one_input(data: bytes) -> None:
         [stream[start : start + step] for start in range(0, len(stream), step)],
     ):
         wire = make_wire(role, limit, deflate=deflate, takeover=takeover)
-        events, code = in_reference_terms(
-            event for piece in pieces for event in wire.receive(piece)
-        )
+        events, code = in_reference_terms(feed(wire, pieces))
         problem = disagreement(expected, events, code, deflate=deflate)
         assert problem is None, f"{problem}, in {len(pieces)} pieces of {how:#x}"
 
