@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import trio.testing
 
 from trio_ws import Headers, WebSocket, WebSocketServer, serve_listeners, wrap_client_stream
 from trio_ws._handshake import accept_value
+from trio_ws.testing import MemoryListener
 
 #: The example of RFC 6455 section 1.3, with the answer that it has there.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -120,25 +120,6 @@ async def least_cpu_seconds(run: Callable[[], Awaitable[object]]) -> float:
 # ---------------------------------------------------------------------------
 # Servers in memory
 # ---------------------------------------------------------------------------
-
-
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """A listener without a network: `connect` gives the client's end of a new stream."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](math.inf)
-
-    def connect(self) -> trio.StapledStream[Any, Any]:
-        client, server = trio.testing.memory_stream_pair()
-        self._send.send_nowait(server)
-        return client
-
-    async def accept(self) -> trio.abc.Stream:
-        return await self._receive.receive()
-
-    async def aclose(self) -> None:
-        self._receive.close()
-        await trio.lowlevel.checkpoint()
 
 
 async def echo(websocket: WebSocket) -> None:

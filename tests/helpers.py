@@ -1,4 +1,4 @@
-"""Connected pairs, raw peers and faulty streams for the suite."""
+"""Raw peers and real sockets for the suite; what other suites need, too, is `trio_ws.testing`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, cast
 
 import trio
 import trio.testing
 
 import trio_ws
+import trio_ws.testing
 from trio_ws import WebSocket
 from trio_ws._handshake import accept_value
 from trio_ws._nursery import open_bare_nursery
 from trio_ws._wire import Close, Fragment, Ping, Pong, Violation, Wire
-
-T = TypeVar("T")
+from trio_ws.testing import open_test_server
 
 HOST = "127.0.0.1"
 URL = "ws://example.org/chat"
@@ -32,22 +32,6 @@ REQUEST = (
 
 Options = dict[str, Any]
 StreamPair = tuple[trio.abc.Stream, trio.abc.Stream]
-
-
-class Promise(Generic[T]):
-    """A value that one task waits for and another sets."""
-
-    def __init__(self) -> None:
-        self._event = trio.Event()
-        self._value: T
-
-    def set(self, value: T) -> None:
-        self._value = value
-        self._event.set()
-
-    async def wait(self) -> T:
-        await self._event.wait()
-        return self._value
 
 
 #: An event of `Wire.receive`, or a message of those that came together.
@@ -91,103 +75,24 @@ def reset(stream: trio.SocketStream) -> None:
     stream.socket.close()
 
 
-class FaultyStream(trio.abc.Stream):
-    """Another stream with faults: stalls, short reads, a failure at the k-th operation.
-
-    Args:
-        stream: the one that works.
-        fail_at: the operation (sends and receives counted from 1) that raises.
-        eof_at: the operation that finds the end of file, if it is a receive; a send raises.
-        one_byte: every receive gives one byte.
-    """
-
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        *,
-        fail_at: int = 0,
-        eof_at: int = 0,
-        one_byte: bool = False,
-    ) -> None:
-        self.stream = stream
-        self.operations = 0
-        self.closed = False
-        self._fail_at = fail_at
-        self._eof_at = eof_at
-        self._one_byte = one_byte
-        self._may_send = trio.Event()
-        self._may_send.set()
-        self._broken = False
-
-    def stall_sends(self) -> None:
-        self._may_send = trio.Event()
-
-    def go_on_sending(self) -> None:
-        self._may_send.set()
-
-    def fail_from_now_on(self) -> None:
-        self._broken = True
-
-    def _count(self) -> bool:
-        """Count an operation; say whether it is to find the end of file."""
-        self.operations += 1
-        if self.operations == self._fail_at:
-            self._broken = True
-        if self._broken:
-            raise trio.BrokenResourceError("injected fault")
-        return self.operations == self._eof_at
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        if self._count():
-            self._broken = True
-            raise trio.BrokenResourceError("injected end of file")
-        await self._may_send.wait()
-        await self.stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        await trio.lowlevel.checkpoint()
-        if self._count():
-            return b""
-        return await self.stream.receive_some(1 if self._one_byte else max_bytes)
-
-    async def aclose(self) -> None:
-        self.closed = True
-        await self.stream.aclose()
-
-
 # ---------------------------------------------------------------------------
 # Pairs of WebSockets
 # ---------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def open_pair(
+def open_pair(
     *,
     client: Options | None = None,
     server: Options | None = None,
     streams: StreamPair | None = None,
-) -> AsyncGenerator[tuple[WebSocket, WebSocket], None]:
-    """A client and a server, open, over memory streams unless others are given."""
-    client_stream, server_stream = streams or trio.testing.memory_stream_pair()
-    started = Promise[WebSocket]()
-    finished = trio.Event()
-
-    async def serve() -> None:
-        async with trio_ws.wrap_server_stream(server_stream, **(server or {})) as websocket:
-            started.set(websocket)
-            await finished.wait()
-
-    async with open_bare_nursery() as nursery:
-        nursery.start_soon(serve)
-        try:
-            async with trio_ws.wrap_client_stream(client_stream, URL, **(client or {})) as ours:
-                yield ours, await started.wait()
-        finally:
-            finished.set()
+) -> AbstractAsyncContextManager[tuple[WebSocket, WebSocket]]:
+    """`trio_ws.testing.open_pair`, with options that are written as dictionaries."""
+    return trio_ws.testing.open_pair(
+        URL,
+        client_options=cast("Any", client),
+        server_options=cast("Any", server),
+        streams=streams,
+    )
 
 
 class RawPeer:
@@ -290,22 +195,11 @@ async def _skip_head(peer: RawPeer) -> bytes:
     return head
 
 
-@asynccontextmanager
-async def open_server(
+def open_server(
     handler: Callable[[WebSocket], Awaitable[object]], **options: Any
-) -> AsyncGenerator[trio_ws.WebSocketServer, None]:
-    """A server on a free port, closed at the end."""
-    async with open_bare_nursery() as nursery:
-        server = await nursery.start(
-            lambda task_status: trio_ws.serve_websocket(
-                handler, HOST, 0, task_status=task_status, **options
-            )
-        )
-        try:
-            yield server
-        finally:
-            with trio.CancelScope(shield=True):
-                await server.aclose()
+) -> AbstractAsyncContextManager[trio_ws.WebSocketServer]:
+    """A server on a free port that treats its handlers' errors as in production."""
+    return open_test_server(handler, **{"on_handler_error": "log", **options})
 
 
 async def forever() -> None:

@@ -20,6 +20,7 @@ from trio_ws import (
     State,
     WebSocket,
 )
+from trio_ws.testing import FaultyStream
 
 from .helpers import (
     CLOSE,
@@ -27,7 +28,6 @@ from .helpers import (
     PING,
     TEXT,
     URL,
-    FaultyStream,
     RawPeer,
     open_client_with_raw_server,
     open_pair,
@@ -213,7 +213,7 @@ async def test_an_answer_that_cannot_be_written_does_not_change_the_peers_reason
     stream = FaultyStream(server_stream)
     async with open_server_with_raw_client(streams=(client_stream, stream)) as (ws, peer):
         await trio.testing.wait_all_tasks_blocked()
-        stream.fail_from_now_on()
+        stream.fail_sends()
         await peer.send_close(1000)
         with pytest.raises(ConnectionEnded) as caught:
             await ws.receive()
@@ -247,7 +247,7 @@ async def test_a_failed_write_without_an_explanation_is_1006_soon() -> None:
     client_stream, server_stream = trio.testing.memory_stream_pair()
     stream = FaultyStream(server_stream)
     async with open_server_with_raw_client(streams=(client_stream, stream)) as (ws, _):
-        stream.fail_from_now_on()
+        stream.fail_sends()
         start = trio.current_time()
         await ws.send("lost")
         await trio.testing.wait_all_tasks_blocked()
@@ -261,7 +261,7 @@ async def test_send_nowait_after_a_failed_write_does_not_wait_to_say_so() -> Non
     client_stream, server_stream = trio.testing.memory_stream_pair()
     stream = FaultyStream(server_stream)
     async with open_server_with_raw_client(streams=(client_stream, stream)) as (ws, _):
-        stream.fail_from_now_on()
+        stream.fail_sends()
         ws.send_nowait("lost")
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(ConnectionLost, match="1006") as caught:
@@ -278,7 +278,7 @@ async def test_a_write_that_fails_while_reading_is_paused_does_not_wait_for_the_
         await peer.send_frame(TEXT, b"1")
         await peer.send_frame(TEXT, b"2")
         await trio.testing.wait_all_tasks_blocked()
-        stream.fail_from_now_on()
+        stream.fail_sends()
         await ws.send("lost")
         await trio.testing.wait_all_tasks_blocked()
         assert ws.close_reason is not None
@@ -309,7 +309,7 @@ async def _babble(peer: RawPeer) -> None:
 async def test_a_violation_over_a_stream_that_cannot_be_half_closed_ends_shortly() -> None:
     client_stream, server_stream = trio.testing.memory_stream_pair()
     async with open_server_with_raw_client(
-        streams=(client_stream, FaultyStream(server_stream))
+        streams=(client_stream, FaultyStream(server_stream, half_close=False))
     ) as (ws, peer):
         start = trio.current_time()
         await peer.send_frame(0x3)
@@ -321,7 +321,7 @@ async def test_a_violation_over_a_stream_that_cannot_be_half_closed_ends_shortly
 async def test_a_server_over_a_stream_that_cannot_be_half_closed_closes_it_at_once() -> None:
     client_stream, server_stream = trio.testing.memory_stream_pair()
     async with open_server_with_raw_client(
-        streams=(client_stream, FaultyStream(server_stream))
+        streams=(client_stream, FaultyStream(server_stream, half_close=False))
     ) as (ws, peer):
         start = trio.current_time()
         await peer.send_close(1000)

@@ -28,13 +28,13 @@ from trio_ws import (
     WebSocket,
 )
 from trio_ws._http import MAX_HEAD_BYTES
+from trio_ws.testing import MemoryListener
 
 from .handshake_helpers import (
     ACCEPT,
     FIELDS,
     KEY,
     HookedStream,
-    MemoryListener,
     RawResponse,
     echo,
     least_cpu_seconds,

@@ -15,6 +15,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_faulty_stream",
     "_errors",
     "_headers",
     "_deflate",
@@ -41,6 +42,7 @@ ORDER = [
     "_client",
     "_server",
     "__init__",
+    "testing",
 ]
 
 #: What a module may import from outside the standard library and this package; the wire does no
@@ -57,6 +59,7 @@ OUTSIDE = {
     "_masking": {"numpy"},
     "_frames": set[str](),
     "_wire": {"wsproto"},
+    "testing": {"trio", "h11"},  # plain HTTP requests
 }
 OTHERS = {"trio"}
 

@@ -11,8 +11,9 @@ import trio.testing
 
 from trio_ws._outbox import PIECE, Outbox
 from trio_ws._transport import wrap_stream
+from trio_ws.testing import FaultyStream
 
-from .helpers import FaultyStream, socket_pair
+from .helpers import socket_pair
 
 pytestmark = pytest.mark.autojump
 

@@ -11,6 +11,7 @@ import trio.testing
 
 from trio_ws import ConnectionEnded, ConnectionLost, State
 from trio_ws._pings import SentPings
+from trio_ws.testing import FaultyStream
 
 from .helpers import (
     CLOSE,
@@ -18,7 +19,6 @@ from .helpers import (
     PING,
     PONG,
     TEXT,
-    FaultyStream,
     close_code,
     open_client_with_raw_server,
     open_pair,

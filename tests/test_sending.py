@@ -11,6 +11,7 @@ import trio.testing
 
 from trio_ws import ConnectionEnded, ConnectionLost
 from trio_ws._pacing import CALLS_PER_CHECKPOINT
+from trio_ws.testing import FaultyStream
 
 from .helpers import (
     BINARY,
@@ -20,7 +21,6 @@ from .helpers import (
     PING,
     PONG,
     TEXT,
-    FaultyStream,
     close_code,
     open_client_with_raw_server,
     open_pair,
@@ -117,7 +117,7 @@ async def test_send_waits_while_more_than_max_send_buffer_is_unsent() -> None:
         assert scope.cancelled_caught
         assert client.statistics().unsent_bytes > 5500
 
-        stream.go_on_sending()
+        stream.go_on()
         await client.send(b"end")
         assert [await server.receive() for _ in range(3)] == [b"x" * 500, b"y" * 5000, b"end"]
 
@@ -133,7 +133,7 @@ async def test_waiting_senders_go_in_the_order_in_which_they_came() -> None:
             for number in range(10):
                 nursery.start_soon(client.send, f"{number}" * 50)
                 await trio.testing.wait_all_tasks_blocked()
-            stream.go_on_sending()
+            stream.go_on()
         await server.receive()
         assert [await server.receive() for _ in range(10)] == [f"{n}" * 50 for n in range(10)]
 
@@ -317,7 +317,7 @@ async def test_a_writer_waits_for_room_like_send() -> None:
             with trio.move_on_after(0.01) as scope:
                 await writer.send(b"never")
             assert scope.cancelled_caught
-            stream.go_on_sending()
+            stream.go_on()
         assert await server.receive() == b"x" * 100
 
 
@@ -372,7 +372,7 @@ async def test_pongs_owed_while_there_is_no_room_are_only_the_newest() -> None:
             await peer.send_frame(PING, str(number).encode())
         await trio.testing.wait_all_tasks_blocked()
         assert ws.statistics().unsent_bytes < 200
-        stream.go_on_sending()
+        stream.go_on()
         assert await peer.receive_frame() == (FIN | BINARY, b"x" * 100)
         assert await peer.receive_frame() == (FIN | PONG, b"999")
         await peer.send_close(1000)

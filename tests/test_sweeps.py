@@ -15,8 +15,9 @@ import trio.testing
 
 import trio_ws
 from trio_ws import ConnectionClosed, HandshakeError, WebSocket
+from trio_ws.testing import FaultyStream
 
-from .helpers import URL, FaultyStream
+from .helpers import URL
 
 pytestmark = pytest.mark.autojump
 
@@ -123,7 +124,7 @@ async def test_a_fault_at_the_kth_operation_is_a_documented_exception_and_leaves
 ) -> None:
     for k in range(1, 200):
         one, other = trio.testing.memory_stream_pair()
-        ours = FaultyStream(one, fail_at=k) if fault == "error" else FaultyStream(one, eof_at=k)
+        ours = FaultyStream(one, fail_at=k) if fault == "error" else FaultyStream(one, cut_at=k)
         tasks = trio.lowlevel.current_statistics().tasks_living
         start = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -147,5 +148,5 @@ async def test_a_fault_at_the_kth_operation_is_a_documented_exception_and_leaves
 async def test_reads_of_one_byte_change_nothing(side: Scenario, peer: Scenario) -> None:
     one, other = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_peer, peer, FaultyStream(other, one_byte=True))
-        await side(FaultyStream(one, one_byte=True))
+        nursery.start_soon(run_peer, peer, FaultyStream(other, max_receive=1))
+        await side(FaultyStream(one, max_receive=1))

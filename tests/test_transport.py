@@ -13,8 +13,9 @@ import trio.testing
 import trustme
 
 from trio_ws._transport import SocketTransport, Transport, socket_address, wrap_stream
+from trio_ws.testing import FaultyStream
 
-from .helpers import FaultyStream, reset, socket_pair, tcp_pair
+from .helpers import reset, socket_pair, tcp_pair
 
 
 class OtherLibrarysStream(FaultyStream, trio.abc.HalfCloseableStream):
@@ -149,7 +150,7 @@ async def test_eof_is_sent_where_the_stream_can_and_below_tls_only_when_asked() 
         assert not await tls.send_eof()
         assert await tls.send_eof(below_tls=True)
         assert await other.receive_some() == b""
-    faulty = wrap_stream(FaultyStream(trio.testing.memory_stream_pair()[0]))
+    faulty = wrap_stream(FaultyStream(trio.testing.memory_stream_pair()[0], half_close=False))
     assert not await faulty.send_eof(below_tls=True)
 
 

@@ -1,0 +1,691 @@
+"""`trio_ws.testing`: applications in memory and on a port, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import ssl
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+import trio_ws.testing
+from trio_ws import (
+    Accept,
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectionRejected,
+    InvalidResponse,
+    InvalidURL,
+    Request,
+    Response,
+    WebSocket,
+    open_websocket_url,
+    serve_listeners,
+)
+from trio_ws.testing import (
+    FaultyStream,
+    MemoryApp,
+    MemoryListener,
+    open_pair,
+    open_test_app,
+    open_test_server,
+    open_test_websocket,
+)
+
+from .helpers import echo, forever
+
+pytestmark = pytest.mark.autojump
+
+
+class Oops(Exception):
+    """What the application fails with."""
+
+
+async def fail_at_once(ws: WebSocket) -> None:
+    raise Oops("at once")
+
+
+async def fail_after_a_message(ws: WebSocket) -> None:
+    await ws.receive()
+    raise Oops("after a message")
+
+
+def tasks_living() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+# ---------------------------------------------------------------------------
+# Names
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", trio_ws.testing.__all__)
+def test_every_public_name_is_there_and_explained(name: str) -> None:
+    thing = getattr(trio_ws.testing, name)
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        assert inspect.getdoc(thing)
+        assert not name.startswith("Test")  # pytest would take it for a class of tests
+
+
+# ---------------------------------------------------------------------------
+# One client
+# ---------------------------------------------------------------------------
+
+
+async def test_a_client_talks_to_a_handler_without_a_port() -> None:
+    async with open_test_websocket(echo) as ws:
+        await ws.send("hello")
+        assert await ws.receive() == "hello"
+        assert ws.remote_address is None
+
+
+async def test_path_headers_and_subprotocols_reach_the_handler() -> None:
+    async def describe(ws: WebSocket) -> None:
+        request = ws.request
+        await ws.send_json([request.target, request.headers["X-Who"], request.headers["Host"]])
+
+    async with open_test_websocket(
+        describe,
+        "/chat?room=1",
+        headers={"X-Who": "Ada"},
+        subprotocols=["v2", "v1"],
+        server_options={"subprotocols": ["v1"]},
+    ) as ws:
+        assert await ws.receive_json() == ["/chat?room=1", "Ada", "localhost"]
+        assert ws.subprotocol == "v1"
+
+
+async def test_a_whole_url_says_which_host_and_user() -> None:
+    async def describe(ws: WebSocket) -> None:
+        await ws.send_json([ws.request.headers["Host"], ws.request.headers["Authorization"]])
+
+    async with open_test_websocket(describe, "ws://ada:pw@chat.example.org/") as ws:
+        assert await ws.receive_json() == ["chat.example.org", "Basic YWRhOnB3"]
+
+
+async def test_what_is_no_path_is_an_invalid_url() -> None:
+    with pytest.raises(InvalidURL, match="chat"):
+        async with open_test_websocket(echo, "chat"):
+            raise AssertionError("never reached")
+
+
+async def test_the_server_s_options_apply_as_in_production() -> None:
+    with pytest.raises(ConnectionRejected) as caught:
+        async with open_test_websocket(
+            echo, origin="https://example.com", server_options={"origins": ["https://example.org"]}
+        ):
+            raise AssertionError("never reached")
+    assert caught.value.response.status == 403
+
+    async with open_test_websocket(echo, server_options={"max_message_size": 10}) as ws:
+        await ws.send("x" * 11)
+        with pytest.raises(ConnectionLost, match="1009"):
+            await ws.receive()
+
+
+async def test_a_rejection_is_what_a_client_sees() -> None:
+    def process_request(request: Request) -> Response:
+        return Response(401, body="Who are you?\n")
+
+    with pytest.raises(ConnectionRejected) as caught:
+        async with open_test_websocket(echo, server_options={"process_request": process_request}):
+            raise AssertionError("never reached")
+    assert caught.value.response.status == 401
+    assert caught.value.response.body == b"Who are you?\n"
+
+
+@pytest.mark.parametrize("options", [{"nonsense": 1}, {"server_options": {"nonsense": 1}}])
+async def test_a_wrong_option_is_a_type_error(options: Any) -> None:
+    with pytest.raises(TypeError, match="nonsense"):
+        async with open_test_websocket(echo, **options):
+            raise AssertionError("never reached")
+
+
+# ---------------------------------------------------------------------------
+# Time, and the end
+# ---------------------------------------------------------------------------
+
+
+async def test_an_hour_passes_at_once_and_without_a_thread() -> None:
+    async def wait_an_hour(ws: WebSocket) -> None:
+        await trio.sleep(3600)
+        await ws.send("done")
+
+    threads = threading.active_count()
+    started, clock = trio.current_time(), time.monotonic()
+    async with open_test_websocket(wait_an_hour) as ws:
+        assert await ws.receive() == "done"
+    assert trio.current_time() - started == pytest.approx(3600)
+    assert time.monotonic() - clock < 30  # keepalive went on all the time
+    assert threading.active_count() == threads
+
+
+async def test_leaving_lets_handlers_finish_for_the_grace_period_and_leaves_nothing() -> None:
+    events: list[str] = []
+
+    async def linger(ws: WebSocket) -> None:
+        async for _ in ws:
+            pass
+        await trio.sleep(4)
+        events.append("finished")
+        try:
+            await trio.sleep_forever()
+        finally:
+            events.append("cancelled")
+
+    tasks, started = tasks_living(), trio.current_time()
+    async with open_test_websocket(linger):
+        pass
+    assert events == ["finished", "cancelled"]
+    assert trio.current_time() - started == pytest.approx(5)
+    assert tasks_living() == tasks
+
+
+async def test_cancelling_the_block_ends_it() -> None:
+    tasks = tasks_living()
+    with trio.move_on_after(1) as scope:
+        async with open_test_websocket(echo) as ws:
+            await ws.receive()
+    assert scope.cancelled_caught
+    assert tasks_living() == tasks
+
+
+# ---------------------------------------------------------------------------
+# Errors of the application
+# ---------------------------------------------------------------------------
+
+
+async def waits_for_a_message(ws: WebSocket) -> None:
+    await ws.receive()
+
+
+async def iterates(ws: WebSocket) -> None:
+    async for _ in ws:
+        pass
+
+
+async def waits_for_something_else(ws: WebSocket) -> None:
+    await forever()
+
+
+async def expects_the_end(ws: WebSocket) -> None:
+    with pytest.raises(ConnectionLost, match="1011"):
+        await ws.receive()
+
+
+async def receives_in_a_nursery(ws: WebSocket) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ws.receive)
+        nursery.start_soon(forever)
+
+
+async def leaves_at_once(ws: WebSocket) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        waits_for_a_message,
+        iterates,
+        waits_for_something_else,
+        expects_the_end,
+        receives_in_a_nursery,
+        leaves_at_once,
+    ],
+)
+@pytest.mark.parametrize("handler", [fail_at_once, fail_after_a_message])
+async def test_a_handler_s_error_comes_out_bare_whatever_the_block_does(
+    handler: Callable[[WebSocket], Awaitable[None]], block: Callable[[WebSocket], Awaitable[None]]
+) -> None:
+    tasks = tasks_living()
+    with pytest.raises(Oops):
+        async with open_test_websocket(handler) as ws:
+            await ws.send("x")
+            await block(ws)
+    assert tasks_living() == tasks
+
+
+async def test_a_handler_s_error_keeps_its_cause() -> None:
+    async def fail(ws: WebSocket) -> None:
+        raise Oops from KeyError("cause")
+
+    with pytest.raises(Oops) as caught:
+        async with open_test_websocket(fail) as ws:
+            await ws.receive()
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+async def test_a_failed_assertion_in_a_handler_fails_the_test() -> None:
+    async def assert_something(ws: WebSocket) -> None:
+        with pytest.raises(ValueError, match="never"):
+            await ws.receive()
+
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        async with open_test_websocket(assert_something) as ws:
+            await ws.send("x")
+            await ws.receive()
+
+
+async def test_a_handler_that_finds_its_connection_over_has_not_failed() -> None:
+    async def send_for_ever(ws: WebSocket) -> None:
+        while True:
+            await ws.send("x")
+            await trio.sleep(1)
+
+    async with open_test_websocket(send_for_ever) as ws:
+        assert await ws.receive() == "x"
+
+
+async def test_where_the_block_fails_in_its_own_way_as_well_both_come_out() -> None:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with open_test_websocket(fail_after_a_message) as ws:
+            await ws.send("x")
+            await ws.wait_closed()
+            raise KeyError("own")
+    assert [type(exc) for exc in caught.value.exceptions] == [KeyError, Oops]
+
+
+async def test_what_the_block_raises_comes_out_as_it_is() -> None:
+    for error in (KeyError("own"), ConnectionFailed("own"), ExceptionGroup("", [KeyError("own")])):
+        with pytest.raises(type(error)) as caught:
+            async with open_test_websocket(echo):
+                raise error
+        assert caught.value is error
+
+
+async def test_on_handler_error_alone_decides_where_it_is_given(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_test_websocket(fail_at_once, server_options={"on_handler_error": "log"}) as ws:
+        with pytest.raises(ConnectionLost, match="1011"):
+            await ws.receive()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+    failures: list[Exception] = []
+    async with open_test_websocket(
+        fail_at_once, server_options={"on_handler_error": lambda _, exc: failures.append(exc)}
+    ) as ws:
+        await ws.wait_closed()
+    assert [type(exc) for exc in failures] == [Oops]
+
+
+def fail_to_process(request: Request) -> None:
+    raise Oops("process_request")
+
+
+async def fail_to_process_later(request: Request) -> None:
+    await trio.sleep(1)
+    raise Oops("process_request")
+
+
+@pytest.mark.parametrize("process_request", [fail_to_process, fail_to_process_later])
+async def test_an_error_of_process_request_comes_out_as_well(process_request: Any) -> None:
+    with pytest.raises(Oops):
+        async with open_test_websocket(echo, server_options={"process_request": process_request}):
+            raise AssertionError("never reached")
+    with pytest.raises(Oops):
+        async with open_test_app(echo, process_request=process_request) as app:
+            await app.get("/")
+
+
+async def test_an_error_of_process_request_is_a_500_where_on_handler_error_is_given() -> None:
+    with pytest.raises(ConnectionRejected) as caught:
+        async with open_test_websocket(
+            echo, server_options={"process_request": fail_to_process, "on_handler_error": "log"}
+        ):
+            raise AssertionError("never reached")
+    assert caught.value.response.status == 500
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_process_request_without_an_error_answers_as_ever(is_async: bool) -> None:
+    def accept(request: Request) -> Accept:
+        return Accept(headers={"X-Seen": request.path})
+
+    async def accept_later(request: Request) -> Accept:
+        await trio.sleep(1)
+        return accept(request)
+
+    process_request: Any = accept_later if is_async else accept
+    async with open_test_websocket(
+        echo, "/here", server_options={"process_request": process_request}
+    ) as ws:
+        assert ws.response.headers["X-Seen"] == "/here"
+
+
+async def test_a_process_request_that_is_no_function_is_a_type_error() -> None:
+    options: Any = {"process_request": "/health"}
+    with pytest.raises(TypeError, match="process_request"):
+        async with open_test_app(echo, **options):
+            raise AssertionError("never reached")
+
+
+# ---------------------------------------------------------------------------
+# An application with many clients
+# ---------------------------------------------------------------------------
+
+
+async def test_several_clients_share_one_application() -> None:
+    members: set[WebSocket] = set()
+
+    async def chat(ws: WebSocket) -> None:
+        members.add(ws)
+        async for message in ws:
+            for member in members:
+                await member.send(message)
+        members.remove(ws)
+
+    async with open_test_app(chat) as app:
+        async with app.websocket("/room") as ada, app.websocket("/room") as bob:
+            await ada.send("hello")
+            assert await bob.receive() == await ada.receive() == "hello"
+            assert len(app.server.connections) == 2
+        await trio.testing.wait_all_tasks_blocked()
+        assert not members
+        assert app.server.statistics().connections_total == 2
+        assert (
+            repr(app) == "<MemoryApp with <WebSocketServer serving on no TCP port, 0 connections>>"
+        )
+
+
+async def test_the_failure_of_one_client_s_handler_ends_the_whole_block() -> None:
+    async def serve(ws: WebSocket) -> None:
+        await (fail_after_a_message if ws.request.path == "/bad" else echo)(ws)
+
+    with pytest.raises(Oops):
+        async with open_test_app(serve) as app:
+            async with app.websocket("/good") as good, app.websocket("/bad") as bad:
+                await bad.send("x")
+                await good.receive()
+
+
+async def test_one_client_s_network_can_be_faulty() -> None:
+    async with open_test_app(echo) as app:
+        stream = FaultyStream(app.connect(), max_receive=1)
+        async with app.websocket(stream=stream) as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+            stream.cut()
+            with pytest.raises(ConnectionLost, match="1006"):
+                await ws.receive()
+
+
+async def test_a_server_that_has_stopped_refuses_clients() -> None:
+    async with open_test_app(echo) as app:
+        await app.server.aclose()
+        with pytest.raises(ConnectionFailed):
+            app.connect()
+        with pytest.raises(ConnectionFailed):
+            async with app.websocket():
+                raise AssertionError("never reached")
+        with pytest.raises(ConnectionFailed):
+            await app.get("/")
+
+
+# ---------------------------------------------------------------------------
+# Plain HTTP
+# ---------------------------------------------------------------------------
+
+
+def pages(request: Request) -> Response | None:
+    if request.path == "/":
+        return Response(200, [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], "Grüße\n")
+    if request.path == "/describe":
+        described = f"{request.method} {request.target} {request.headers.fields}"
+        return Response(200, body=described)
+    return Response(204) if request.path == "/empty" else None
+
+
+async def test_plain_http_is_answered() -> None:
+    async with open_test_app(echo, process_request=pages) as app:
+        response = await app.get("/")
+        assert response.status == 200
+        assert response.body.decode() == "Grüße\n"
+        assert response.headers.get_all("Set-Cookie") == ("a=1", "b=2")
+        assert (await app.get("/empty")) == Response(204, (await app.get("/empty")).headers)
+        assert (await app.get("/nothing")).status == 426
+
+
+async def test_a_request_goes_out_as_it_is_given() -> None:
+    async with open_test_app(echo, process_request=pages) as app:
+        response = await app.get("/describe?q=%20", {"Host": "example.org", "X": "1"})
+        assert response.body.decode() == (
+            "GET /describe?q=%20 (('Host', 'example.org'), ('X', '1'))"
+        )
+        response = await app.request("HEAD", "/describe")
+        assert response.body == b""
+        assert response.headers["Content-Length"] != "0"
+
+
+@pytest.mark.parametrize("body", ["héllo", "héllo".encode()])
+async def test_a_body_goes_out_with_its_length(body: str | bytes) -> None:
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\nhi") as (app, requests):
+        response = await app.request("POST", "/hook", {"X-Signature": "s"}, body)
+        assert response.body == b"hi"
+    (request,) = requests
+    head, _, sent = request.partition(b"\r\n\r\n")
+    assert head.split(b"\r\n") == [
+        b"POST /hook HTTP/1.1",
+        b"Host: localhost",
+        b"X-Signature: s",
+        b"Content-Length: 6",
+    ]
+    assert sent == "héllo".encode()
+
+
+async def test_framing_of_one_s_own_is_kept() -> None:
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\n") as (app, requests):
+        await app.request("POST", "/", {"Transfer-Encoding": "chunked"}, "hi")
+        await app.request("POST", "/", {"Content-Length": "2"}, "hi")
+    assert requests[0].endswith(b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+    assert requests[1].endswith(b"Content-Length: 2\r\n\r\nhi")
+
+
+async def test_announcements_are_skipped_and_a_101_is_final() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    async with answering(early + b"HTTP/1.1 404 Not Found\r\n\r\n") as (app, _):
+        assert (await app.get("/")).status == 404
+
+    key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"}
+    async with open_test_app(echo) as app:
+        response = await app.get("/", {"Upgrade": "websocket", "Connection": "Upgrade", **key})
+        assert response.status == 101
+        assert response.headers["Sec-WebSocket-Accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"220 smtp.example.org\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"]
+)
+async def test_what_is_no_whole_http_response_is_invalid(answer: bytes) -> None:
+    async with answering(answer) as (app, _):
+        with pytest.raises(InvalidResponse):
+            await app.get("/")
+
+
+async def test_an_answer_that_breaks_off_is_invalid() -> None:
+    listener = MemoryListener()
+    async with open_test_app(echo) as other, trio.open_nursery() as nursery:
+        app = MemoryApp(other.server, listener)
+
+        async def break_off() -> None:
+            await trio.aclose_forcefully(await listener.accept())
+
+        nursery.start_soon(break_off)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(InvalidResponse):
+            await app.get("/")
+
+
+@pytest.mark.parametrize(
+    ("method", "target"), [("GE T", "/"), ("GET", "/ /"), ("GET", "/ü"), ("GET", "")]
+)
+async def test_what_cannot_be_sent_is_a_value_error(method: str, target: str) -> None:
+    async with open_test_app(echo) as app:
+        with pytest.raises(ValueError):  # noqa: PT011 - h11 says which
+            await app.request(method, target)
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncGenerator[tuple[MemoryApp, list[bytes]], None]:
+    """An application that answers whatever it reads with fixed bytes, and hangs up."""
+    listener = MemoryListener()
+    requests: list[bytes] = []
+
+    async def serve() -> None:
+        while True:
+            async with await listener.accept() as stream:
+                await trio.testing.wait_all_tasks_blocked()
+                requests.append(bytes(await stream.receive_some()))
+                await stream.send_all(answer)
+
+    async with open_test_app(echo) as app, trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        yield MemoryApp(app.server, listener), requests
+        nursery.cancel_scope.cancel()
+
+
+# ---------------------------------------------------------------------------
+# The listener
+# ---------------------------------------------------------------------------
+
+
+async def test_a_memory_listener_serves_where_any_listener_does() -> None:
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_listeners, echo, [listener])
+        stream = listener.connect()
+        async with trio_ws.wrap_client_stream(stream, "ws://localhost/") as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+        nursery.cancel_scope.cancel()
+
+
+async def test_closing_a_memory_listener_hangs_up_on_who_was_not_accepted() -> None:
+    listener = MemoryListener()
+    waiting = listener.connect()
+    await listener.aclose()
+    await listener.aclose()
+    assert await waiting.receive_some() == b""
+    with pytest.raises(ConnectionFailed):
+        listener.connect()
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.accept()
+
+
+# ---------------------------------------------------------------------------
+# A server on a port
+# ---------------------------------------------------------------------------
+
+real_time = pytest.mark.trio(run=trio.run)
+
+
+@real_time
+async def test_a_server_on_a_free_port_of_the_loopback() -> None:
+    async with open_test_server(echo) as server:
+        assert server.urls == (f"ws://127.0.0.1:{server.port}/",)
+        async with open_websocket_url(server.urls[0]) as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+    with pytest.raises(ConnectionFailed):
+        async with open_websocket_url(f"ws://127.0.0.1:{server.port}/"):
+            raise AssertionError("never reached")
+
+
+@real_time
+async def test_a_server_with_tls() -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with open_test_server(echo, host="localhost", ssl_context=context) as server:
+        url = f"wss://localhost:{server.port}/"
+        async with open_websocket_url(url, ssl_context=trusting) as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+
+
+@real_time
+async def test_a_handler_s_error_comes_out_of_a_server_on_a_port_too() -> None:
+    with pytest.raises(Oops):
+        async with open_test_server(fail_at_once) as server:
+            async with open_websocket_url(server.urls[0]) as ws:
+                await ws.receive()
+
+
+@real_time
+async def test_an_address_that_cannot_be_bound_is_an_os_error() -> None:
+    with pytest.raises(OSError, match=r"192\.0\.2\.1|assign"):
+        async with open_test_server(echo, host="192.0.2.1"):
+            raise AssertionError("never reached")
+
+
+# ---------------------------------------------------------------------------
+# Both ends of one connection
+# ---------------------------------------------------------------------------
+
+
+async def test_a_pair_is_both_ends_of_one_connection() -> None:
+    tasks = tasks_living()
+    async with open_pair() as (client, server):
+        await client.send("from the client")
+        await server.send("from the server")
+        assert await server.receive() == "from the client"
+        assert await client.receive() == "from the server"
+        assert server.request.target == "/"
+    assert (await server.wait_closed()).code == 1000
+    assert tasks_living() == tasks
+
+
+async def test_a_pair_has_options_of_its_own_and_runs_over_any_streams() -> None:
+    one, other = trio.testing.memory_stream_pair()
+    async with open_pair(
+        "ws://example.org/chat",
+        client_options={"subprotocols": ["v1"]},
+        server_options={"subprotocols": ["v1"], "headers": {"X-Server": "yes"}},
+        streams=(FaultyStream(one, max_receive=1), FaultyStream(other, max_receive=1)),
+    ) as (client, server):
+        assert server.request.target == "/chat"
+        assert client.subprotocol == server.subprotocol == "v1"
+        assert client.response.headers["X-Server"] == "yes"
+        await client.send("x" * 1000)
+        assert await server.receive() == "x" * 1000
+
+
+async def test_a_pair_that_does_not_come_to_terms_raises_what_was_wrong() -> None:
+    with pytest.raises(ConnectionRejected) as caught:
+        async with open_pair(server_options={"process_request": lambda request: Response(403)}):
+            raise AssertionError("never reached")
+    assert caught.value.response.status == 403
+
+    wrong: Any = {"nonsense": 1}
+    for options in ({"client_options": wrong}, {"server_options": wrong}):
+        with pytest.raises(TypeError, match="nonsense"):
+            async with open_pair(**options):
+                raise AssertionError("never reached")
+
+    with pytest.raises(InvalidURL):
+        async with open_pair("chat"):
+            raise AssertionError("never reached")
+
+    one, other = trio.testing.memory_stream_pair()
+    with pytest.raises(ConnectionFailed):
+        async with open_pair(streams=(one, FaultyStream(other, fail_at=1))):
+            raise AssertionError("never reached")
+
+
+async def test_what_the_block_of_a_pair_raises_comes_out_as_it_is() -> None:
+    for error in (KeyError("own"), ConnectionFailed("own")):
+        with pytest.raises(type(error)) as caught:
+            async with open_pair():
+                raise error
+        assert caught.value is error

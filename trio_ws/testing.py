@@ -1,0 +1,499 @@
+"""Tools for testing what is written with trio_ws: applications in memory, pairs, faulty streams.
+
+This module owns how a test gets at an application without a network, what becomes of the
+application's errors then, and streams that fail on purpose. The connections and servers are the
+very ones of production: nothing in here stands in for them. It knows no test framework; the
+fixtures for pytest-trio are a module of their own, beside the package.
+
+Nothing in memory takes real time or a thread, so that a test with an autojumped clock never waits.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from ssl import SSLContext
+from typing import Protocol, TypeAlias, Unpack, final
+
+import h11
+import trio
+import trio.testing
+
+from ._client import wrap_client_stream
+from ._connection import WebSocket
+from ._errors import ConnectionFailed, InvalidResponse, WebSocketError
+from ._faulty_stream import FaultyStream
+from ._headers import Headers, HeadersLike
+from ._http import Request, Response
+from ._nursery import leaf_exceptions, open_bare_nursery, protected_context
+from ._options import (
+    Answer,
+    ClientStreamKeywords,
+    ClientStreamOptions,
+    ListenerKeywords,
+    ProcessRequest,
+    ServerStreamKeywords,
+)
+from ._server import (
+    Handler,
+    WebSocketServer,
+    serve_listeners,
+    serve_websocket,
+    wrap_server_stream,
+)
+from ._url import parse_url
+
+__all__ = [
+    "FaultyStream",
+    "MemoryApp",
+    "MemoryListener",
+    "MemoryStream",
+    "OpenWebSocketTo",
+    "StartWebSocketApp",
+    "StartWebSocketServer",
+    "open_pair",
+    "open_test_app",
+    "open_test_server",
+    "open_test_websocket",
+]
+
+#: One end of a stream in memory. Its buffers have no limit: sending never waits for the reader.
+MemoryStream: TypeAlias = trio.StapledStream[
+    trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
+]
+
+_HOST = "localhost"
+
+
+# ---------------------------------------------------------------------------
+# One client
+# ---------------------------------------------------------------------------
+
+
+@protected_context
+async def open_test_websocket(
+    handler: Handler,
+    path: str = "/",
+    *,
+    server_options: ListenerKeywords | None = None,
+    **options: Unpack[ClientStreamKeywords],
+) -> AsyncGenerator[WebSocket, None]:
+    """Serve `handler` in memory and connect one client to it::
+
+        async with open_test_websocket(echo, "/ws") as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+
+    It is `open_test_app` with one `MemoryApp.websocket`, and has the guarantees of both.
+
+    Args:
+        handler: a handler, or a router.
+        path: what to ask for, query included; or a whole ``ws://`` URL, where the host matters.
+        server_options: those of `ListenerOptions`, for the server.
+        options: those of `ClientStreamOptions`, for the client.
+
+    Raises:
+        ConnectionRejected: the application answered with another status than 101.
+        Exception: what `handler` or `process_request` raised.
+    """
+    async with (
+        open_test_app(handler, **(server_options or {})) as app,
+        app.websocket(path, **options) as websocket,
+    ):
+        yield websocket
+
+
+# ---------------------------------------------------------------------------
+# An application in memory
+# ---------------------------------------------------------------------------
+
+
+@protected_context
+async def open_test_app(
+    handler: Handler, **options: Unpack[ListenerKeywords]
+) -> AsyncGenerator[MemoryApp, None]:
+    """Serve `handler` in memory, for as many clients as a test wants::
+
+        async with open_test_app(chat) as app:
+            async with app.websocket("/room") as ada, app.websocket("/room") as bob:
+                await ada.send("hello")
+                assert await bob.receive() == "hello"
+
+    It is `serve_listeners` over a `MemoryListener`: `process_request`, origins, limits and timeouts
+    apply as they do in production. Clients have no address.
+
+    **An error of the application fails the test.** What the handler or `process_request` raises
+    cancels the block and comes out of it bare, in place of the `ConnectionClosed` or other
+    `WebSocketError` that the block may have run into because of it. Where the block failed in a way
+    of its own as well, the two come out in a group. To test what a client sees of such an error,
+    choose what production does: with `on_handler_error` given, it alone decides.
+
+    Leaving the block shuts the server down as its cancellation does: handlers that are still
+    running get `grace_period` to finish and are then cancelled. Nothing is left running.
+    """
+    listener = MemoryListener()
+    async with _serving(partial(serve_listeners, handler, [listener]), options) as server:
+        yield MemoryApp(server, listener)
+
+
+@final
+class MemoryApp:
+    """An application that is served in memory, and the way to it: what `open_test_app` gives.
+
+    Attributes:
+        server: the running server, with its `connections` and `statistics`.
+    """
+
+    def __init__(self, server: WebSocketServer, listener: MemoryListener) -> None:
+        self.server = server
+        self._listener = listener
+
+    def connect(self) -> MemoryStream:
+        """The client's end of a new stream to the application, which nothing was sent on yet.
+
+        Raises:
+            ConnectionFailed: the server has stopped.
+        """
+        return self._listener.connect()
+
+    @protected_context
+    async def websocket(
+        self,
+        path: str = "/",
+        *,
+        stream: trio.abc.Stream | None = None,
+        **options: Unpack[ClientStreamKeywords],
+    ) -> AsyncGenerator[WebSocket, None]:
+        """Connect a client: `wrap_client_stream` over a new stream.
+
+        Args:
+            path: what to ask for, query included; or a whole ``ws://`` URL, where the host matters.
+            stream: what `connect` gave, in a wrapping of yours: a `FaultyStream`, for example.
+            options: those of `ClientStreamOptions`.
+
+        Raises:
+            ConnectionRejected: the application answered with another status than 101.
+        """
+        url = f"ws://{_HOST}{path}" if path.startswith("/") else path
+        stream = self.connect() if stream is None else stream
+        async with wrap_client_stream(stream, url, **options) as websocket:
+            yield websocket
+
+    async def request(
+        self, method: str, target: str, headers: HeadersLike = (), body: str | bytes = b""
+    ) -> Response:
+        """Send a plain HTTP request and read the response to its end, without a time limit.
+
+        Host and Content-Length are added where `headers` has none. Redirects are not followed.
+
+        Args:
+            method: ``"GET"``, ``"POST"``…
+            target: the path, and a query perhaps, as they are sent: percent-encoded.
+            headers: the header fields.
+            body: bytes, or a `str` that goes out as UTF-8.
+
+        Raises:
+            ValueError: what cannot be sent in a request.
+            InvalidResponse: what came is no HTTP response, or not all of one.
+            ConnectionFailed: the server has stopped.
+        """
+        connection = h11.Connection(h11.CLIENT)
+        data = _request(connection, method, target, Headers(headers), body)
+        async with self.connect() as stream:
+            with suppress(trio.BrokenResourceError):  # refused before it was read to its end
+                await stream.send_all(data)
+            return await _response(connection, stream)
+
+    async def get(self, target: str, headers: HeadersLike = ()) -> Response:
+        """`request` with the method GET."""
+        return await self.request("GET", target, headers)
+
+    def __repr__(self) -> str:
+        return f"<MemoryApp with {self.server!r}>"
+
+
+def _request(
+    connection: h11.Connection, method: str, target: str, headers: Headers, body: str | bytes
+) -> bytes:
+    """The bytes of a whole request."""
+    content = body.encode() if isinstance(body, str) else body
+    fields = list(headers.fields)
+    if "Host" not in headers:
+        fields.insert(0, ("Host", _HOST))
+    if content and "Content-Length" not in headers and "Transfer-Encoding" not in headers:
+        fields.append(("Content-Length", str(len(content))))
+    events: list[h11.Event] = [h11.Data(data=content)] if content else []
+    try:
+        head = h11.Request(method=method, target=target, headers=fields)
+        return b"".join(connection.send(event) or b"" for event in [head, *events, _END])
+    except h11.LocalProtocolError as exc:
+        raise ValueError(f"this request cannot be sent: {exc}") from exc
+
+
+_END = h11.EndOfMessage()
+
+
+async def _response(connection: h11.Connection, stream: trio.abc.ReceiveStream) -> Response:
+    """The final response, whole; a 101 is final, too, and the rest of the stream is dropped."""
+    head: h11.Response | h11.InformationalResponse | None = None
+    body = b""
+    try:
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(bytes(await stream.receive_some()))
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, (h11.Response, h11.InformationalResponse)):
+                head = event
+            else:  # the end of the message, or of HTTP
+                assert head is not None
+                fields = [
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in head.headers.raw_items()
+                ]
+                return Response(head.status_code, fields, body)
+    except h11.RemoteProtocolError as exc:
+        raise InvalidResponse(f"the application's answer is no HTTP response: {exc}") from exc
+
+
+@final
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener without a network, for `serve_listeners`."""
+
+    def __init__(self) -> None:
+        self._coming, self._waiting = trio.open_memory_channel[MemoryStream](math.inf)
+
+    def connect(self) -> MemoryStream:
+        """The client's end of a new stream. The server's end waits until it is accepted.
+
+        Raises:
+            ConnectionFailed: the listener was closed.
+        """
+        client, server = trio.testing.memory_stream_pair()
+        try:
+            self._coming.send_nowait(server)
+        except trio.BrokenResourceError:
+            raise ConnectionFailed("nobody listens here any more") from None
+        return client
+
+    async def accept(self) -> trio.abc.Stream:
+        """Wait for the next client."""
+        return await self._waiting.receive()
+
+    async def aclose(self) -> None:
+        """Stop listening, and hang up on clients that were not accepted."""
+        with suppress(trio.WouldBlock, trio.ClosedResourceError):
+            while True:
+                await trio.aclose_forcefully(self._waiting.receive_nowait())
+        self._waiting.close()
+        await trio.lowlevel.checkpoint()
+
+
+# ---------------------------------------------------------------------------
+# A server on a port
+# ---------------------------------------------------------------------------
+
+
+@protected_context
+async def open_test_server(
+    handler: Handler,
+    *,
+    host: str = "127.0.0.1",
+    ssl_context: SSLContext | None = None,
+    **options: Unpack[ListenerKeywords],
+) -> AsyncGenerator[WebSocketServer, None]:
+    """Serve `handler` on a free port, for clients that need one: a browser, another library::
+
+        async with open_test_server(echo) as server:
+            async with open_websocket_url(server.urls[0]) as ws:
+                ...
+
+    It is `serve_websocket` with port 0. Errors of the application, and leaving the block, are as in
+    `open_test_app`. The network is real, and so should the clock be: an autojumped one jumps while
+    bytes are on their way.
+
+    Args:
+        handler: a handler, or a router.
+        host: the address to bind; the loopback interface unless told otherwise.
+        ssl_context: for TLS, with a certificate loaded.
+        options: those of `ListenerOptions`.
+    """
+    serve = partial(serve_websocket, handler, host, 0, ssl_context=ssl_context)
+    async with _serving(serve, options) as server:
+        yield server
+
+
+# ---------------------------------------------------------------------------
+# What becomes of the application's errors
+# ---------------------------------------------------------------------------
+
+
+@protected_context
+async def _serving(
+    serve: Callable[..., Awaitable[None]], options: ListenerKeywords
+) -> AsyncGenerator[WebSocketServer, None]:
+    async with _open_nursery_behind_block() as nursery:
+        settings = _outspoken(options, nursery)
+        server: WebSocketServer = await nursery.start(partial(serve, **settings))
+        try:
+            yield server
+        finally:
+            with trio.CancelScope(shield=True):
+                await server.aclose()
+
+
+def _outspoken(options: ListenerKeywords, nursery: trio.Nursery) -> ListenerKeywords:
+    """Let errors of the application come out, unless `options` say what is to become of them."""
+    if "on_handler_error" in options:
+        return options
+    settings: ListenerKeywords = {**options, "on_handler_error": "propagate"}
+    process_request = options.get("process_request")
+    if callable(process_request):
+        settings["process_request"] = _report_errors(process_request, nursery)
+    return settings
+
+
+def _report_errors(process_request: ProcessRequest, nursery: trio.Nursery) -> ProcessRequest:
+    async def process_and_report(request: Request) -> Answer:
+        try:
+            answer = process_request(request)
+            return await answer if inspect.isawaitable(answer) else answer
+        except Exception as exc:
+            nursery.start_soon(_fail, exc)
+            raise
+
+    return process_and_report
+
+
+async def _fail(exc: Exception) -> None:
+    raise exc
+
+
+@protected_context
+async def _open_nursery_behind_block() -> AsyncGenerator[trio.Nursery, None]:
+    """A nursery whose tasks' errors come before what the block ran into because of them.
+
+    A block that talks to a task which fails sees its connection end, most often before the
+    nursery is cancelled. That would hide the cause behind its consequence.
+    """
+    consequence: BaseException | None = None
+    try:
+        async with open_bare_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as exc:
+                if all(isinstance(leaf, _CONSEQUENCES) for leaf in leaf_exceptions(exc)):
+                    consequence = exc
+                raise
+    except BaseExceptionGroup as group:
+        causes = [exc for exc in group.exceptions if exc is not consequence]
+        if len(causes) == len(group.exceptions):  # the block and no task, or both on their own
+            raise
+        raise causes[0] from causes[0].__cause__
+
+
+#: How a block notices that the other side failed.
+_CONSEQUENCES = (WebSocketError, trio.ClosedResourceError, trio.Cancelled)
+
+
+# ---------------------------------------------------------------------------
+# Both ends of one connection
+# ---------------------------------------------------------------------------
+
+
+@protected_context
+async def open_pair(
+    url: str = f"ws://{_HOST}/",
+    *,
+    client_options: ClientStreamKeywords | None = None,
+    server_options: ServerStreamKeywords | None = None,
+    streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+) -> AsyncGenerator[tuple[WebSocket, WebSocket], None]:
+    """Two ends of one connection, open: the client's and the server's::
+
+        async with open_pair() as (client, server):
+            await client.send("hello")
+            assert await server.receive() == "hello"
+
+    For code that takes a connection rather than serves one. Leaving the block closes the client's
+    end first.
+
+    Args:
+        url: what the client asks for.
+        client_options: those of `ClientStreamOptions`.
+        server_options: those of `ServerStreamOptions`.
+        streams: the client's and the server's end of what to run over; new memory streams
+            otherwise. They are closed at the end.
+
+    Raises:
+        HandshakeError: the two did not come to terms.
+        TypeError, ValueError: an option or the URL is wrong.
+    """
+    client_stream, server_stream = streams or trio.testing.memory_stream_pair()
+    try:  # a mistake is to be seen by itself, not with the other side's disappointment
+        ClientStreamOptions(**(client_options or {}))
+        parse_url(url)
+    except BaseException:
+        for stream in (client_stream, server_stream):
+            await trio.aclose_forcefully(stream)
+        raise
+    ends: list[WebSocket] = []
+    opened, left = trio.Event(), trio.Event()
+
+    async def hold_server_end() -> None:
+        async with wrap_server_stream(server_stream, **(server_options or {})) as server:
+            ends.append(server)
+            opened.set()
+            await left.wait()
+
+    async with _open_nursery_behind_block() as nursery:
+        nursery.start_soon(hold_server_end)
+        try:
+            async with wrap_client_stream(client_stream, url, **(client_options or {})) as client:
+                await opened.wait()
+                yield client, ends[0]
+        finally:
+            left.set()
+
+
+# ---------------------------------------------------------------------------
+# Types of the fixtures
+# ---------------------------------------------------------------------------
+
+
+class OpenWebSocketTo(Protocol):
+    """The fixture `open_websocket_to`: `open_test_websocket` until the test ends."""
+
+    async def __call__(
+        self,
+        handler: Handler,
+        path: str = "/",
+        *,
+        server_options: ListenerKeywords | None = None,
+        **options: Unpack[ClientStreamKeywords],
+    ) -> WebSocket: ...
+
+
+class StartWebSocketApp(Protocol):
+    """The fixture `start_websocket_app`: `open_test_app` until the test ends."""
+
+    async def __call__(
+        self, handler: Handler, **options: Unpack[ListenerKeywords]
+    ) -> MemoryApp: ...
+
+
+class StartWebSocketServer(Protocol):
+    """The fixture `start_websocket_server`: `open_test_server` until the test ends."""
+
+    async def __call__(
+        self,
+        handler: Handler,
+        *,
+        host: str = "127.0.0.1",
+        ssl_context: SSLContext | None = None,
+        **options: Unpack[ListenerKeywords],
+    ) -> WebSocketServer: ...
