@@ -1,0 +1,85 @@
+"""The pytest plugin of trio_ws: fixtures for tests that pytest-trio runs.
+
+pytest imports this module whenever it starts, in every project that has trio_ws installed. It
+stands beside the package, whose modules are imported only when a test asks for a fixture: this way
+it costs no project a start-up time, and coverage sees the package from its first line.
+
+Each fixture is a function that opens something and keeps it open until the test ends. The
+connections live in a task of the fixture; an error of the application cancels the test and fails
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import trio
+
+    from trio_ws.testing import OpenWebSocketTo, StartWebSocketApp, StartWebSocketServer
+
+
+@pytest.fixture
+async def open_websocket_to() -> AsyncGenerator[OpenWebSocketTo, None]:
+    """Connect to an application in memory: `trio_ws.testing.open_test_websocket`.
+
+    ``ws = await open_websocket_to(handler, "/path")``
+    """
+    from trio_ws.testing import open_test_websocket
+
+    async with _keeping_open(open_test_websocket) as start:
+        yield start
+
+
+@pytest.fixture
+async def start_websocket_app() -> AsyncGenerator[StartWebSocketApp, None]:
+    """Serve an application in memory: `trio_ws.testing.open_test_app`.
+
+    ``app = await start_websocket_app(handler)``
+    """
+    from trio_ws.testing import open_test_app
+
+    async with _keeping_open(open_test_app) as start:
+        yield start
+
+
+@pytest.fixture
+async def start_websocket_server() -> AsyncGenerator[StartWebSocketServer, None]:
+    """Serve an application on a free port: `trio_ws.testing.open_test_server`.
+
+    ``server = await start_websocket_server(handler)``
+    """
+    from trio_ws.testing import open_test_server
+
+    async with _keeping_open(open_test_server) as start:
+        yield start
+
+
+@asynccontextmanager
+async def _keeping_open(
+    open_it: Callable[..., AbstractAsyncContextManager[Any]],
+) -> AsyncGenerator[Any, None]:
+    """A function that enters a context in a task of its own, and gives what it yields."""
+    import trio
+
+    over = trio.Event()
+
+    async def keep_open(*args: Any, task_status: trio.TaskStatus[object], **options: Any) -> None:
+        async with open_it(*args, **options) as opened:
+            task_status.started(opened)
+            await over.wait()
+
+    async with trio.open_nursery() as nursery:
+
+        async def start(*args: Any, **options: Any) -> object:
+            return await nursery.start(partial(keep_open, *args, **options))
+
+        try:
+            yield start
+        finally:
+            over.set()
