@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from ssl import SSLContext
-from typing import Protocol, TypeAlias, Unpack, final
+from typing import Any, Protocol, TypeAlias, Unpack, final
 
 import h11
 import trio
@@ -30,7 +30,6 @@ from ._headers import Headers, HeadersLike
 from ._http import Request, Response
 from ._nursery import leaf_exceptions, open_bare_nursery, protected_context
 from ._options import (
-    Answer,
     ClientStreamKeywords,
     ClientStreamOptions,
     ListenerKeywords,
@@ -358,7 +357,7 @@ def _outspoken(options: ListenerKeywords, nursery: trio.Nursery) -> ListenerKeyw
 
 
 def _report_errors(process_request: ProcessRequest, nursery: trio.Nursery) -> ProcessRequest:
-    async def process_and_report(request: Request) -> Answer:
+    async def process_and_report(request: Request) -> Any:  # whatever it answers
         try:
             answer = process_request(request)
             return await answer if inspect.isawaitable(answer) else answer
