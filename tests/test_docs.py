@@ -7,12 +7,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import trio
 
 import trio_ws
+import trio_ws.testing
 from tests.test_examples import PATIENCE
 from trio_ws import ConnectionRejected, WebSocketServer, open_websocket_url
 
@@ -116,12 +118,16 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_the_reference_has_every_public_name_and_no_other() -> None:
+@pytest.mark.parametrize("module", [trio_ws, trio_ws.testing], ids=lambda module: module.__name__)
+def test_the_reference_has_every_public_name_and_no_other(module: ModuleType) -> None:
     reference = (ROOT / "docs" / "reference.rst").read_text("utf-8")
+    _, *parts = re.split(r"^\.\. module:: (\S+)$", reference, flags=re.MULTILINE)
     documented = re.findall(
-        r"^\.\. auto(?:function|class|exception|data):: (\w+)", reference, re.MULTILINE
+        r"^\.\. auto(?:function|class|exception|data):: (\w+)",
+        parts[parts.index(module.__name__) + 1],
+        re.MULTILINE,
     )
-    assert sorted(documented) == sorted(trio_ws.__all__)
+    assert sorted(documented) == sorted(module.__all__)
 
 
 def test_every_option_says_what_it_is() -> None:

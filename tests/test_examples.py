@@ -187,13 +187,26 @@ async def test_patterns(script: str, lines: set[str]) -> None:
     assert set(printed) == lines
 
 
+async def test_testing() -> None:
+    command = [sys.executable, "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider", "testing"]
+    with trio.fail_after(PATIENCE):
+        result = await trio.run_process(
+            command, cwd=EXAMPLES, capture_stdout=True, stderr=subprocess.STDOUT, check=False
+        )
+    text = result.stdout.decode()
+    assert result.returncode == 0, text
+    assert "10 passed" in text, text
+
+
 def test_every_script_says_what_it_is_and_can_be_imported() -> None:
-    tried = {"hello", "echo", "secure", "patterns", "counter"}
+    tried = {"hello", "echo", "secure", "patterns", "counter", "testing"}
     scripts = sorted(EXAMPLES.rglob("*.py"))
     assert {script.parent.name for script in scripts} == tried
     for script in scripts:
         module = ast.parse(script.read_text("utf-8"))
         assert ast.get_docstring(module), script
+        if script.name.startswith("test_"):  # pytest runs it
+            continue
         names = {
             node.name
             for node in module.body
