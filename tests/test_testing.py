@@ -1,10 +1,9 @@
-"""`trio_ws.testing`: applications in memory and on a port, and what becomes of their errors."""
+"""`trio_ws.testing`: applications and pairs in memory, and what becomes of their errors."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-import ssl
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-import trustme
 
 import trio_ws.testing
 from trio_ws import (
@@ -27,7 +25,6 @@ from trio_ws import (
     Request,
     Response,
     WebSocket,
-    open_websocket_url,
     serve_listeners,
 )
 from trio_ws.testing import (
@@ -36,7 +33,6 @@ from trio_ws.testing import (
     MemoryListener,
     open_pair,
     open_test_app,
-    open_test_server,
     open_test_websocket,
 )
 
@@ -579,54 +575,6 @@ async def test_closing_a_memory_listener_hangs_up_on_who_was_not_accepted() -> N
         listener.connect()
     with pytest.raises(trio.ClosedResourceError):
         await listener.accept()
-
-
-# ---------------------------------------------------------------------------
-# A server on a port
-# ---------------------------------------------------------------------------
-
-real_time = pytest.mark.trio(run=trio.run)
-
-
-@real_time
-async def test_a_server_on_a_free_port_of_the_loopback() -> None:
-    async with open_test_server(echo) as server:
-        assert server.urls == (f"ws://127.0.0.1:{server.port}/",)
-        async with open_websocket_url(server.urls[0]) as ws:
-            await ws.send("hello")
-            assert await ws.receive() == "hello"
-    with pytest.raises(ConnectionFailed):
-        async with open_websocket_url(f"ws://127.0.0.1:{server.port}/"):
-            raise AssertionError("never reached")
-
-
-@real_time
-async def test_a_server_with_tls() -> None:
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    async with open_test_server(echo, host="localhost", ssl_context=context) as server:
-        url = f"wss://localhost:{server.port}/"
-        async with open_websocket_url(url, ssl_context=trusting) as ws:
-            await ws.send("hello")
-            assert await ws.receive() == "hello"
-
-
-@real_time
-async def test_a_handler_s_error_comes_out_of_a_server_on_a_port_too() -> None:
-    with pytest.raises(Oops):
-        async with open_test_server(fail_at_once) as server:
-            async with open_websocket_url(server.urls[0]) as ws:
-                await ws.receive()
-
-
-@real_time
-async def test_an_address_that_cannot_be_bound_is_an_os_error() -> None:
-    with pytest.raises(OSError, match=r"192\.0\.2\.1|assign"):
-        async with open_test_server(echo, host="192.0.2.1"):
-            raise AssertionError("never reached")
 
 
 # ---------------------------------------------------------------------------
