@@ -59,10 +59,10 @@ class FaultyStream(trio.abc.Stream):
         half_close: bool = True,
     ) -> None:
         self.stream = stream
-        self.operations = 0
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self.closed = False
+        self.operations: int = 0
+        self.bytes_sent: int = 0
+        self.bytes_received: int = 0
+        self.closed: bool = False
 
         if not delay >= 0:
             raise ValueError(f"delay is in seconds, and not negative as {delay!r} is")
