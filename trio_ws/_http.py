@@ -1,4 +1,4 @@
-"""HTTP as the opening handshake needs it: values, and heads to and from bytes.
+"""HTTP/1.1 without I/O: values, and heads and bodies to and from bytes.
 
 This module owns what a well-formed HTTP/1.1 head is: h11 parses and writes, and the limits are
 counted here, because h11 applies its own only to heads that arrive in pieces. It does no I/O and
@@ -7,17 +7,21 @@ knows nothing of WebSocket keys, versions or extensions.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
+from functools import cached_property
 from http import HTTPStatus
 from types import EllipsisType
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 from urllib.parse import unquote
 
 import h11
 
+from ._context import Context
+from ._errors import InvalidRequest
 from ._headers import Headers, HeadersLike
 
 #: How much of a request or response head is accepted: bytes, and header fields.
@@ -26,6 +30,11 @@ MAX_HEAD_FIELDS = 128
 
 #: How much of a rejecting response's body a client keeps.
 MAX_BODY_BYTES = 64 * 1024
+
+#: A chunked body is given to h11 in pieces of this size, and so no trailer section can be larger
+#: than two: over a longer one, its pattern for a field can be made to take seconds. 60 000 spaces
+#: and a NUL take seven, 1024 take two milliseconds.
+_CHUNKED_PIECE = 512
 
 #: ``(host, port)`` of a TCP peer, the path of a Unix socket, `None` where the stream has neither.
 Address: TypeAlias = "tuple[str, int] | str | None"
@@ -47,14 +56,17 @@ def show_address(address: Address) -> str:
 @final
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request, as a server got it or a client sent it. Immutable.
+    """An HTTP request, as a server got it or a client sent it. Immutable, but for its `context`.
 
     Attributes:
         method: ``"GET"`` for every WebSocket.
         target: the request target exactly as sent, percent-encoding and query included.
         headers: the header fields.
-        scheme: ``"ws"``, or ``"wss"`` over TLS.
+        scheme: ``"ws"``, or ``"wss"`` over TLS; ``"http"`` or ``"https"`` where no WebSocket is
+            asked for.
         remote_address: the other end of the stream. Behind a proxy that is the proxy.
+        body: what came with it, for the endpoints of a `Router`; hooks are called before it is
+            read, and WebSockets have none.
     """
 
     method: str
@@ -62,6 +74,7 @@ class Request:
     headers: Headers
     scheme: str = "ws"
     remote_address: Address = None
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def path(self) -> str:
@@ -83,6 +96,71 @@ class Request:
         """Whether the client asks for a WebSocket, rightly or wrongly, rather than for a page."""
         upgrade = {token.lower() for token in self.headers.tokens("Upgrade")}
         return "websocket" in upgrade or "Sec-WebSocket-Key" in self.headers
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies, as sent: neither unquoted nor decoded. The first of a name counts."""
+        cookies: dict[str, str] = {}
+        for part in ";".join(self.headers.get_all("Cookie")).split(";"):
+            name, equals, value = part.partition("=")
+            if equals:
+                cookies.setdefault(name.strip(), value.strip())
+        return cookies
+
+    @cached_property
+    def context(self) -> Context:
+        """What the application keeps with this request; a WebSocket's is its request's."""
+        return Context()
+
+    @property
+    def path_values(self) -> Mapping[str, object]:
+        """What the rule of a `Router` captured from the path; empty before it was looked at."""
+        return self.context.get(PathValues) or {}
+
+    @property
+    def text(self) -> str:
+        """The body, as UTF-8.
+
+        Raises:
+            InvalidRequest: it is not. Left alone by an endpoint, it is answered with 400.
+        """
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError as exc:
+            raise refusal(400, "the body is not UTF-8") from exc
+
+    def json(self) -> Any:
+        """The value that the body is the JSON of.
+
+        It has to be declared as ``application/json``, or some ``…+json``: other sites' pages can
+        make a browser send anything else without asking first.
+
+        Raises:
+            InvalidRequest: it is none. Left alone by an endpoint, it is answered with 400 or 415.
+        """
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            raise refusal(415, "the body has to be application/json")
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError) as exc:
+            raise refusal(400, "the body is not JSON") from exc
+
+    def with_body(self, body: bytes) -> Request:
+        """The same request with its body, and with the same context."""
+        other = replace(self, body=body)
+        vars(other)["context"] = self.context
+        return other
+
+
+class PathValues(dict[str, object]):
+    """What a rule captured: of a type of its own, to be found in a context."""
+
+
+def refusal(status: int, problem: str, **headers: str) -> InvalidRequest:
+    """What is wrong with a request, said to the client in a response that is about nothing else."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return InvalidRequest(problem, Response(status, fields, problem + "\n"))
 
 
 @final
@@ -122,6 +200,18 @@ class Response:
         object.__setattr__(self, "status", int(status))
         object.__setattr__(self, "headers", checked)
         object.__setattr__(self, "body", bytes(body))
+
+    @classmethod
+    def html(cls, text: str, status: int = 200, headers: HeadersLike = ()) -> Response:
+        """A page, in UTF-8."""
+        kind = ("Content-Type", "text/html; charset=utf-8")
+        return cls(status, [kind, *Headers(headers).fields], text)
+
+    @classmethod
+    def json(cls, value: object, status: int = 200, headers: HeadersLike = ()) -> Response:
+        """`value` as JSON; what `json.dumps` raises comes out as it is."""
+        kind = ("Content-Type", "application/json")
+        return cls(status, [kind, *Headers(headers).fields], json.dumps(value))
 
     @property
     def phrase(self) -> str:
@@ -261,14 +351,18 @@ _FRAMING = {"connection", "content-length", "transfer-encoding"}
 
 
 class ServerExchange:
-    """One request and its response: no keep-alive, no request body."""
+    """One request and its response."""
 
     #: A method is a token, so a TLS greeting on a plain port is known by its first byte.
     STARTS = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]")
 
     def __init__(self) -> None:
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        # Heads come to it whole; this is for what stands between the chunks of a body.
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_CHUNKED_PIECE)
         self._wants_body = True
+        self._is_chunked = False
+        #: How many chunks the request's body had so far.
+        self.chunks = 0
 
     def request(self, head: bytes, *, scheme: str, remote_address: Address) -> tuple[Request, str]:
         """The request in `head`, and its HTTP version.
@@ -286,6 +380,7 @@ class ServerExchange:
             remote_address=remote_address,
         )
         self._wants_body = request.method != "HEAD"
+        self._is_chunked = "Transfer-Encoding" in request.headers
         return request, event.http_version.decode("ascii")
 
     def switching_protocols(self, headers: Headers) -> bytes:
@@ -296,28 +391,91 @@ class ServerExchange:
             )
         )
 
-    def response(self, response: Response, server: str | None) -> bytes:
-        """The bytes of any other response. The connection is to be closed after it."""
+    # The body of the request…
+
+    @property
+    def waits_for_continue(self) -> bool:
+        """Whether the client sends the body only after `continue_` (RFC 9110 section 10.1.1)."""
+        return self._h11.they_are_waiting_for_100_continue
+
+    def continue_(self) -> bytes:
+        """The bytes of a 100 response."""
+        return self._send(h11.InformationalResponse(status_code=100, headers=[]))
+
+    @property
+    def piece_size(self) -> int:
+        """In what pieces `body` is to be given what comes; 0 if that does not matter."""
+        return _CHUNKED_PIECE if self._is_chunked else 0
+
+    def body(self, data: bytes = b"") -> tuple[bytes, bytes | None]:
+        """The part of the request's body that `data` brings, and what comes after the body.
+
+        The latter is `None` while the body goes on. Without data, it tells whether there is one.
+
+        Raises:
+            MalformedHead: `data` is not in keeping with the head.
+        """
+        body = b""
+        if data:  # to h11, none is the end of the stream
+            self._h11.receive_data(data)
+        try:
+            while isinstance(event := self._h11.next_event(), h11.Data):
+                body += event.data
+                self.chunks += event.chunk_start
+        except h11.RemoteProtocolError as exc:
+            raise MalformedHead(str(exc)[:_MAX_QUOTE]) from exc
+        return body, None if event is h11.NEED_DATA else self._h11.trailing_data[0]
+
+    # The response…
+
+    def response(self, response: Response, server: str | None, *, close: bool = True) -> bytes:
+        """The bytes of any other response."""
+        data = self.response_head(response, len(response.body), server, close=close)
+        if self._wants_body:
+            data += self.response_data(response.body)
+        return data + self.end()
+
+    def response_head(
+        self, response: Response, length: int, server: str | None, *, close: bool
+    ) -> bytes:
+        """The bytes of a response up to its body, which is to have `length` bytes.
+
+        Where the client or its HTTP is not for more, h11 adds a ``Connection: close``.
+        """
         headers = response.headers
         # An Upgrade field has to be named in Connection (RFC 9110 section 7.8).
-        fields = [("Connection", "close, Upgrade" if "Upgrade" in headers else "close")]
+        tokens = [*(["close"] if close else []), *(["Upgrade"] if "Upgrade" in headers else [])]
+        fields = [("Connection", ", ".join(tokens))] if tokens else []
         if "Date" not in headers:
             fields.append(("Date", formatdate(usegmt=True)))
         if server is not None and "Server" not in headers:
             fields.append(("Server", server))
         if response.status not in (204, 304):
-            fields.append(("Content-Length", str(len(response.body))))
+            fields.append(("Content-Length", str(length)))
         fields += [pair for pair in headers.fields if pair[0].lower() not in _FRAMING]
-        data = self._send(
+        return self._send(
             h11.Response(
                 status_code=response.status,
                 headers=_encoded(Headers(fields)),
                 reason=response.phrase.encode("ascii"),
             )
         )
-        if self._wants_body:
-            data += self._send(h11.Data(data=response.body))
-        return data + self._send(h11.EndOfMessage())
+
+    def response_data(self, data: bytes) -> bytes:
+        return self._send(h11.Data(data=data))
+
+    def end(self) -> bytes:
+        return self._send(h11.EndOfMessage())
+
+    @property
+    def wants_body(self) -> bool:
+        """False for HEAD: the response is a head that says what would follow."""
+        return self._wants_body
+
+    @property
+    def may_be_followed(self) -> bool:
+        """Whether both sides are through with this exchange, and neither said to close."""
+        return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     def _send(self, event: h11.Event) -> bytes:
         return self._h11.send(event) or b""
