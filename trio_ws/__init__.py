@@ -1,7 +1,9 @@
 """WebSocket clients and servers for trio."""
 
+from ._auth import CheckCredentials, Username, basic_auth
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection import ConnectionStatistics, State, WebSocket
+from ._context import Context
 from ._deflate import Deflate
 from ._errors import (
     CloseCode,
@@ -35,6 +37,7 @@ from ._options import (
 )
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._pump import pump
+from ._router import Before, Page, Router
 from ._server import (
     Handler,
     ServerStatistics,
@@ -49,6 +52,8 @@ __all__ = [
     "CALLS_PER_CHECKPOINT",
     "Accept",
     "Address",
+    "Before",
+    "CheckCredentials",
     "ClientOptions",
     "ClientStreamOptions",
     "CloseCode",
@@ -60,6 +65,7 @@ __all__ = [
     "ConnectionOptions",
     "ConnectionRejected",
     "ConnectionStatistics",
+    "Context",
     "Deflate",
     "Handler",
     "HandlerErrorPolicy",
@@ -76,17 +82,21 @@ __all__ = [
     "MessageReader",
     "MessageWriter",
     "Origins",
+    "Page",
     "ProcessRequest",
     "Request",
     "Response",
+    "Router",
     "ServerStatistics",
     "ServerStreamOptions",
     "State",
     "TooManyRedirects",
+    "Username",
     "WebSocket",
     "WebSocketError",
     "WebSocketServer",
     "__version__",
+    "basic_auth",
     "open_websocket",
     "open_websocket_url",
     "pump",

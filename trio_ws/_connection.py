@@ -48,6 +48,7 @@ from typing import Any, Literal, NoReturn, TypeVar, final, overload
 
 import trio
 
+from ._context import Context
 from ._errors import (
     CloseCode,
     CloseReason,
@@ -260,6 +261,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     def state(self) -> State:
         """Open, closing (no more can be sent), or closed: the socket, too."""
         return self._state
+
+    @property
+    def context(self) -> Context:
+        """What the application keeps with this connection: that of its `request`."""
+        return self.request.context
 
     @property
     def close_reason(self) -> CloseReason | None:

@@ -15,8 +15,9 @@ import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType
+from typing import overload
 
 import trio
 
@@ -39,16 +40,17 @@ from ._http import (
     Request,
     Response,
     ServerExchange,
+    refusal,
 )
 from ._log import ConnectionLogger
 from ._options import (
-    Answer,
     ClientStreamOptions,
     ConnectionOptions,
     ProcessRequest,
     ServerStreamOptions,
     check_extra_headers,
 )
+from ._site import Answer, Site, both
 from ._transport import Transport
 from ._url import WebSocketURL
 from ._wire import BATCH, Role, Wire
@@ -72,6 +74,15 @@ class Opening:
     trailing_data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A request for something else than a WebSocket: its head, and what came after that."""
+
+    exchange: ServerExchange
+    request: Request
+    received: bytes
+
+
 def accept_value(key: str) -> str:
     """The Sec-WebSocket-Accept that proves to have read `key` (RFC 6455 section 4.2.2)."""
     digest = hashlib.sha1((key + _GUID).encode("latin-1"), usedforsecurity=False).digest()
@@ -83,10 +94,33 @@ def accept_value(key: str) -> str:
 # ---------------------------------------------------------------------------
 
 
+@overload
 async def accept_connection(
     transport: Transport, options: ServerStreamOptions, logger: ConnectionLogger
-) -> Opening:
-    """Read one request and answer it.
+) -> Opening: ...
+
+
+@overload
+async def accept_connection(
+    transport: Transport,
+    options: ServerStreamOptions,
+    logger: ConnectionLogger,
+    site: Site | None,
+    received: bytes = b"",
+) -> Opening | PlainRequest: ...
+
+
+async def accept_connection(
+    transport: Transport,
+    options: ServerStreamOptions,
+    logger: ConnectionLogger,
+    site: Site | None = None,
+    received: bytes = b"",
+) -> Opening | PlainRequest:
+    """Read one request and answer it, unless it is plain HTTP and there is a `site` for that.
+
+    The site is asked about WebSockets, too. `received` is the start of the request, where that
+    came with the end of the one before.
 
     Raises:
         InvalidRequest: it was malformed, and has been told so.
@@ -95,18 +129,28 @@ async def accept_connection(
     """
     exchange = ServerExchange()
     buffer = HeadBuffer(ServerExchange.STARTS)
+    buffer.feed(received)
     try:
-        request = await _read_request(transport, exchange, buffer)
+        request, version = await _read_request(transport, exchange, buffer)
         if request.is_upgrade:
+            _check_version(version, "1.1")
+            _check_no_body(request)
             _check_upgrade(request)
             _check_origin(request, options)
-        answer = await _ask(request, options, logger)
+        elif site is not None:
+            _check_framing(request, version)
+            return PlainRequest(exchange, _as_http(request), buffer.rest())
+        else:
+            _check_version(version, "1.1")
+            _check_no_body(request)
+            request = _as_http(request)
+        answer = await ask(request, options, logger, site)
         if isinstance(answer, Response):
             raise ConnectionRejected(answer)
         if not request.is_upgrade:
             raise _refusal_of_plain_http(request)
     except (InvalidRequest, ConnectionRejected) as exc:
-        await _respond(transport, exchange.response(exc.response, options.server_header))
+        await respond_and_hang_up(transport, exchange.response(exc.response, options.server_header))
         raise
 
     agreement = _choose_compression(request, options)
@@ -119,35 +163,53 @@ async def accept_connection(
 async def refuse_connection(transport: Transport, options: ServerStreamOptions) -> None:
     """Answer 503, whatever the request is, when there are too many connections."""
     response = Response(503, {"Retry-After": "1"}, "Too many connections, try again later.\n")
-    await _respond(transport, ServerExchange().response(response, options.server_header))
-
-
-def _refusal(status: int, problem: str, **headers: str) -> InvalidRequest:
-    fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    return InvalidRequest(problem, Response(status, fields, problem + "\n"))
+    await respond_and_hang_up(transport, ServerExchange().response(response, options.server_header))
 
 
 async def _read_request(
     transport: Transport, exchange: ServerExchange, buffer: HeadBuffer
-) -> Request:
+) -> tuple[Request, str]:
+    """The next request, and its HTTP version."""
     try:
         head = await _read_head(transport, buffer)
         request, version = exchange.request(
             head, scheme=transport.scheme, remote_address=transport.remote_address
         )
     except HeadTooLarge as exc:
-        raise _refusal(431, str(exc)) from exc
+        raise refusal(431, str(exc)) from exc
     except MalformedHead as exc:
-        raise _refusal(400, f"malformed request: {exc}") from exc
-    if version != "1.1":
-        raise _refusal(505, f"HTTP/1.1 is spoken here, not HTTP/{version}")
+        raise refusal(400, f"malformed request: {exc}") from exc
+    _check_version(version, "1.0", "1.1")
     if not request.target.startswith("/") or "#" in request.target:
-        raise _refusal(400, "the request target must be a path")
-    _check_host(request.headers["Host"])
+        raise refusal(400, "the request target must be a path")
+    host = request.headers.get("Host")
+    if host is not None:  # h11 has seen to it that HTTP/1.1 has one
+        _check_host(host)
+    return request, version
+
+
+def _check_version(version: str, *spoken: str) -> None:
+    if version not in spoken:
+        raise refusal(505, f"HTTP/1.1 is spoken here, not HTTP/{version}")
+
+
+def _check_no_body(request: Request) -> None:
     length = request.headers.get("Content-Length", "0")
     if "Transfer-Encoding" in request.headers or int(length) > 0:
-        raise _refusal(400, "a request with a body is not accepted here")
-    return request
+        raise refusal(400, "a request with a body is not accepted here")
+
+
+def _check_framing(request: Request, version: str) -> None:
+    """Refuse what a proxy in front may have understood in another way (RFC 9112 section 6.1)."""
+    if "Transfer-Encoding" in request.headers:
+        if "Content-Length" in request.headers:
+            raise refusal(400, "Transfer-Encoding and Content-Length exclude each other")
+        if version == "1.0":
+            raise refusal(400, "HTTP/1.0 knows no Transfer-Encoding")
+
+
+def _as_http(request: Request) -> Request:
+    return replace(request, scheme="https" if request.scheme == "wss" else "http")
 
 
 # A name, an IPv4 address or a bracketed IPv6 address, and perhaps a port (RFC 9110 section 7.2).
@@ -156,9 +218,9 @@ _HOST = re.compile(r"([-0-9A-Za-z_.~%!$&'()*+,;=]{1,255}|\[[0-9A-Fa-f:.]{2,45}\]
 
 def _check_host(host: str) -> None:
     if not _HOST.fullmatch(host):
-        raise _refusal(400, "the Host header is not a host and port")
+        raise refusal(400, "the Host header is not a host and port")
     if not all(map(_is_label, host.lower().partition(":")[0].split("."))):
-        raise _refusal(400, "the Host header is not a valid internationalised name")
+        raise refusal(400, "the Host header is not a valid internationalised name")
 
 
 def _is_label(label: str) -> bool:
@@ -181,9 +243,9 @@ def _check_upgrade(request: Request) -> None:
     headers = request.headers
     for name, value in headers.fields:
         if not value.isascii() and _HANDSHAKE_FIELD.fullmatch(name):
-            raise _refusal(400, f"the header {name} is not ASCII")
+            raise refusal(400, f"the header {name} is not ASCII")
     if request.method != "GET":
-        raise _refusal(405, "a WebSocket is opened with GET", Allow="GET")
+        raise refusal(405, "a WebSocket is opened with GET", Allow="GET")
     if not _has_token(headers, "Upgrade", "websocket"):
         raise _upgrade_required("the Upgrade header must say websocket")
     if not _has_token(headers, "Connection", "upgrade"):
@@ -192,9 +254,9 @@ def _check_upgrade(request: Request) -> None:
         raise _upgrade_required("Sec-WebSocket-Version must be 13")
     keys = headers.get_all("Sec-WebSocket-Key")
     if len(keys) != 1 or not _is_key(keys[0]):
-        raise _refusal(400, "there must be one Sec-WebSocket-Key, the base64 of 16 bytes")
+        raise refusal(400, "there must be one Sec-WebSocket-Key, the base64 of 16 bytes")
     if not all(is_token(name) for name in request.subprotocols):
-        raise _refusal(400, "Sec-WebSocket-Protocol holds something that is not a name")
+        raise refusal(400, "Sec-WebSocket-Protocol holds something that is not a name")
 
 
 _HANDSHAKE_FIELD = re.compile(r"host|connection|upgrade|origin|sec-websocket-.*", re.IGNORECASE)
@@ -213,19 +275,19 @@ def _has_token(headers: Headers, name: str, wanted: str) -> bool:
 
 def _upgrade_required(problem: str) -> InvalidRequest:
     # RFC 9110 section 15.5.22 wants the Upgrade field, RFC 6455 section 4.4 the version.
-    return _refusal(426, problem, Upgrade="websocket", Sec_WebSocket_Version="13")
+    return refusal(426, problem, Upgrade="websocket", Sec_WebSocket_Version="13")
 
 
 def _check_origin(request: Request, options: ServerStreamOptions) -> None:
     """RFC 6455 section 10.2: which sites' pages may connect with their users' cookies."""
     origins = request.headers.get_all("Origin")
     if len(origins) > 1:
-        raise _refusal(400, "there is more than one Origin header")
+        raise refusal(400, "there is more than one Origin header")
     if options.origins is None:
         return
     origin = origins[0] if origins else None
     if not any(_origin_matches(origin, allowed) for allowed in options.origins):
-        raise _refusal(403, "this origin is not allowed" if origin else "an Origin is required")
+        raise refusal(403, "this origin is not allowed" if origin else "an Origin is required")
 
 
 def _origin_matches(origin: str | None, allowed: str | re.Pattern[str] | None) -> bool:
@@ -236,17 +298,30 @@ def _origin_matches(origin: str | None, allowed: str | re.Pattern[str] | None) -
     return origin.lower() == allowed.lower()
 
 
-async def _ask(request: Request, options: ServerStreamOptions, logger: ConnectionLogger) -> Answer:
-    """What `process_request` says, or 500 where it fails."""
-    if options.process_request is None:
-        return None
+async def ask(
+    request: Request,
+    options: ServerStreamOptions,
+    logger: ConnectionLogger,
+    site: Site | None = None,
+) -> Answer:
+    """What `process_request` and then the site say.
+
+    Raises:
+        ConnectionRejected: with 500, where one of them failed.
+    """
+    answer: Answer = None
+    asked = "process_request"
     try:
-        answer = await _run_process_request(options.process_request, request)
-        _check_answer(answer, request)
+        if options.process_request is not None:
+            answer = await _run_process_request(options.process_request, request)
+            check_answer(answer, request)
+        if site is not None and not isinstance(answer, Response):
+            asked = "a hook"
+            further = await _run_process_request(site.admit, request)
+            answer = further if isinstance(further, Response) else both(answer, further)
     except Exception as exc:
-        logger.exception("process_request failed for %s %s", request.method, request.target)
-        response = Response(500, body="Internal server error.\n")
-        raise ConnectionRejected(response) from exc
+        logger.exception("%s failed for %s %s", asked, request.method, request.target)
+        raise ConnectionRejected(Response(500, body="Internal server error.\n")) from exc
     return answer
 
 
@@ -258,7 +333,7 @@ async def _run_process_request(process_request: ProcessRequest, request: Request
     return answer
 
 
-def _check_answer(answer: object, request: Request) -> None:
+def check_answer(answer: object, request: Request) -> None:
     if isinstance(answer, Accept):
         check_extra_headers(answer.headers)
         if not request.is_upgrade:
@@ -274,7 +349,7 @@ def _check_answer(answer: object, request: Request) -> None:
 
 def _refusal_of_plain_http(request: Request) -> InvalidRequest:
     if request.method not in ("GET", "HEAD"):
-        return _refusal(405, "this method is not allowed here", Allow="GET, HEAD")
+        return refusal(405, "this method is not allowed here", Allow="GET, HEAD")
     return _upgrade_required("this is a WebSocket server: connect with a WebSocket client")
 
 
@@ -312,9 +387,13 @@ def _accepting_response(
     return Response(101, [*fields, *extra]), subprotocol
 
 
-async def _respond(transport: Transport, data: bytes) -> None:
-    """Send a response and hang up, so that the client gets to read all of it."""
+async def respond_and_hang_up(transport: Transport, data: bytes) -> None:
     await _send(transport, data)
+    await hang_up(transport)
+
+
+async def hang_up(transport: Transport) -> None:
+    """Close after a response, so that the client gets to read all of it."""
     try:
         await transport.send_eof()
     except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -28,10 +28,9 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._connection import WebSocket
-    from ._http import Accept, Request, Response
+    from ._http import Request
+    from ._site import Answer
 
-#: What `process_request` may answer.
-Answer: TypeAlias = "Accept | Response | None"
 ProcessRequest: TypeAlias = "Callable[[Request], Answer | Awaitable[Answer]]"
 HandlerErrorPolicy: TypeAlias = (
     "Literal['log', 'propagate'] | Callable[[WebSocket, Exception], None]"
@@ -254,7 +253,18 @@ class ListenerOptions(ServerStreamOptions):
     cancelled."""
 
     max_connections: float = math.inf
-    """Connections beyond this many, those in the opening handshake included, get HTTP 503."""
+    """Connections beyond this many get HTTP 503. Those in the opening handshake count, and so do
+    those that only speak HTTP with a `Router`, also while they are idle."""
+
+    max_body_size: float = 2**20
+    """Largest body of an HTTP request that a `Router` accepts, in bytes; a larger one gets 413.
+    The body is in memory as a whole. Each chunk of a chunked one counts at least 64. It has to
+    arrive within `open_timeout`, or gets 408: 1 MiB in 10 s is 0.8 Mbit/s."""
+
+    keep_alive_timeout: float = 75.0
+    """How long an HTTP connection to a `Router` may be idle between two requests. 75 s is longer
+    than the 60 s after which nginx gives up an idle connection to what is behind it: who closes
+    first should be the one that sends the next request."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -272,6 +282,8 @@ class ListenerKeywords(ServerStreamKeywords, total=False):
     on_handler_error: HandlerErrorPolicy
     grace_period: float
     max_connections: float
+    max_body_size: float
+    keep_alive_timeout: float
 
 
 # ---------------------------------------------------------------------------

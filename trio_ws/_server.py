@@ -6,10 +6,11 @@ handler's exception, and shutting down. What happens inside a connection is `_co
 The order of a shutdown, whether by cancellation (Ctrl-C included), by `WebSocketServer.aclose` or
 by an error:
 
-1. the listeners are closed, and handshakes that are not over are dropped;
+1. the listeners are closed; handshakes that are not over, and HTTP connections that wait for a
+   request, are dropped;
 2. every connection sends Close 1001 (or what `aclose` was given), and its handler finds the
    connection ended as soon as it has taken what was received before;
-3. handlers still running after `grace_period` are cancelled;
+3. handlers, and endpoints of HTTP, still running after `grace_period` are cancelled;
 4. every connection's socket is closed, at most `close_timeout` later.
 
 Nothing is left running then, and what caused the shutdown goes on its way.
@@ -35,8 +36,8 @@ from ._errors import (
     InvalidRequest,
     check_close_arguments,
 )
-from ._handshake import accept_connection, opening_deadline, refuse_connection
-from ._http import Address, show_address
+from ._handshake import PlainRequest, accept_connection, opening_deadline, refuse_connection
+from ._http import Address, Request, show_address
 from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import (
@@ -52,10 +53,12 @@ from ._options import (
     ServerStreamKeywords,
     ServerStreamOptions,
 )
+from ._site import Site
 from ._transport import Transport, socket_address, wrap_stream
 from ._watchdog import Watchdog
+from ._web import Conversation
 
-#: What serves one connection. The connection is closed when it returns.
+#: What serves one connection. The connection is closed when it returns. A `Router` is one.
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[object]]
 
 
@@ -67,8 +70,11 @@ class ServerStatistics:
         connections: open now.
         handshakes: accepted, and still in the opening handshake.
         connections_total: opened since the start.
-        refused_total: streams that did not become connections: bad requests, plain HTTP, timeouts.
-        handler_errors_total: handlers that ended with an exception of their own.
+        refused_total: streams that did not become connections: bad requests, timeouts, plain HTTP
+            where no `Router` serves it.
+        handler_errors_total: handlers and endpoints that ended with an exception of their own.
+        http_connections: open now that so far spoke nothing but HTTP with a `Router`.
+        http_requests_total: HTTP requests that a `Router` was asked for.
     """
 
     connections: int
@@ -76,6 +82,8 @@ class ServerStatistics:
     connections_total: int
     refused_total: int
     handler_errors_total: int
+    http_connections: int
+    http_requests_total: int
 
 
 @final
@@ -89,14 +97,18 @@ class WebSocketServer:
         options: ListenerOptions,
     ) -> None:
         self._handler = handler
+        self._site = handler if isinstance(handler, Site) else None
         self._listeners = listeners
         # Asked for now, because a closed socket no longer knows.
         self._addresses = [_listening_address(listener) for listener in listeners]
         self._options = options
         self._connections: dict[WebSocket, None] = {}
         self._handshakes: set[trio.CancelScope] = set()
+        #: HTTP connections between two requests.
+        self._idle: set[trio.CancelScope] = set()
         self._watchdog = Watchdog()
         self._connections_total = self._refused_total = self._handler_errors_total = 0
+        self._http_connections = self._http_requests_total = 0
 
         self._stopping = trio.Event()
         self._stopped = trio.Event()
@@ -140,6 +152,8 @@ class WebSocketServer:
             connections_total=self._connections_total,
             refused_total=self._refused_total,
             handler_errors_total=self._handler_errors_total,
+            http_connections=self._http_connections,
+            http_requests_total=self._http_requests_total,
         )
 
     def __repr__(self) -> str:
@@ -195,7 +209,7 @@ class WebSocketServer:
                     services.start_soon(self._accept, connections)
                     await self._stopping.wait()
                     services.cancel_scope.cancel()
-                for scope in self._handshakes:
+                for scope in self._handshakes | self._idle:
                     scope.cancel()
                 for websocket in self._connections:
                     websocket._begin_close(*self._close)
@@ -230,20 +244,22 @@ class WebSocketServer:
         logger = ConnectionLogger(self._options.logger, new_connection_id())
         peer = show_address(transport.remote_address)
         try:
-            websocket = await self._open(transport, peer, logger)
+            opened = await self._open(transport, peer, logger)
         except BaseException as exc:
             # A stream's or process_request's own, or a mistake of ours.
-            websocket = None
-            self._failed_opening(exc, peer, logger)
-        if websocket is None:
+            opened = None
+            self._failed(exc, "the opening handshake", peer, logger)
+        if opened is None:
             self._refused_total += 1
-        else:
-            await self._serve_connection(websocket, logger)
+        if isinstance(opened, PlainRequest):
+            opened = await self._converse(opened, transport, peer, logger)
+        if opened is not None:
+            await self._serve_connection(opened, logger)
 
     async def _open(
         self, transport: Transport, peer: str, logger: ConnectionLogger
-    ) -> WebSocket | None:
-        taken = len(self._connections) + len(self._handshakes)
+    ) -> WebSocket | PlainRequest | None:
+        taken = len(self._connections) + len(self._handshakes) + self._http_connections
         with trio.move_on_after(self._options.open_timeout) as scope:
             if taken >= self._options.max_connections:
                 logger.info("%s refused: there are %d connections", peer, taken)
@@ -259,10 +275,12 @@ class WebSocketServer:
         return None
 
     async def _shake_hands(
-        self, transport: Transport, peer: str, logger: ConnectionLogger
-    ) -> WebSocket | None:
+        self, transport: Transport, peer: str, logger: ConnectionLogger, received: bytes = b""
+    ) -> WebSocket | PlainRequest | None:
         try:
-            opening = await accept_connection(transport, self._options, logger)
+            opening = await accept_connection(
+                transport, self._options, logger, self._site, received
+            )
         except (ConnectionRejected, InvalidRequest) as exc:
             what = f": {exc}" if isinstance(exc, InvalidRequest) else ""
             logger.info("%s answered with %d%s", peer, exc.response.status, what)
@@ -270,18 +288,91 @@ class WebSocketServer:
         except HandshakeError as exc:
             logger.info("%s left: %s", peer, exc)
             return None
+        if isinstance(opening, PlainRequest):
+            return opening
         return WebSocket(transport, opening, logger.connection_id, self._options, logger)
 
-    def _failed_opening(self, exc: BaseException, peer: str, logger: ConnectionLogger) -> None:
-        """One handshake failed in a way of its own: the other connections are not to notice."""
-        if isinstance(exc, HandshakeError):  # the client left while it was refused
+    def _failed(self, exc: BaseException, what: str, peer: str, logger: ConnectionLogger) -> None:
+        """One stream failed in a way of its own: the other connections are not to notice."""
+        if isinstance(exc, HandshakeError):  # the client left while it was answered
             logger.info("%s left: %s", peer, exc)
         elif isinstance(exc, Exception):
-            logger.error("%s dropped: the opening handshake failed", peer, exc_info=exc)
+            logger.error("%s dropped: %s failed", peer, what, exc_info=exc)
         elif is_cancellation(exc):
             raise exc
         else:
             self._fail(exc)
+
+    # One connection that speaks HTTP…
+
+    async def _converse(
+        self,
+        opened: WebSocket | PlainRequest | None,
+        transport: Transport,
+        peer: str,
+        logger: ConnectionLogger,
+    ) -> WebSocket | None:
+        """Answer its requests. Gives the WebSocket, where one is asked for in the end."""
+        assert self._site is not None
+        conversation = Conversation(
+            transport,
+            self._site,
+            self._options,
+            logger,
+            is_stopping=self._stopping.is_set,
+            failed=lambda request, exc: self._endpoint_failed(request, exc, logger),
+        )
+        self._http_connections += 1
+        try:
+            while isinstance(opened, PlainRequest):
+                self._http_requests_total += 1
+                rest = await conversation.answer(opened)
+                if rest is None or self._stopping.is_set():
+                    return None
+                opened = await self._next(conversation, rest, transport, peer, logger)
+        except BaseException as exc:
+            self._failed(exc, "HTTP", peer, logger)
+            return None
+        finally:
+            self._http_connections -= 1
+        return opened
+
+    async def _next(
+        self,
+        conversation: Conversation,
+        rest: bytes,
+        transport: Transport,
+        peer: str,
+        logger: ConnectionLogger,
+    ) -> WebSocket | PlainRequest | None:
+        with trio.CancelScope() as scope:
+            self._idle.add(scope)
+            try:
+                if received := await conversation.wait_for_request(rest):
+                    scope.deadline = trio.current_time() + self._options.open_timeout
+                    return await self._shake_hands(transport, peer, logger, received)
+            finally:
+                self._idle.discard(scope)
+        return None
+
+    def _endpoint_failed(
+        self, request: Request, exc: BaseException, logger: ConnectionLogger
+    ) -> None:
+        errors = errors_in(exc)
+        error = errors[0] if len(errors) == 1 else _without_cancelled(exc)
+        self._handler_errors_total += 1
+        if self._options.on_handler_error == "propagate":
+            self._fail(error)
+        else:
+            logger.error(
+                "the endpoint of %s %s failed: %r",
+                request.method,
+                request.target,
+                error,
+                exc_info=error,
+            )
+
+    # One WebSocket…
 
     async def _serve_connection(self, websocket: WebSocket, logger: ConnectionLogger) -> None:
         started = trio.current_time()

@@ -1,0 +1,413 @@
+"""Which path is served by what: WebSocket handlers, HTTP endpoints, files, other routers.
+
+This module owns the table of routes and is the only one that knows werkzeug, which matches and
+builds paths. How a request is read and a response sent is `_web`'s.
+
+werkzeug is imported when the first `Router` is made, because it is an extra: whoever makes none
+need not have it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, final
+from urllib.parse import urlsplit
+
+from ._connection import WebSocket
+from ._errors import CloseCode
+from ._handshake import check_answer
+from ._headers import Headers, HeadersLike
+from ._http import Accept, PathValues, Request, Response
+from ._options import ProcessRequest
+from ._site import Answer, Site, Streamed, both
+from ._static import Folder
+
+if TYPE_CHECKING:
+    from werkzeug.routing import BaseConverter, Map
+
+#: What an HTTP endpoint may return: a `Response`; a `str`, which is sent as HTML; a `dict` or a
+#: `list`, as JSON; or `None`, as 204 (No Content).
+Page: TypeAlias = "Response | str | Mapping[str, object] | Sequence[object] | None"
+
+#: What is asked before a route is served: like `process_request`. One, or several in their order.
+Before: TypeAlias = "ProcessRequest | Sequence[ProcessRequest]"
+
+Endpoint = TypeVar("Endpoint", bound="Callable[..., Page | Awaitable[Page]]")
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[object]])
+
+
+@dataclass(frozen=True, eq=False)
+class _Route:
+    """One line of the table.
+
+    Attributes:
+        rule: the whole path, those of the routers it is mounted under included.
+        methods: of HTTP; none for a WebSocket.
+        endpoint: called with the request or the WebSocket and what the rule captures.
+        before: what is asked first, the outermost router's hooks before.
+        name: what `url_for` knows it by.
+        is_folder: its rule captures a path of its own, in which slashes mean what they mean there.
+    """
+
+    rule: str
+    methods: tuple[str, ...] | None
+    endpoint: Callable[..., object]
+    before: tuple[ProcessRequest, ...]
+    name: str
+    is_folder: bool = False
+
+
+@final
+class _Match:
+    """What a request was found to be for: kept with it until it is served."""
+
+    def __init__(self, route: _Route, values: dict[str, object]) -> None:
+        self.route = route
+        self.values = values
+
+
+@final
+class Router(Site):
+    """Maps paths to WebSocket handlers, HTTP endpoints and files. It is a handler itself::
+
+        router = Router()
+
+        @router.websocket("/chat/<room>")
+        async def chat(ws, room): ...
+
+        @router.get("/")
+        async def index(request):
+            return "<h1>Welcome</h1>"
+
+        router.static("/static", "files")
+        trio.run(serve_websocket, router, "localhost", 8765)
+
+    It needs the extra ``trio-ws[routing]``. Rules are werkzeug's: ``<name>`` captures one part of
+    the path, ``<int:name>`` a number, ``<path:name>`` all the rest; what is captured goes to the
+    handler as a keyword argument. Routes may be added at any time, also while it serves.
+
+    What happens to a request: `process_request` of the server is asked, then the path is looked up,
+    then come the hooks in `before`, those of an outer router first. A path that is not in the table
+    is answered with 404, a method that it does not have with 405, a slash too few with 308, and
+    OPTIONS with what there is, all of this also where a WebSocket was asked for, and before it
+    is open.
+
+    Args:
+        before: hooks for every route, those of routers mounted under it included. Called like
+            `process_request`, sync or async: `None` goes on, a `Response` is the answer, an
+            `Accept` chooses subprotocol and headers of a WebSocket. `basic_auth` makes one.
+        converters: further converters for rules, by name: classes of `werkzeug.routing`'s
+            ``BaseConverter``. A router that is mounted under another needs them there, too.
+
+    Raises:
+        ImportError: werkzeug is not installed.
+    """
+
+    def __init__(
+        self, *, before: Before = (), converters: Mapping[str, type[BaseConverter]] | None = None
+    ) -> None:
+        try:
+            from werkzeug.routing import Map  # noqa: PLC0415 - an extra
+        except ImportError as exc:
+            raise ImportError("Router needs werkzeug: pip install 'trio-ws[routing]'") from exc
+        self._before = _hooks(before)
+        self._map: Map = Map(converters=converters)
+        self._adapter = self._map.bind("host")
+        self._routes: list[_Route] = []
+        #: The routers that this one is mounted under, with how a route of it is one of theirs.
+        self._parents: list[tuple[Router, Callable[[_Route], _Route]]] = []
+
+    def __repr__(self) -> str:
+        return f"<Router of {len(self._routes)} routes>"
+
+    # Saying what is served…
+
+    def websocket(
+        self, path: str, *, name: str | None = None, before: Before = ()
+    ) -> Callable[[Handler], Handler]:
+        """Serve WebSockets at `path` with the decorated function::
+
+            @router.websocket("/chat/<room>")
+            async def chat(ws: WebSocket, room: str) -> None: ...
+
+        Args:
+            path: a rule.
+            name: for `url_for`; by default that of the function.
+            before: hooks for this route alone.
+
+        Raises:
+            ValueError, LookupError: the rule is not one.
+        """
+
+        def decorate(handler: Handler) -> Handler:
+            self._add_own(path, None, handler, name, before)
+            return handler
+
+        return decorate
+
+    def route(
+        self, path: str, *, methods: Iterable[str], name: str | None = None, before: Before = ()
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Answer HTTP at `path` with the decorated function, which may be sync or async::
+
+            @router.route("/rooms/<room>", methods=["PUT", "DELETE"])
+            def change(request: Request, room: str) -> None: ...
+
+        A sync function holds up everything else, so it should only compute. HEAD comes with GET.
+        It returns a `Response`, a `str` for a page of HTML, a `dict` or a `list` for JSON, or
+        `None` for nothing. `InvalidRequest` is answered with the response in it; any other
+        exception with 500, and it is logged once.
+        """
+        if isinstance(methods, str):
+            raise TypeError(f"methods is a list, not {methods!r}")
+        names = tuple(method.upper() for method in methods)
+        if not names:
+            raise ValueError("a route has at least one method")
+
+        def decorate(endpoint: Endpoint) -> Endpoint:
+            self._add_own(path, names, endpoint, name, before)
+            return endpoint
+
+        return decorate
+
+    def get(
+        self, path: str, *, name: str | None = None, before: Before = ()
+    ) -> Callable[[Endpoint], Endpoint]:
+        """`route` for GET, and with it HEAD."""
+        return self.route(path, methods=["GET"], name=name, before=before)
+
+    def post(
+        self, path: str, *, name: str | None = None, before: Before = ()
+    ) -> Callable[[Endpoint], Endpoint]:
+        """`route` for POST. The body is in ``request.body``, or ``request.json()``."""
+        return self.route(path, methods=["POST"], name=name, before=before)
+
+    def static(
+        self,
+        path: str,
+        folder: str | os.PathLike[str],
+        *,
+        name: str = "static",
+        headers: HeadersLike = (),
+        before: Before = (),
+    ) -> None:
+        """Serve the files in `folder` under `path`, with their types, ETags and ranges.
+
+        A folder within is its ``index.html``. What a symbolic link leads to outside of `folder`
+        is not there, and neither are names that start with a dot, except ``.well-known``.
+
+        Args:
+            path: what stands before the names of the files; ``"/"`` for nothing.
+            folder: a folder that exists.
+            name: for `url_for`: ``router.url_for("static", filename="app.js")``.
+            headers: additional fields: ``{"Cache-Control": "max-age=3600"}``.
+            before: hooks for these files alone.
+
+        Raises:
+            NotADirectoryError: there is no such folder.
+        """
+        files = Folder(folder, Headers(headers))
+        root = path.removesuffix("/")
+        for rule in (f"{root}/<path:filename>", f"{root}/"):
+            self._add_own(rule, ("GET",), files.answer, name, before, is_folder=True)
+
+    def mount(self, path: str, router: Router, *, before: Before = ()) -> None:
+        """Serve all that `router` has, and will have, under `path`.
+
+        A rule as `path` captures for every route of it. The hooks in `before` come after this
+        router's own and before the other's.
+
+        Raises:
+            ValueError: it would be mounted under itself, or `path` ends with a slash.
+        """
+        if not isinstance(router, Router):
+            raise TypeError(f"another Router is mounted, not {router!r}")
+        if router is self or router in self._ancestors():
+            raise ValueError("a router cannot be mounted under itself")
+        if not path.startswith("/") or path.endswith("/"):
+            raise ValueError(f"{path!r} does not start with a slash, or ends with one")
+        hooks = (*self._before, *_hooks(before))
+
+        def as_ours(route: _Route) -> _Route:
+            return replace(route, rule=path + route.rule, before=(*hooks, *route.before))
+
+        for route in router._routes:
+            self._add(as_ours(route))
+        router._parents.append((self, as_ours))
+
+    def url_for(self, endpoint: str | Callable[..., object], **values: object) -> str:
+        """The path that leads to a handler or an endpoint, quoted::
+
+            router.url_for(chat, room="a b")  # "/chat/a%20b"
+
+        Args:
+            endpoint: the function, or its name.
+            values: what the rule captures. Others become the query.
+
+        Raises:
+            LookupError: there is none, or a value is missing or not of the kind that it takes.
+        """
+        for route in self._routes:
+            if endpoint in (route.name, route.endpoint):
+                try:
+                    return (
+                        urlsplit(self._adapter.build(route, values))
+                        ._replace(scheme="", netloc="")
+                        .geturl()
+                    )
+                except (LookupError, ValueError):
+                    continue  # another route of it may do with these values
+        what = endpoint if isinstance(endpoint, str) else getattr(endpoint, "__name__", endpoint)
+        raise LookupError(f"there is no route for {what} with the values {values!r}")
+
+    def _ancestors(self) -> Iterable[Router]:
+        for parent, _ in self._parents:
+            yield parent
+            yield from parent._ancestors()
+
+    def _add_own(
+        self,
+        path: str,
+        methods: tuple[str, ...] | None,
+        endpoint: Callable[..., object],
+        name: str | None,
+        before: Before,
+        *,
+        is_folder: bool = False,
+    ) -> None:
+        if not callable(endpoint):
+            raise TypeError(f"a route leads to a function, not {endpoint!r}")
+        name = name or str(getattr(endpoint, "__name__", endpoint))
+        hooks = (*self._before, *_hooks(before))
+        self._add(_Route(path, methods, endpoint, hooks, name, is_folder))
+
+    def _add(self, route: _Route) -> None:
+        from werkzeug.routing import Rule  # noqa: PLC0415 - an extra
+
+        rule = Rule(
+            route.rule,
+            endpoint=route,
+            methods=route.methods,
+            websocket=route.methods is None,
+            merge_slashes=False if route.is_folder else None,
+        )
+        self._map.add(rule)
+        self._routes.append(route)
+        for parent, as_theirs in self._parents:
+            parent._add(as_theirs(route))
+
+    # Looking it up…
+
+    async def admit(self, request: Request) -> Answer:
+        """Look the request up and ask the hooks. What `process_request` may return comes out.
+
+        With a stream of your own, this is what makes the router its `process_request`::
+
+            async with wrap_server_stream(stream, process_request=router.admit) as ws:
+                await router(ws)
+        """
+        match = self._look_up(request)
+        if isinstance(match, Response):
+            return match
+        request.context[_Match] = match
+        request.context[PathValues] = PathValues(match.values)
+        accept: Accept | None = None
+        for hook in match.route.before:
+            answer = hook(request)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            check_answer(answer, request)
+            if isinstance(answer, Response):
+                return answer
+            accept = both(accept, answer)
+        return accept
+
+    def _look_up(self, request: Request) -> _Match | Response:
+        from werkzeug.exceptions import MethodNotAllowed, NotFound  # noqa: PLC0415 - an extra
+        from werkzeug.routing import RequestRedirect, WebsocketMismatch  # noqa: PLC0415
+
+        try:
+            route, values = self._adapter.match(
+                request.path,
+                method=request.method,
+                query_args=request.query,
+                websocket=request.is_upgrade,
+            )
+        except RequestRedirect as redirect:
+            location = urlsplit(redirect.new_url)._replace(scheme="", netloc="").geturl()
+            return Response(308, {"Location": location})
+        except MethodNotAllowed as exc:
+            return _wrong_method(request, exc.valid_methods or ())
+        except WebsocketMismatch:
+            return _wrong_protocol(request)
+        except (NotFound, ValueError):  # a number too long for an int is a ValueError
+            return Response(404, body="There is nothing at this path.\n")
+        return _Match(cast("_Route", route), dict(values))
+
+    # Serving…
+
+    async def __call__(self, websocket: WebSocket) -> None:
+        """Serve a WebSocket: what `serve_websocket` calls.
+
+        One that `admit` was not asked about is looked up by its path, without hooks, and closed
+        with 1008 where there is nothing.
+        """
+        match: _Match | Response | None = websocket.context.get(_Match)
+        if match is None:
+            match = self._look_up(websocket.request)
+        if isinstance(match, Response):
+            await websocket.aclose(CloseCode.POLICY_VIOLATION, "there is nothing at this path")
+            return
+        handler = cast("Callable[..., Awaitable[object]]", match.route.endpoint)
+        await handler(websocket, **match.values)
+
+    async def respond(self, request: Request) -> Response | Streamed:
+        """Answer a request that `admit` has let through: what the server calls."""
+        match = request.context[_Match]
+        page = match.route.endpoint(request, **match.values)
+        if inspect.isawaitable(page):
+            page = await page
+        return _as_response(page)
+
+
+def _as_response(page: Any) -> Response | Streamed:
+    if isinstance(page, (Response, Streamed)):
+        return page
+    if isinstance(page, str):
+        return Response.html(page)
+    if isinstance(page, (dict, list)):
+        return Response.json(cast("object", page))
+    if page is None:
+        return Response(204)
+    raise TypeError(
+        f"an endpoint returns a Response, a str of HTML, a dict or list for JSON, or None: "
+        f"not {page!r}"
+    )
+
+
+def _wrong_method(request: Request, methods: Iterable[str]) -> Response:
+    allow = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
+    if request.method == "OPTIONS":
+        return Response(204, allow)
+    return Response(405, allow, "This method is not allowed here.\n")
+
+
+def _wrong_protocol(request: Request) -> Response:
+    """The path is in the table, but not for this: a page for a WebSocket, or the other way."""
+    if request.is_upgrade:
+        return Response(404, body="There is no WebSocket at this path.\n")
+    if request.method not in ("GET", "HEAD"):
+        return _wrong_method(request, ["GET"])
+    headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    return Response(426, headers, "This path is for WebSockets.\n")
+
+
+def _hooks(before: Before) -> tuple[ProcessRequest, ...]:
+    hooks = (before,) if callable(before) else tuple(before)
+    for hook in hooks:
+        if not callable(hook):
+            raise TypeError(f"a hook is a function of a Request, not {hook!r}")
+    return hooks

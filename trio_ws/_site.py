@@ -1,0 +1,77 @@
+"""What a handler can be besides a function of a WebSocket: a site, which answers plain HTTP too.
+
+This module owns the interface between a server and such a handler. `Router` is one; the server
+knows no other thing about it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from ._http import Accept, Request, Response
+
+if TYPE_CHECKING:
+    from ._connection import WebSocket
+
+#: What a hook, and everything that is asked about a request before it is served, may answer.
+Answer: TypeAlias = "Accept | Response | None"
+
+
+class Source(Protocol):
+    """Where the body of a response comes from that is not in memory."""
+
+    def read(self) -> Awaitable[bytes]:
+        """The next bytes. Fewer than were promised, at the end, are a file that shrank."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it. Never waits."""
+        ...
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A response whose body is sent as it is read.
+
+    Attributes:
+        head: the status and the headers.
+        length: how many bytes `source` gives.
+        source: it is closed by whoever got this.
+    """
+
+    head: Response
+    length: int
+    source: Source
+
+
+class Site(ABC):
+    """A handler that answers plain HTTP on the same port."""
+
+    @abstractmethod
+    async def __call__(self, websocket: WebSocket) -> object:
+        """Serve a WebSocket that was admitted."""
+
+    @abstractmethod
+    async def admit(self, request: Request) -> Answer:
+        """Decide about a request, WebSocket or plain, before its body is read.
+
+        It is called after `process_request`, with the same meaning of what it returns.
+        """
+
+    @abstractmethod
+    async def respond(self, request: Request) -> Response | Streamed:
+        """Answer a plain request that was admitted, with its body.
+
+        What it raises is answered with 500, except `InvalidRequest`, which says what to answer.
+        """
+
+
+def both(first: Accept | None, second: Accept | None) -> Accept | None:
+    """What two hooks together accept a WebSocket with: the later one chooses the subprotocol."""
+    if first is None or second is None:
+        return first or second
+    chosen = first.subprotocol if second.subprotocol is ... else second.subprotocol
+    return Accept(chosen, [*first.headers.fields, *second.headers.fields])

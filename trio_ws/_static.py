@@ -1,0 +1,278 @@
+"""Files of a folder over HTTP: types, validators, ranges, and no way out of the folder.
+
+This module owns which file a path means and what answers a request for it. Which path it is asked
+for is the router's affair.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import formatdate, parsedate_to_datetime
+from mimetypes import MimeTypes
+from pathlib import Path
+from typing import TypeVar, final
+
+import trio
+
+from ._headers import Headers
+from ._http import Request, Response
+from ._site import Streamed
+
+T = TypeVar("T")
+
+#: How much of a file is read, and held, at a time.
+CHUNK = 256 * 1024
+
+#: Types of what pages are made of. The tables of the system differ, and some lack these.
+_WEB_TYPES = {
+    ".avif": "image/avif",
+    ".css": "text/css",
+    ".csv": "text/csv",
+    ".gif": "image/gif",
+    ".htm": "text/html",
+    ".html": "text/html",
+    ".ico": "image/x-icon",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".mp3": "audio/mpeg",
+    ".mp4": "video/mp4",
+    ".ogg": "audio/ogg",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".ttf": "font/ttf",
+    ".txt": "text/plain",
+    ".wasm": "application/wasm",
+    ".wav": "audio/wav",
+    ".webm": "video/webm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+    ".xml": "application/xml",
+}
+# Without file names, it holds Python's own table and not the system's.
+_TYPES = MimeTypes()
+for _suffix, _type in _WEB_TYPES.items():
+    _TYPES.add_type(_type, _suffix)
+
+
+def content_type(name: str) -> str:
+    """The Content-Type for a file of this name; all text is said to be UTF-8."""
+    kind, encoding = _TYPES.guess_type(name)
+    if kind is None or encoding is not None:  # x.tar.gz is sent as it is, not as a .tar
+        return "application/octet-stream"
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
+
+
+@final
+class Folder:
+    """Answers GET and HEAD for what is in a folder.
+
+    Args:
+        path: the folder. What its own name leads to, through symbolic links too, is the folder.
+        headers: additional fields for every file.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], headers: Headers) -> None:
+        self._root = Path(path).resolve()
+        self._headers = headers
+        if not self._root.is_dir():
+            raise NotADirectoryError(f"{os.fspath(path)!r} is no folder")
+
+    async def answer(self, request: Request, filename: str) -> Response | Streamed:
+        """Answer a request for a file, or for the index.html of the folder within that it names."""
+        found = await _in_thread(lambda: self._find(filename))
+        if found is None:
+            return Response(404, body="There is no such file.\n")
+        if isinstance(found, _Subfolder):
+            return _redirect_into_folder(request)
+        return await self._answer_with(found, request)
+
+    def _find(self, filename: str) -> _File | _Subfolder | None:
+        names = filename.split("/")
+        if names[-1] == "":
+            names[-1] = "index.html"
+        if not all(map(_is_public_name, names)):
+            return None
+        try:
+            # Links are followed first, and then it is judged where they lead.
+            path = self._root.joinpath(*names).resolve(strict=True)
+            if not path.is_relative_to(self._root):
+                return None
+            status = path.stat()
+        except (OSError, ValueError):  # there is none, or no such name can be
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            return _Subfolder()
+        # A pipe would be waited for, a device read without end.
+        return _File(path, names[-1], status) if stat.S_ISREG(status.st_mode) else None
+
+    async def _answer_with(self, file: _File, request: Request) -> Response | Streamed:
+        headers = [
+            ("ETag", file.etag),
+            ("Last-Modified", formatdate(file.modified, usegmt=True)),
+            ("Accept-Ranges", "bytes"),
+            ("X-Content-Type-Options", "nosniff"),
+            *self._headers.fields,
+        ]
+        if _precondition_failed(request.headers, file):
+            return Response(412, headers, "The file has changed.\n")
+        if not _is_modified(request.headers, file):
+            return Response(304, headers)
+        status, part = 200, range(file.size)
+        if request.method == "GET" and _range_applies(request.headers, file):
+            status, part = _requested_part(request.headers.get("Range", ""), file.size)
+        if status == 416:
+            headers.append(("Content-Range", f"bytes */{file.size}"))
+            return Response(416, headers, "The file is shorter.\n")
+        if status == 206:
+            headers.append(("Content-Range", f"bytes {part.start}-{part.stop - 1}/{file.size}"))
+        if "Content-Type" not in self._headers:
+            headers.append(("Content-Type", content_type(file.name)))
+        head = Response(status, headers)
+        try:
+            source = await _in_thread(lambda: FilePart(file.path, part))
+        except OSError:  # it is gone since, or nobody may read it
+            return Response(404, body="There is no such file.\n")
+        return Streamed(head, len(part), source)
+
+
+class _Subfolder:
+    """A folder within, asked for without the slash after it."""
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    name: str
+    status: os.stat_result
+
+    @property
+    def size(self) -> int:
+        return self.status.st_size
+
+    @property
+    def modified(self) -> int:
+        """HTTP has whole seconds."""
+        return int(self.status.st_mtime)
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.status.st_mtime_ns:x}-{self.size:x}"'
+
+
+@final
+class FilePart:
+    """A part of a file, read in a thread. Making one opens it."""
+
+    def __init__(self, path: Path, part: range) -> None:
+        self._file = io.FileIO(path)
+        self._file.seek(part.start)
+        self._left = len(part)
+
+    async def read(self) -> bytes:
+        if not self._left:
+            return b""
+        data = await _in_thread(lambda: self._file.read(min(CHUNK, self._left)))
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    # Cancelled, it is waited for: what it opens must not be lost. Disks do not take that long.
+    return await trio.to_thread.run_sync(function)
+
+
+#: What a name in a path may not hold: what separates names on any system or ends a C string, other
+#: control characters, and the colon, which Windows gives a meaning.
+_UNSAFE = frozenset('/\\:\x7f"*<>|?').union(map(chr, range(32)))
+
+
+def _is_public_name(name: str) -> bool:
+    if name.startswith(".") and name != ".well-known":  # and so ".." too, and .git, .env
+        return False
+    return bool(name) and _UNSAFE.isdisjoint(name)
+
+
+def _redirect_into_folder(request: Request) -> Response:
+    """Say where the links of a page in that folder will be right."""
+    path, question, query = request.target.partition("?")
+    # Two slashes at the start would name another host.
+    return Response(308, {"Location": "/" + path.lstrip("/") + "/" + question + query})
+
+
+# Conditions and ranges (RFC 9110 sections 13.2.2, in its order, and 14.2)…
+
+_ETAG = re.compile(r'(W/)?("[^"]*")')
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+
+
+def _precondition_failed(headers: Headers, file: _File) -> bool:
+    if "If-Match" in headers:
+        return not _names(headers["If-Match"], file, weakly=False)
+    since = _date(headers.get("If-Unmodified-Since"))
+    return since is not None and file.modified > since
+
+
+def _is_modified(headers: Headers, file: _File) -> bool:
+    if "If-None-Match" in headers:
+        return not _names(headers["If-None-Match"], file, weakly=True)
+    since = _date(headers.get("If-Modified-Since"))
+    return since is None or file.modified > since
+
+
+def _range_applies(headers: Headers, file: _File) -> bool:
+    """Whether the client that asks for a part has the rest of this file, and of no earlier one."""
+    condition = headers.get("If-Range")
+    if condition is None or condition == file.etag:
+        return True
+    return _date(condition) == file.modified
+
+
+def _requested_part(text: str, size: int) -> tuple[int, range]:
+    """The status and the part for a Range header. One that is not understood is passed over, and
+    so is one for several parts, which no browser asks for.
+    """
+    asked = _RANGE.fullmatch(text)
+    if asked is None or not (asked[1] or asked[2]):
+        return 200, range(size)
+    if asked[1]:
+        start, stop = int(asked[1]), min(size, int(asked[2] or size) + 1)
+        if asked[2] and int(asked[2]) < start:
+            return 200, range(size)
+    else:
+        start, stop = max(0, size - int(asked[2])), size
+    return (206, range(start, stop)) if start < stop else (416, range(0))
+
+
+def _names(field: str, file: _File, *, weakly: bool) -> bool:
+    if field.strip() == "*":
+        return True
+    return any(tag == file.etag and (weakly or not weak) for weak, tag in _ETAG.findall(field))
+
+
+def _date(text: str | None) -> float | None:
+    """Seconds since 1970, or `None` for what is no date."""
+    try:
+        date = parsedate_to_datetime(text or "")
+    except (TypeError, ValueError):
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
