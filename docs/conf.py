@@ -141,7 +141,7 @@ def resolve_reference(
 
 
 #: Names in signatures that say enough by themselves.
-UNDOCUMENTED = {"T", "EllipsisType"}
+UNDOCUMENTED = {"T", "EllipsisType", "EndpointT", "HandlerT", "BaseConverter"}
 
 
 # ---------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from trio_ws import open_websocket_url
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 #: What one test may take, on a machine that has a lot else to do.
@@ -155,6 +157,50 @@ async def test_a_server_that_waits_for_its_client_ends_quietly_too() -> None:
                 assert await server.interrupt() == []
 
 
+async def test_auth() -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving("auth/server.py") as (server, url):
+            assert await output_of("auth/client.py", "--url", url) == [
+                "refused with 401: A user name and a password are needed.",
+                "hello ada, you know the password",
+                "refused with 401: A token is needed.",
+                "hello ada, you have a token",
+                "refused with 403: Log in first.",
+                "hello ada, you are logged in",
+                "closed with 1008: send a valid token first",
+                "hello ada, you have introduced yourself",
+            ]
+            assert await server.interrupt() == []
+
+
+async def test_site() -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving("site/server.py") as (server, url):
+            assert (await server.read_line()).startswith("Open http://localhost:")
+            lobby = f"{url}rooms/lobby"
+            page = url.rstrip("/").replace("ws", "http", 1)
+
+            async def curl(*arguments: str) -> str:
+                command = ["curl", "-sS", *arguments]
+                return (await trio.run_process(command, capture_stdout=True)).stdout.decode()
+
+            assert "<a href=/rooms/lobby/>" in await curl(f"{page}/")
+            assert "<title>&lt;b&gt;</title>" in await curl(f"{page}/rooms/%3Cb%3E/")
+            assert "new WebSocket" in await curl(f"{page}/static/chat.js")
+            async with (
+                open_websocket_url(f"{lobby}/ws") as ada,
+                open_websocket_url(f"{lobby}/ws") as bob,
+            ):
+                await ada.send("hi")
+                assert [await ada.receive(), await bob.receive()] == ["hi", "hi"]
+                as_json = ["-H", "Content-Type: application/json", "-d", '"from curl"']
+                told = await curl(*as_json, f"{page}/rooms/lobby/publish")
+                assert told == '{"told": 2}'
+                assert [await ada.receive(), await bob.receive()] == ["from curl"] * 2
+                assert await curl(f"{page}/health") == '{"status": "ok", "rooms": 1}'
+            assert await server.interrupt() == []
+
+
 @pytest.mark.parametrize(
     ("script", "lines"),
     [
@@ -199,7 +245,7 @@ async def test_testing() -> None:
 
 
 def test_every_script_says_what_it_is_and_can_be_imported() -> None:
-    tried = {"hello", "echo", "secure", "patterns", "counter", "testing"}
+    tried = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site"}
     scripts = sorted(EXAMPLES.rglob("*.py"))
     assert {script.parent.name for script in scripts} == tried
     for script in scripts:

@@ -35,8 +35,8 @@ Page: TypeAlias = "Response | str | Mapping[str, object] | Sequence[object] | No
 #: What is asked before a route is served: like `process_request`. One, or several in their order.
 Before: TypeAlias = "ProcessRequest | Sequence[ProcessRequest]"
 
-Endpoint = TypeVar("Endpoint", bound="Callable[..., Page | Awaitable[Page]]")
-Handler = TypeVar("Handler", bound=Callable[..., Awaitable[object]])
+EndpointT = TypeVar("EndpointT", bound="Callable[..., Page | Awaitable[Page]]")
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[object]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class Router(Site):
 
     def websocket(
         self, path: str, *, name: str | None = None, before: Before = ()
-    ) -> Callable[[Handler], Handler]:
+    ) -> Callable[[HandlerT], HandlerT]:
         """Serve WebSockets at `path` with the decorated function::
 
             @router.websocket("/chat/<room>")
@@ -142,7 +142,7 @@ class Router(Site):
             ValueError, LookupError: the rule is not one.
         """
 
-        def decorate(handler: Handler) -> Handler:
+        def decorate(handler: HandlerT) -> HandlerT:
             self._add_own(path, None, handler, name, before)
             return handler
 
@@ -150,7 +150,7 @@ class Router(Site):
 
     def route(
         self, path: str, *, methods: Iterable[str], name: str | None = None, before: Before = ()
-    ) -> Callable[[Endpoint], Endpoint]:
+    ) -> Callable[[EndpointT], EndpointT]:
         """Answer HTTP at `path` with the decorated function, which may be sync or async::
 
             @router.route("/rooms/<room>", methods=["PUT", "DELETE"])
@@ -167,7 +167,7 @@ class Router(Site):
         if not names:
             raise ValueError("a route has at least one method")
 
-        def decorate(endpoint: Endpoint) -> Endpoint:
+        def decorate(endpoint: EndpointT) -> EndpointT:
             self._add_own(path, names, endpoint, name, before)
             return endpoint
 
@@ -175,13 +175,13 @@ class Router(Site):
 
     def get(
         self, path: str, *, name: str | None = None, before: Before = ()
-    ) -> Callable[[Endpoint], Endpoint]:
+    ) -> Callable[[EndpointT], EndpointT]:
         """`route` for GET, and with it HEAD."""
         return self.route(path, methods=["GET"], name=name, before=before)
 
     def post(
         self, path: str, *, name: str | None = None, before: Before = ()
-    ) -> Callable[[Endpoint], Endpoint]:
+    ) -> Callable[[EndpointT], EndpointT]:
         """`route` for POST. The body is in ``request.body``, or ``request.json()``."""
         return self.route(path, methods=["POST"], name=name, before=before)
 

@@ -94,7 +94,7 @@ class Folder:
         if not self._root.is_dir():
             raise NotADirectoryError(f"{os.fspath(path)!r} is no folder")
 
-    async def answer(self, request: Request, filename: str) -> Response | Streamed:
+    async def answer(self, request: Request, filename: str = "") -> Response | Streamed:
         """Answer a request for a file, or for the index.html of the folder within that it names."""
         found = await _in_thread(lambda: self._find(filename))
         if found is None:
@@ -111,7 +111,7 @@ class Folder:
             return None
         try:
             # Links are followed first, and then it is judged where they lead.
-            path = self._root.joinpath(*names).resolve(strict=True)
+            path = Path(os.path.realpath(self._root.joinpath(*names), strict=True))
             if not path.is_relative_to(self._root):
                 return None
             status = path.stat()
