@@ -31,6 +31,9 @@ _CHUNK_CHARGE = 64
 #: How many pieces of a chunked body are looked at before other tasks may run.
 _PIECES_PER_CHECKPOINT = 16
 
+#: How much of a response is written in one go, and has to get through while a client is waited for.
+_PIECE = 16 * 1024
+
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -186,14 +189,13 @@ class Conversation:
 
     async def _write(self, data: bytes) -> None:
         patience = self._options.ping_interval + self._options.ping_timeout
-        size = self._transport.flush_size
         try:
-            sent = self._transport.send_nowait(data)
-            while sent < len(data):
+            sent = self._transport.send_nowait([data])
+            for start in range(sent, len(data), _PIECE):
                 with trio.move_on_after(patience) as scope:
-                    sent += await self._transport.send_some(data[sent : sent + size])
+                    await self._transport.send_all(data[start : start + _PIECE])
                 if scope.cancelled_caught:
-                    raise ConnectionFailed(f"the client took no byte for {patience} s")
+                    raise ConnectionFailed(f"the client took too little in {patience} s")
         except _GONE as exc:
             raise ConnectionFailed(f"the connection broke: {exc}") from exc
 
