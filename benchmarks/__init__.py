@@ -1,0 +1,1 @@
+"""Measures trio_ws beside its peers: ``python -m benchmarks``, see docs/benchmarks.md."""

@@ -1,0 +1,386 @@
+"""What is measured: every case, as data, and how its kind is measured."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from benchmarks import wire
+from benchmarks.load import (
+    BlockingExchange,
+    BroadcastExchange,
+    DuplexExchange,
+    Handshakes,
+    LoadFailed,
+    ManyExchange,
+    Pipe,
+    TLSPipe,
+    connect,
+    open_connections,
+    shake_hands,
+    prepare,
+    read_exactly,
+    receive_head,
+)
+from benchmarks.processes import Stage
+from benchmarks.roster import Peer
+from benchmarks.subject import HOST, Mode
+
+#: What is under way at once up to this many bytes fits into the kernel's buffers on every system,
+#: so that nobody waits to send.
+FITS_BUFFERS = 32 * 1024
+
+#: The part of the measuring time that goes before it, as warm-up.
+WARM_UP = 0.25
+
+#: Seconds in which memory settles, after the last connection was opened.
+SETTLING = 0.5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What came out, in the unit of the case, and other numbers worth keeping."""
+
+    value: float
+    details: dict[str, float] = field(default_factory=dict)
+
+
+class Exchange(Protocol):
+    """A load that goes on for some seconds, and says how many events a second it saw."""
+
+    def run(self, seconds: float) -> float: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case(ABC):
+    """One row of the table."""
+
+    name: str
+    title: str
+    unit: str = "messages/s"
+    less_is_better: bool = False
+    peers: tuple[str, ...] = ()
+    """Those that are measured, if not all."""
+
+    def suits(self, peer: Peer) -> bool:
+        """Whether this peer can do it."""
+        return not self.peers or peer.name in self.peers
+
+    @property
+    def connections_needed(self) -> int:
+        return 1
+
+    @abstractmethod
+    def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement: ...
+
+
+def timed(exchange: Exchange, seconds: float) -> float:
+    """Warm up, then measure."""
+    exchange.run(seconds * WARM_UP)
+    return exchange.run(seconds)
+
+
+# ---------------------------------------------------------------------------
+# Kinds of cases
+# ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo(Case):
+    """Text messages go to the server, and come back."""
+
+    size: int
+    in_flight: int = 1
+    connections: int = 1
+    mode: Mode = Mode.ECHO
+
+    def suits(self, peer: Peer) -> bool:
+        return super().suits(peer) and self.mode in peer.modes
+
+    @property
+    def connections_needed(self) -> int:
+        return self.connections
+
+    def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
+        payload, frame = self._message()
+        with stage.server(peer) as server:
+            port = server.ports[self.mode]
+            with self._exchange(peer, stage, port, payload, frame) as (exchange, reply_size):
+                rate = timed(exchange, seconds)
+        details = {"reply_size": float(reply_size)}
+        return Measurement(rate * self.size / 1e6 if self.unit == "MB/s" else rate, details)
+
+    def _message(self) -> tuple[bytes, bytes]:
+        """The payload, and the frame that carries it to the server."""
+        if self.mode is Mode.DEFLATE:
+            payload = wire.document(self.size)
+            first = wire.FIN | wire.RSV1 | wire.TEXT
+            return payload, wire.frame(first, wire.deflated(payload), masked=True)
+        payload = wire.text(self.size)
+        return payload, wire.frame(wire.FIN | wire.TEXT, payload, masked=True)
+
+    @contextmanager
+    def _exchange(
+        self, peer: Peer, stage: Stage, port: int, payload: bytes, frame: bytes
+    ) -> Iterator[tuple[Exchange, int]]:
+        """The load, ready to run, on connections on which the echo was seen to be right."""
+        extension = wire.DEFLATE_WITHOUT_TAKEOVER if self.mode is Mode.DEFLATE else None
+        if self.connections > 1:
+            opened = open_connections(port, self.connections, websocket=peer.is_websocket)
+            with opened as sockets:
+                reply_size = check_echo(Pipe(sockets[0]), peer, payload, frame)
+                yield ManyExchange(sockets, frame, reply_size), reply_size
+            return
+        with connect(port) as sock:
+            tls = self.mode is Mode.TLS
+            pipe = TLSPipe(sock, stage.client_context) if tls else Pipe(sock)
+            if peer.is_websocket:
+                shake_hands(pipe, port, extension)
+            reply_size = check_echo(pipe, peer, payload, frame)
+            if tls or len(frame) * self.in_flight > FITS_BUFFERS:
+                yield DuplexExchange(pipe, frame, reply_size, self.in_flight), reply_size
+            else:
+                yield BlockingExchange(sock, frame, reply_size, self.in_flight), reply_size
+
+
+def check_echo(pipe: Pipe, peer: Peer, payload: bytes, frame: bytes) -> int:
+    """See that the echo is right, and how many bytes it takes: every time the same."""
+    sizes = set()
+    for attempt in range(4):
+        send_all(pipe, frame)
+        if peer.is_websocket:
+            reply = read_reply(pipe, payload)
+            if attempt:  # the first one may begin a compressed stream
+                sizes.add(len(reply))
+        else:
+            if read_exactly(pipe, len(frame)) != frame:
+                raise LoadFailed("the echo is not what was sent")
+            sizes.add(len(frame))
+    if len(sizes) != 1:
+        raise LoadFailed(f"one message came back in several sizes: {sorted(sizes)}")
+    return sizes.pop()
+
+
+def send_all(pipe: Pipe, frame: bytes) -> None:
+    pipe.send(memoryview(frame))
+    assert pipe.is_flushed  # its socket blocks, as yet
+
+
+def read_reply(pipe: Pipe, payload: bytes) -> bytes:
+    """A whole frame, which carries that payload."""
+    head = read_exactly(pipe, 2)
+    length = head[1]
+    if length >= 126:
+        wide = read_exactly(pipe, 2 if length == 126 else 8)
+        head, length = head + wide, int.from_bytes(wide, "big")
+    body = read_exactly(pipe, length)
+    came = wire.inflated(body) if head[0] & wire.RSV1 else body
+    if head[0] & 0xBF != wire.FIN | wire.TEXT or came != payload:
+        raise LoadFailed(f"the echo is not what was sent: {(head + body)[:100]!r}…")
+    return head + body
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broadcast(Case):
+    """One message goes to every connection; the next one when all have it."""
+
+    unit: str = "deliveries/s"
+    size: int
+    connections: int
+
+    def suits(self, peer: Peer) -> bool:
+        return super().suits(peer) and Mode.BROADCAST in peer.modes
+
+    @property
+    def connections_needed(self) -> int:
+        return self.connections
+
+    def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
+        payload = wire.text(self.size)
+        frame = wire.frame(wire.FIN | wire.TEXT, payload, masked=True)
+        reply_size = len(wire.frame(wire.FIN | wire.TEXT, payload, masked=False))
+        with (
+            stage.server(peer) as server,
+            open_connections(server.ports[Mode.BROADCAST], self.connections) as sockets,
+        ):
+            exchange = BroadcastExchange(sockets, frame, reply_size)
+            rate = timed(exchange, seconds)
+        spread = statistics.median(exchange.spreads) * 1000
+        return Measurement(rate, {"first_to_last_ms": spread})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client(Case):
+    """The peer's client sends text messages to us, who echo them."""
+
+    size: int
+    in_flight: int
+
+    def suits(self, peer: Peer) -> bool:
+        return super().suits(peer) and peer.is_websocket
+
+    def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
+        payload = wire.text(self.size)
+        request_size = len(wire.frame(wire.FIN | wire.TEXT, payload, masked=True))
+        reply = wire.frame(wire.FIN | wire.TEXT, payload, masked=False)
+        with socket.create_server((HOST, 0)) as listener:
+            prepare(listener)
+            port = listener.getsockname()[1]
+            with stage.client(peer, port, self.size, self.in_flight):
+                sock, _ = listener.accept()
+                with sock:
+                    prepare(sock)
+                    head = receive_head(sock.recv)
+                    sock.sendall(wire.response(key_of(head)))
+                    rate = timed(BlockingExchange(sock, reply, request_size), seconds)
+        return Measurement(rate)
+
+
+def key_of(head: bytes) -> str:
+    """The client's key, in the head of its request."""
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"sec-websocket-key":
+            return value.strip().decode()
+    raise LoadFailed(f"the client asked for no WebSocket: {head!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening(Case):
+    """Connections are opened and closed, with both handshakes, and carry no message."""
+
+    unit: str = "connections/s"
+    at_once: int
+
+    def suits(self, peer: Peer) -> bool:
+        return super().suits(peer) and peer.is_websocket
+
+    def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
+        with stage.server(peer) as server:
+            return Measurement(timed(Handshakes(server.ports[Mode.ECHO], self.at_once), seconds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(Case):
+    """Connections that have echoed one small message, and now wait, with keepalive on."""
+
+    unit: str = "KiB/connection"
+    less_is_better: bool = True
+    connections: int
+    mode: Mode = Mode.IDLE
+
+    def suits(self, peer: Peer) -> bool:
+        return super().suits(peer) and self.mode in peer.modes
+
+    @property
+    def connections_needed(self) -> int:
+        return self.connections
+
+    def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
+        with stage.server(peer) as server:
+            port = server.ports[self.mode]
+            extension = wire.DEFLATE if self.mode is Mode.IDLE_DEFLATE else None
+            # What the first few need once for all is not counted.
+            with open_connections(port, 5, extension=extension) as first:
+                echo_once(first)
+                before = server.memory()
+                with open_connections(port, self.connections, extension=extension) as sockets:
+                    echo_once(sockets)
+                    time.sleep(SETTLING * min(seconds, 1))
+                    after = server.memory()
+        return Measurement((after - before) / self.connections / 1024)
+
+
+def echo_once(sockets: list[socket.socket]) -> None:
+    payload = wire.text(16)
+    frame = wire.frame(wire.FIN | wire.TEXT, payload, masked=True)
+    for sock in sockets:
+        sock.sendall(frame)
+        read_reply(Pipe(sock), payload)
+
+
+# ---------------------------------------------------------------------------
+# The cases
+# ---------------------------------------------------------------------------
+
+KIB, MIB = 2**10, 2**20
+
+#: Whose cost is followed as the load grows.
+SCALING = ("trio_ws", "trio_ws_speedups", "websockets_trio", "picows")
+
+MAIN = (
+    Echo(name="echo-16", title="16 B, one in flight", size=16),
+    Echo(name="echo-1k", title="1 KiB, one in flight", size=KIB),
+    Echo(name="flight-16", title="16 B, 64 in flight", size=16, in_flight=64),
+    Echo(name="flight-125", title="125 B, 64 in flight", size=125, in_flight=64),
+    Echo(name="many-125", title="125 B, 100 connections", size=125, connections=100),
+    Echo(name="echo-64k", title="64 KiB, 4 in flight", size=64 * KIB, in_flight=4, unit="MB/s"),
+    Echo(name="echo-1m", title="1 MB, 2 in flight", size=10**6, in_flight=2, unit="MB/s"),
+    Echo(
+        name="tls-125", title="TLS, 125 B, 64 in flight", size=125, in_flight=64, mode=Mode.TLS
+    ),
+    Echo(
+        name="tls-64k",
+        title="TLS, 64 KiB, 4 in flight",
+        size=64 * KIB,
+        in_flight=4,
+        mode=Mode.TLS,
+        unit="MB/s",
+    ),
+    Echo(
+        name="deflate-1k",
+        title="compressed, 1 KiB of JSON, 16 in flight",
+        size=KIB,
+        in_flight=16,
+        mode=Mode.DEFLATE,
+    ),
+    Broadcast(name="broadcast", title="broadcast of 125 B to 1000", size=125, connections=1000),
+    Client(name="client-16", title="client, 16 B, 64 in flight", size=16, in_flight=64),
+    Opening(name="handshake", title="open and close, one at a time", at_once=1),
+    Opening(name="handshake-8", title="open and close, 8 at once", at_once=8),
+    Memory(name="memory", title="memory of an idle connection", connections=1000),
+    Memory(
+        name="memory-deflate",
+        title="memory, idle, compression agreed",
+        connections=1000,
+        mode=Mode.IDLE_DEFLATE,
+    ),
+)
+
+SCALE = (
+    *(
+        Echo(
+            name=f"connections-{count}",
+            title=f"125 B, {count:,} connections",
+            size=125,
+            connections=count,
+            peers=SCALING,
+        )
+        for count in (10, 100, 1000, 10_000)
+    ),
+    *(
+        Echo(
+            name=f"size-{name}",
+            title=f"{title}, one in flight",
+            size=size,
+            unit="MB/s",
+            peers=SCALING,
+        )
+        for name, title, size in (
+            ("16", "16 B", 16),
+            ("256", "256 B", 256),
+            ("4k", "4 KiB", 4 * KIB),
+            ("64k", "64 KiB", 64 * KIB),
+            ("1m", "1 MiB", MIB),
+            ("16m", "16 MiB", 16 * MIB),
+        )
+    ),
+)
+
+CASES = {case.name: case for case in (*MAIN, *SCALE)}

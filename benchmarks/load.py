@@ -1,0 +1,433 @@
+"""The load: raw sockets, prepared bytes, and nothing done with what comes but counting it.
+
+It has to cost less than any server does, or it would be what is measured. So frames are made
+beforehand, and echoes are counted by their size, which is the same for all: whether they are right
+is looked at once, before the clock starts. An *exchange* keeps messages under way on connections
+that are open, and says how many a second came back.
+"""
+
+from __future__ import annotations
+
+import select
+import selectors
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from time import perf_counter
+
+from benchmarks import wire
+from benchmarks.subject import HOST
+
+#: For what comes in. It is overwritten all the time, and never looked at.
+BUFFER = memoryview(bytearray(2**20))
+
+#: Nothing takes this long; what does is broken. The kernel keeps the time, because Python's own
+#: socket timeouts cost a system call for each operation.
+PATIENCE = 30
+
+#: How many connections are opened at once: a listener's backlog holds these.
+BATCH = 50
+
+
+class LoadFailed(Exception):
+    """The other side did not do what every WebSocket server does."""
+
+
+# ---------------------------------------------------------------------------
+# Opening connections
+# ---------------------------------------------------------------------------
+
+
+def connect(port: int) -> socket.socket:
+    """A TCP connection, without delays."""
+    sock = socket.create_connection((HOST, port))
+    prepare(sock)
+    return sock
+
+
+def prepare(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    patience = struct.pack("ll", PATIENCE, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+
+
+@contextmanager
+def open_connections(
+    port: int, count: int, *, websocket: bool = True, extension: str | None = None
+) -> Iterator[list[socket.socket]]:
+    """That many connections, with the opening handshake behind them if they have one."""
+    head = wire.request(port, extension)
+    with ExitStack() as stack:
+        sockets: list[socket.socket] = []
+        while len(sockets) < count:
+            fresh = [connect(port) for _ in range(min(BATCH, count - len(sockets)))]
+            for sock in fresh:
+                stack.enter_context(sock)
+            if websocket:
+                for sock in fresh:
+                    sock.sendall(head)
+                for sock in fresh:
+                    check_response(receive_head(sock.recv), extension)
+            sockets += fresh
+        yield sockets
+
+
+def receive_head(receive: Callable[[int], bytes]) -> bytes:
+    """A response head. Nothing may follow it: a server does not speak first here."""
+    head = b""
+    while wire.END_OF_HEAD not in head:
+        data = receive(65536)
+        if not data:
+            raise LoadFailed(f"the connection ended in the opening handshake: {head!r}")
+        head += data
+    return head
+
+
+def check_response(head: bytes, extension: str | None = None) -> None:
+    status, _, headers = head.partition(b"\r\n")
+    if b" 101 " not in status + b" ":
+        raise LoadFailed(f"the server refused: {head!r}")
+    if (b"permessage-deflate" in headers.lower()) is not bool(extension):
+        raise LoadFailed(f"compression is not as asked for: {head!r}")
+
+
+# ---------------------------------------------------------------------------
+# Pipes: bytes in both directions, plain or over TLS
+# ---------------------------------------------------------------------------
+
+
+class Pipe:
+    """A connection that is written and read without waiting for either."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._unsent: list[memoryview] = []
+
+    @property
+    def is_flushed(self) -> bool:
+        return not self._unsent
+
+    def send(self, data: memoryview) -> None:
+        """Send now what goes now, and keep the rest for `flush`."""
+        self._unsent.append(data)
+        self.flush()
+
+    def flush(self) -> None:
+        while self._unsent:
+            data = self._unsent[0]
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                return
+            if sent < len(data):
+                self._unsent[0] = data[sent:]
+            else:
+                del self._unsent[0]
+
+    def receive(self) -> int:
+        """How many bytes came."""
+        size = self.sock.recv_into(BUFFER)
+        if not size:
+            raise LoadFailed("the connection ended")
+        return size
+
+    def read(self, size: int) -> bytes:
+        """Wait for that many bytes, or fewer."""
+        return self.sock.recv(size)
+
+
+class TLSPipe(Pipe):
+    """The same over TLS, with the socket in our hands, so that what came is decrypted at once."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(sock)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=HOST)
+        self._plain = bytearray(2**16)
+        self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self.sock.sendall(self._outgoing.read())
+                self._incoming.write(self.sock.recv(65536))
+            else:
+                self.sock.sendall(self._outgoing.read())
+                return
+
+    def send(self, data: memoryview) -> None:
+        self._tls.write(data)
+        super().send(memoryview(self._outgoing.read()))
+
+    def receive(self) -> int:
+        self._incoming.write(BUFFER[: super().receive()])
+        size = 0
+        while True:
+            try:
+                size += self._tls.read(len(self._plain), self._plain)
+            except ssl.SSLWantReadError:
+                return size
+
+    def read(self, size: int) -> bytes:
+        while True:
+            try:
+                return self._tls.read(size)
+            except ssl.SSLWantReadError:
+                self._incoming.write(self.sock.recv(65536))
+
+
+def shake_hands(pipe: Pipe, port: int, extension: str | None = None) -> None:
+    pipe.send(memoryview(wire.request(port, extension)))
+    check_response(receive_head(pipe.read), extension)
+
+
+def read_exactly(pipe: Pipe, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = pipe.read(size - len(data))
+        if not more:
+            raise LoadFailed(f"the connection ended after {data!r}")
+        data += more
+    return data
+
+
+# ---------------------------------------------------------------------------
+# Exchanges
+# ---------------------------------------------------------------------------
+
+
+class BlockingExchange:
+    """One connection, few bytes under way: it sends and receives in turn, the cheapest way.
+
+    For each `reply_size` bytes that come, `frame` is sent. `in_flight` of them start it, or none
+    where the other side does.
+    """
+
+    def __init__(
+        self, sock: socket.socket, frame: bytes, reply_size: int, in_flight: int = 0
+    ) -> None:
+        self._sock = sock
+        self._frame = frame
+        self._reply_size = reply_size
+        self._unfinished = 0
+        self._frames = memoryview(frame * 4096)
+        sock.sendall(frame * in_flight)
+
+    def run(self, seconds: float) -> float:
+        """Go on for that long; how many messages a second came."""
+        receive = partial(self._sock.recv_into, BUFFER)
+        send, frames, frame_size = self._sock.sendall, self._frames, len(self._frame)
+        size, unfinished, count = self._reply_size, self._unfinished, 0
+        start = now = perf_counter()
+        end = start + seconds
+        while now < end:
+            received = receive()
+            if not received:
+                raise LoadFailed("the connection ended")
+            done, unfinished = divmod(unfinished + received, size)
+            if done:
+                send(frames[: done * frame_size])
+                count += done
+                now = perf_counter()
+        self._unfinished = unfinished
+        return count / (now - start)
+
+
+class DuplexExchange:
+    """One connection, with more under way than the kernel's buffers hold, or with TLS.
+
+    It never waits to send: a server that waits for its echo to be read would wait for ever.
+    """
+
+    def __init__(self, pipe: Pipe, frame: bytes, reply_size: int, in_flight: int) -> None:
+        self._pipe = pipe
+        self._frames = memoryview(frame * in_flight)
+        self._frame_size = len(frame)
+        self._reply_size = reply_size
+        self._unfinished = 0
+        pipe.sock.setblocking(False)
+        pipe.send(self._frames)
+
+    def run(self, seconds: float) -> float:
+        """Go on for that long; how many messages a second came."""
+        pipe, sock, count = self._pipe, [self._pipe.sock], 0
+        start = now = perf_counter()
+        end = start + seconds
+        while now < end:
+            ready = select.select(sock, [] if pipe.is_flushed else sock, [], PATIENCE)
+            pipe.flush()
+            if ready[0]:
+                done, self._unfinished = divmod(
+                    self._unfinished + pipe.receive(), self._reply_size
+                )
+                if done:
+                    pipe.send(self._frames[: done * self._frame_size])
+                    count += done
+                    now = perf_counter()
+            elif not ready[1]:
+                raise LoadFailed("nothing came")
+        return count / (now - start)
+
+
+class ManyExchange:
+    """Many connections, with one message under way on each."""
+
+    def __init__(self, sockets: Sequence[socket.socket], frame: bytes, reply_size: int) -> None:
+        self._sockets = {sock.fileno(): sock for sock in sockets}
+        self._frame = frame
+        self._reply_size = reply_size
+        self._missing = dict.fromkeys(self._sockets, reply_size)
+        for sock in sockets:
+            sock.sendall(frame)
+
+    def run(self, seconds: float) -> float:
+        """Go on for that long; how many messages a second came, on all of them together."""
+        sockets, missing, frame, size = self._sockets, self._missing, self._frame, self._reply_size
+        count = 0
+        with watch(sockets) as poll:
+            start = now = perf_counter()
+            end = start + seconds
+            while now < end:
+                for descriptor, _ in poll():
+                    sock = sockets[descriptor]
+                    left = missing[descriptor] - sock.recv_into(BUFFER)
+                    if left:  # rare: only a part came
+                        missing[descriptor] = left
+                    else:
+                        missing[descriptor] = size
+                        sock.send(frame)
+                        count += 1
+                now = perf_counter()
+        return count / (now - start)
+
+
+@contextmanager
+def watch(sockets: dict[int, socket.socket]) -> Iterator[Callable[[], Sequence[tuple[int, int]]]]:
+    """A function that waits for some of them to be readable, and gives their descriptors.
+
+    By epoll where there is one: the selectors module makes objects for each.
+    """
+    if hasattr(select, "epoll"):
+        with select.epoll(len(sockets)) as epoll:
+            for descriptor in sockets:
+                epoll.register(descriptor, select.EPOLLIN)
+            yield partial(_some, lambda: epoll.poll(PATIENCE))
+    else:
+        with selectors.DefaultSelector() as selector:
+            for descriptor in sockets:
+                selector.register(descriptor, selectors.EVENT_READ)
+            yield partial(
+                _some, lambda: [(key.fd, events) for key, events in selector.select(PATIENCE)]
+            )
+
+
+def _some(poll: Callable[[], Sequence[tuple[int, int]]]) -> Sequence[tuple[int, int]]:
+    events = poll()
+    if not events:
+        raise LoadFailed("nothing came")
+    return events
+
+
+# ---------------------------------------------------------------------------
+# Other loads
+# ---------------------------------------------------------------------------
+
+
+class BroadcastExchange:
+    """Many connections to a broadcaster. The first says something, and all hear it."""
+
+    def __init__(self, sockets: Sequence[socket.socket], frame: bytes, reply_size: int) -> None:
+        self._speaker = sockets[0]
+        self._sockets = {sock.fileno(): sock for sock in sockets}
+        self._frame = frame
+        self._all = reply_size * len(sockets)
+        self.spreads: list[float] = []
+
+    def run(self, seconds: float) -> float:
+        """Go on for that long; how many deliveries a second came.
+
+        `spreads` gets the time from the first delivery to the last one, for each message.
+        """
+        with watch(self._sockets) as poll:
+            start = now = perf_counter()
+            end = start + seconds
+            self.spreads.clear()
+            while now < end:
+                self._speaker.sendall(self._frame)
+                first, now = self._hear(poll)
+                self.spreads.append(now - first)
+        return len(self.spreads) * len(self._sockets) / (now - start)
+
+    def _hear(self, poll: Callable[[], Sequence[tuple[int, int]]]) -> tuple[float, float]:
+        sockets, missing, first = self._sockets, self._all, 0.0
+        while missing:
+            events = poll()
+            first = first or perf_counter()
+            for descriptor, _ in events:
+                missing -= sockets[descriptor].recv_into(BUFFER)
+        return first, perf_counter()
+
+
+class Handshakes:
+    """Connections that are opened and closed again, with both handshakes, so many at once."""
+
+    def __init__(self, port: int, at_once: int) -> None:
+        self._port = port
+        self._at_once = at_once
+        self._request = wire.request(port)
+        self._heads: dict[socket.socket, bytes] = {}
+
+    def run(self, seconds: float) -> float:
+        """Go on for that long; how many connections a second were opened and closed."""
+        count = 0
+        with ExitStack() as stack, selectors.DefaultSelector() as selector:
+            stack.callback(self._drop_all)
+            for _ in range(self._at_once):
+                selector.register(self._begin(), selectors.EVENT_READ)
+            start = now = perf_counter()
+            end = start + seconds
+            while now < end:
+                events = selector.select(PATIENCE)
+                if not events:
+                    raise LoadFailed("nothing came")
+                for key, _ in events:
+                    sock = key.fileobj
+                    assert isinstance(sock, socket.socket)
+                    if self._is_done(sock):
+                        selector.unregister(sock)
+                        sock.close()
+                        selector.register(self._begin(), selectors.EVENT_READ)
+                        count += 1
+                now = perf_counter()
+        return count / (now - start)
+
+    def _begin(self) -> socket.socket:
+        sock = connect(self._port)
+        self._heads[sock] = b""
+        sock.sendall(self._request)
+        return sock
+
+    def _is_done(self, sock: socket.socket) -> bool:
+        """Take what came, and the next step."""
+        data = sock.recv(65536)
+        if not data:
+            if wire.END_OF_HEAD not in self._heads.pop(sock):
+                raise LoadFailed("the connection ended in the opening handshake")
+            return True
+        if wire.END_OF_HEAD not in self._heads[sock]:
+            self._heads[sock] += data
+            if wire.END_OF_HEAD in self._heads[sock]:
+                check_response(self._heads[sock])
+                sock.sendall(wire.GOODBYE)
+        return False
+
+    def _drop_all(self) -> None:
+        for sock in self._heads:
+            sock.close()
+        self._heads.clear()

@@ -1,0 +1,168 @@
+"""Processes under test, seen from the harness: started on a core of their own, watched, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+import trustme
+
+from benchmarks.roster import Peer
+from benchmarks.subject import CORE, HOST, WITHOUT, Mode
+
+ROOT = Path(__file__).parents[1]
+
+
+def cores() -> list[int]:
+    """The cores that this process may use, or none where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return []
+
+
+class Stage:
+    """Where measurements take place: two cores, a certificate, and servers.
+
+    The load, which is this process, has the first core, each process under test the last one. A
+    server is started anew for each measurement, so that none inherits the memory of another; with
+    `keep` it stays, as a test that has no time prefers.
+    """
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self._keep = keep
+        self._cleanup = ExitStack()
+        self._kept: dict[str, Server] = {}
+        self._cores = cores()
+
+    def __enter__(self) -> Stage:
+        if self.is_pinned:
+            os.sched_setaffinity(0, self._cores[:1])
+            self._cleanup.callback(os.sched_setaffinity, 0, self._cores)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._cleanup.close()
+
+    @property
+    def is_pinned(self) -> bool:
+        return len(self._cores) > 1
+
+    @cached_property
+    def _certificate(self) -> tuple[str, ssl.SSLContext]:
+        """The server's file, and the context of a client that trusts it."""
+        authority = trustme.CA()
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory()))
+        file = folder / "server.pem"
+        expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=7)
+        authority.issue_cert(HOST, not_after=expires).private_key_and_cert_chain_pem.write_to_path(
+            file
+        )
+        return str(file), context
+
+    @property
+    def client_context(self) -> ssl.SSLContext:
+        return self._certificate[1]
+
+    @contextmanager
+    def server(self, peer: Peer) -> Iterator[Server]:
+        """Its server, listening."""
+        if self._keep:
+            if peer.name not in self._kept:
+                self._kept[peer.name] = self._cleanup.enter_context(self._start_server(peer))
+            yield self._kept[peer.name]
+        else:
+            with self._start_server(peer) as server:
+                yield server
+
+    @contextmanager
+    def _start_server(self, peer: Peer) -> Iterator[Server]:
+        with self._run(peer, "server", self._certificate[0]) as process:
+            assert process.stdout is not None
+            ports = json.loads(process.stdout.readline() or "{}")
+            if not ports:
+                raise SubjectFailed(f"the server of {peer.title} did not start")
+            yield Server(process.pid, {Mode(mode): port for mode, port in ports.items()})
+
+    @contextmanager
+    def client(self, peer: Peer, port: int, size: int, in_flight: int) -> Iterator[None]:
+        """Its client, talking to that port."""
+        with self._run(peer, "client", f"ws://{HOST}:{port}/", str(size), str(in_flight)):
+            yield
+
+    @contextmanager
+    def _run(self, peer: Peer, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        # Coverage, where it measures the harness, is not to slow down what is under test.
+        environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+        environment[WITHOUT] = " ".join(peer.without)
+        if self.is_pinned:
+            environment[CORE] = str(self._cores[-1])
+        with tempfile.TemporaryFile("w+") as complaints:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"benchmarks.peers.{peer.module}", *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
+            try:
+                with process:
+                    try:
+                        yield process
+                    finally:
+                        process.kill()
+            except Exception as error:
+                error.add_note(_last_words(peer, complaints))
+                raise
+
+
+class SubjectFailed(Exception):
+    """A process under test did not do its part."""
+
+
+def _last_words(peer: Peer, complaints: IO[str]) -> str:
+    complaints.seek(0)
+    lines = complaints.read().splitlines()
+    return "\n".join([f"The last words of {peer.title}:", *lines[-20:]])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server under test, listening."""
+
+    pid: int
+    ports: dict[Mode, int]
+
+    def memory(self) -> int:
+        """Its resident memory, in bytes."""
+        statm = Path(f"/proc/{self.pid}/statm")
+        if statm.exists():
+            return int(statm.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        kibibytes = subprocess.check_output(["ps", "-o", "rss=", "-p", str(self.pid)])
+        return int(kibibytes) * 1024
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many open sockets as the system lets us, here and in the servers; how many."""
+    with contextlib.suppress(ImportError):
+        import resource  # noqa: PLC0415 - not on Windows
+
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+    return 512
