@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Protocol
 
 from benchmarks import wire
@@ -28,7 +30,7 @@ from benchmarks.load import (
     read_exactly,
     receive_head,
 )
-from benchmarks.processes import Stage
+from benchmarks.processes import ProcessorTime, Stage, Subject
 from benchmarks.roster import Peer
 from benchmarks.subject import HOST, Mode
 
@@ -45,7 +47,14 @@ SETTLING = 0.5
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came out, in the unit of the case, and other numbers worth keeping."""
+    """What came out, in the unit of the case, and other numbers worth keeping.
+
+    Those of every load that goes on for a while:
+
+    - ``microseconds``: processor time of the process under test for each event;
+    - ``waited``: the part of the time in which it was ready to run, and its core was not free;
+    - ``load``: the part of the time in which the load ran. Near 1, it is itself what is measured.
+    """
 
     value: float
     details: dict[str, float] = field(default_factory=dict)
@@ -80,10 +89,24 @@ class Case(ABC):
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement: ...
 
 
-def timed(exchange: Exchange, seconds: float) -> float:
+def timed(exchange: Exchange, seconds: float, subject: Subject) -> Measurement:
     """Warm up, then measure."""
     exchange.run(seconds * WARM_UP)
-    return exchange.run(seconds)
+    start, subject_before, load_before = perf_counter(), *times(subject)
+    rate = exchange.run(seconds)
+    elapsed, subject_after, load_after = perf_counter() - start, *times(subject)
+    subject_time, load_time = subject_after - subject_before, load_after - load_before
+    details = {
+        "microseconds": subject_time.ran / (rate * elapsed) * 1e6,
+        "waited": subject_time.waited / elapsed,
+        "load": load_time.ran / elapsed,
+    }
+    return Measurement(rate, {name: n for name, n in details.items() if not math.isnan(n)})
+
+
+def times(subject: Subject) -> tuple[ProcessorTime, ProcessorTime]:
+    """Of the process under test, and of this one."""
+    return subject.processor_time(), ProcessorTime.of("self")
 
 
 # ---------------------------------------------------------------------------
@@ -112,9 +135,12 @@ class Echo(Case):
         with stage.server(peer) as server:
             port = server.ports[self.mode]
             with self._exchange(peer, stage, port, payload, frame) as (exchange, reply_size):
-                rate = timed(exchange, seconds)
-        details = {"reply_size": float(reply_size)}
-        return Measurement(rate * self.size / 1e6 if self.unit == "MB/s" else rate, details)
+                measured = timed(exchange, seconds, server)
+        if self.mode is Mode.DEFLATE:
+            measured.details["reply_size"] = reply_size
+        if self.unit == "MB/s":
+            return replace(measured, value=measured.value * self.size / 1e6)
+        return measured
 
     def _message(self) -> tuple[bytes, bytes]:
         """The payload, and the frame that carries it to the server."""
@@ -210,9 +236,9 @@ class Broadcast(Case):
             open_connections(server.ports[Mode.BROADCAST], self.connections) as sockets,
         ):
             exchange = BroadcastExchange(sockets, frame, reply_size)
-            rate = timed(exchange, seconds)
-        spread = statistics.median(exchange.spreads) * 1000
-        return Measurement(rate, {"first_to_last_ms": spread})
+            measured = timed(exchange, seconds, server)
+        measured.details["first_to_last_ms"] = statistics.median(exchange.spreads) * 1000
+        return measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,14 +258,14 @@ class Client(Case):
         with socket.create_server((HOST, 0)) as listener:
             prepare(listener)
             port = listener.getsockname()[1]
-            with stage.client(peer, port, self.size, self.in_flight):
+            with stage.client(peer, port, self.size, self.in_flight) as client:
                 sock, _ = listener.accept()
                 with sock:
                     prepare(sock)
                     head = receive_head(sock.recv)
                     sock.sendall(wire.response(key_of(head)))
-                    rate = timed(BlockingExchange(sock, reply, request_size), seconds)
-        return Measurement(rate)
+                    exchange = BlockingExchange(sock, reply, request_size)
+                    return timed(exchange, seconds, client)
 
 
 def key_of(head: bytes) -> str:
@@ -263,7 +289,8 @@ class Opening(Case):
 
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
         with stage.server(peer) as server:
-            return Measurement(timed(Handshakes(server.ports[Mode.ECHO], self.at_once), seconds))
+            exchange = Handshakes(server.ports[Mode.ECHO], self.at_once)
+            return timed(exchange, seconds, server)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import os
 import ssl
 import subprocess
@@ -98,10 +99,11 @@ class Stage:
             yield Server(process.pid, {Mode(mode): port for mode, port in ports.items()})
 
     @contextmanager
-    def client(self, peer: Peer, port: int, size: int, in_flight: int) -> Iterator[None]:
+    def client(self, peer: Peer, port: int, size: int, in_flight: int) -> Iterator[Subject]:
         """Its client, talking to that port."""
-        with self._run(peer, "client", f"ws://{HOST}:{port}/", str(size), str(in_flight)):
-            yield
+        url = f"ws://{HOST}:{port}/"
+        with self._run(peer, "client", url, str(size), str(in_flight)) as process:
+            yield Subject(process.pid)
 
     @contextmanager
     def _run(self, peer: Peer, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -142,11 +144,10 @@ def _last_words(peer: Peer, complaints: IO[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Server:
-    """A server under test, listening."""
+class Subject:
+    """A process under test, running."""
 
     pid: int
-    ports: dict[Mode, int]
 
     def memory(self) -> int:
         """Its resident memory, in bytes."""
@@ -155,6 +156,36 @@ class Server:
             return int(statm.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
         kibibytes = subprocess.check_output(["ps", "-o", "rss=", "-p", str(self.pid)])
         return int(kibibytes) * 1024
+
+    def processor_time(self) -> ProcessorTime:
+        return ProcessorTime.of(str(self.pid))
+
+
+@dataclass(frozen=True)
+class Server(Subject):
+    """A server under test, listening."""
+
+    ports: dict[Mode, int]
+
+
+@dataclass(frozen=True)
+class ProcessorTime:
+    """Seconds for which a process ran, and for which it could have, had its core been free."""
+
+    ran: float
+    waited: float
+
+    @staticmethod
+    def of(pid: str) -> ProcessorTime:
+        """Of its main thread, which does everything here; nothing where the system does not say."""
+        schedstat = Path(f"/proc/{pid}/schedstat")
+        if not schedstat.exists():
+            return ProcessorTime(math.nan, math.nan)
+        ran, waited, _ = schedstat.read_text("ascii").split()
+        return ProcessorTime(int(ran) / 1e9, int(waited) / 1e9)
+
+    def __sub__(self, other: ProcessorTime) -> ProcessorTime:
+        return ProcessorTime(self.ran - other.ran, self.waited - other.waited)
 
 
 def raise_descriptor_limit() -> int:
