@@ -1,41 +1,139 @@
-"""The command line: ``python -m benchmarks``, or ``make bench``."""
+"""Measure trio_ws beside its peers, in interleaved rounds, and write down what came out."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-from benchmarks.cases import CASES, MAIN
+from benchmarks import machine
+from benchmarks.cases import CASES, MAIN, SCALE, Case
+from benchmarks.chart import to_svg
 from benchmarks.processes import Stage
-from benchmarks.roster import BY_NAME
+from benchmarks.report import Figure, Report, targets_to_markdown, to_markdown
+from benchmarks.roster import BY_NAME, Peer
 from benchmarks.rounds import measure
+from benchmarks.targets import TARGETS
+
+RESULTS, TABLES, CHART = "results.json", "tables.md", "chart.svg"
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--case", action="append", choices=CASES, metavar="CASE")
-    parser.add_argument("--peer", action="append", choices=BY_NAME, metavar="PEER")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    return parser
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog="Without --case, all but the scale cases; --scale adds these. See --list.",
+    )
+    parser.add_argument("--case", nargs="+", action="extend", choices=CASES, metavar="NAME")
+    parser.add_argument("--peer", nargs="+", action="extend", choices=BY_NAME, metavar="NAME")
+    parser.add_argument("--scale", action="store_true", help="the scale cases as well")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the median counts (5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for a measurement (1)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help=f"write {RESULTS}, {TABLES} and {CHART} into it",
+    )
+    parser.add_argument(
+        "--targets",
+        action="store_true",
+        help="measure what the targets need, and say which are reached",
+    )
+    parser.add_argument(
+        "--render",
+        type=Path,
+        metavar="FILE",
+        help=f"measure nothing: the results are in this {RESULTS}",
+    )
+    parser.add_argument("--list", action="store_true", help="name the cases and the peers")
+    return parser.parse_args()
 
 
 def main() -> None:
-    arguments = parser().parse_args()
-    cases = [CASES[name] for name in arguments.case or [case.name for case in MAIN]]
-    peers = [BY_NAME[name] for name in arguments.peer or BY_NAME]
+    options = arguments()
+    if options.list:
+        list_names()
+        return
+    report = read(options.render) if options.render else run(options)
+    if options.targets:
+        print(targets_to_markdown(report))
+    if options.out:
+        write(report, options.out)
+    elif not options.targets:
+        print(to_markdown(report))
+
+
+def list_names() -> None:
+    for case in CASES.values():
+        print(f"--case {case.name:20}{case.title}, {case.unit}")
+    for peer in BY_NAME.values():
+        print(f"--peer {peer.name:20}{peer.title}")
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Measure, with progress on stderr."""
+    report = Report(machine.describe(), options.rounds, options.seconds)
+
+    def remark(text: str) -> None:
+        report.remarks.append(text)
+        say(text)
+
     with Stage() as stage:
+        if not stage.is_pinned:
+            remark("without two cores to pin them to, load and server share what there is")
         for results in measure(
-            cases,
-            peers,
-            rounds=arguments.rounds,
-            seconds=arguments.seconds,
+            chosen_cases(options),
+            chosen_peers(options),
+            rounds=options.rounds,
+            seconds=options.seconds,
             stage=stage,
-            remark=print,
+            remark=remark,
         ):
             case = results[0].case
-            print(f"{case.title} ({case.unit})")
+            say(f"{case.name}: {case.title} ({case.unit})")
             for result in results:
-                print(f"  {result.peer.title:22}{result.value:14,.1f}   {result.details}", flush=True)
+                values = [one.value for one in result.measurements]
+                figure = Figure(result.value, values, result.details)
+                report.figures.setdefault(case.name, {})[result.peer.name] = figure
+                say(f"  {result.peer.title:22}{figure.value:14,.1f}  {show_details(figure)}")
+    return report
+
+
+def show_details(figure: Figure) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in figure.details.items())
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def chosen_cases(options: argparse.Namespace) -> list[Case]:
+    if options.case:
+        return [CASES[name] for name in options.case]
+    if options.targets:
+        wanted = {target.case for target in TARGETS}
+        return [case for case in MAIN if case.name in wanted]
+    return [*MAIN, *SCALE] if options.scale else list(MAIN)
+
+
+def chosen_peers(options: argparse.Namespace) -> list[Peer]:
+    names = options.peer
+    if not names and options.targets:
+        names = {target.subject for target in TARGETS} | {target.peer for target in TARGETS}
+    return [peer for peer in BY_NAME.values() if not names or peer.name in names]
+
+
+def read(file: Path) -> Report:
+    return Report.from_json(file.read_text("utf-8"))
+
+
+def write(report: Report, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULTS).write_text(report.to_json(), "utf-8")
+    (folder / TABLES).write_text(to_markdown(report), "utf-8")
+    (folder / CHART).write_text(to_svg(report), "utf-8")
+    say(f"written to {folder}")
 
 
 if __name__ == "__main__":

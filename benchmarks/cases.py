@@ -25,10 +25,10 @@ from benchmarks.load import (
     TLSPipe,
     connect,
     open_connections,
-    shake_hands,
     prepare,
     read_exactly,
     receive_head,
+    shake_hands,
 )
 from benchmarks.processes import ProcessorTime, Stage, Subject
 from benchmarks.roster import Peer
@@ -349,9 +349,7 @@ MAIN = (
     Echo(name="many-125", title="125 B, 100 connections", size=125, connections=100),
     Echo(name="echo-64k", title="64 KiB, 4 in flight", size=64 * KIB, in_flight=4, unit="MB/s"),
     Echo(name="echo-1m", title="1 MB, 2 in flight", size=10**6, in_flight=2, unit="MB/s"),
-    Echo(
-        name="tls-125", title="TLS, 125 B, 64 in flight", size=125, in_flight=64, mode=Mode.TLS
-    ),
+    Echo(name="tls-125", title="TLS, 125 B, 64 in flight", size=125, in_flight=64, mode=Mode.TLS),
     Echo(
         name="tls-64k",
         title="TLS, 64 KiB, 4 in flight",

@@ -78,18 +78,18 @@ def open_connections(
 
 def receive_head(receive: Callable[[int], bytes]) -> bytes:
     """A response head. Nothing may follow it: a server does not speak first here."""
-    head = b""
+    head = bytearray()
     while wire.END_OF_HEAD not in head:
         data = receive(65536)
         if not data:
-            raise LoadFailed(f"the connection ended in the opening handshake: {head!r}")
+            raise LoadFailed(f"the connection ended in the opening handshake: {bytes(head)!r}")
         head += data
-    return head
+    return bytes(head)
 
 
 def check_response(head: bytes, extension: str | None = None) -> None:
     status, _, headers = head.partition(b"\r\n")
-    if b" 101 " not in status + b" ":
+    if status.split()[1:2] != [b"101"]:
         raise LoadFailed(f"the server refused: {head!r}")
     if (b"permessage-deflate" in headers.lower()) is not bool(extension):
         raise LoadFailed(f"compression is not as asked for: {head!r}")
@@ -188,13 +188,13 @@ def shake_hands(pipe: Pipe, port: int, extension: str | None = None) -> None:
 
 
 def read_exactly(pipe: Pipe, size: int) -> bytes:
-    data = b""
+    data = bytearray()
     while len(data) < size:
         more = pipe.read(size - len(data))
         if not more:
-            raise LoadFailed(f"the connection ended after {data!r}")
+            raise LoadFailed("the connection ended in the middle of an echo")
         data += more
-    return data
+    return bytes(data)
 
 
 # ---------------------------------------------------------------------------
@@ -263,9 +263,7 @@ class DuplexExchange:
             ready = select.select(sock, [] if pipe.is_flushed else sock, [], PATIENCE)
             pipe.flush()
             if ready[0]:
-                done, self._unfinished = divmod(
-                    self._unfinished + pipe.receive(), self._reply_size
-                )
+                done, self._unfinished = divmod(self._unfinished + pipe.receive(), self._reply_size)
                 if done:
                     pipe.send(self._frames[: done * self._frame_size])
                     count += done

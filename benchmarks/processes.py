@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import json
 import math
 import os
@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import trustme
 
@@ -47,7 +47,7 @@ class Stage:
         self._kept: dict[str, Server] = {}
         self._cores = cores()
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         if self.is_pinned:
             os.sched_setaffinity(0, self._cores[:1])
             self._cleanup.callback(os.sched_setaffinity, 0, self._cores)
@@ -68,7 +68,7 @@ class Stage:
         authority.configure_trust(context)
         folder = Path(self._cleanup.enter_context(tempfile.TemporaryDirectory()))
         file = folder / "server.pem"
-        expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=7)
+        expires = dt.datetime.now(dt.UTC) + dt.timedelta(days=7)
         authority.issue_cert(HOST, not_after=expires).private_key_and_cert_chain_pem.write_to_path(
             file
         )

@@ -1,4 +1,4 @@
-"""Measurements in interleaved rounds, so that a slow minute of the machine hits every peer alike."""
+"""Measurements in interleaved rounds: a slow minute of the machine hits every peer alike."""
 
 from __future__ import annotations
 

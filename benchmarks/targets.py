@@ -1,0 +1,43 @@
+"""What trio_ws is to reach, beside its peers: the only place that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PLAIN, SPEEDUPS = "trio_ws", "trio_ws_speedups"
+
+
+@dataclass(frozen=True)
+class Target:
+    """In this case, at least so many times a peer's result; or, without a peer, at most so much."""
+
+    case: str
+    bound: float
+    peer: str | None = None
+    subject: str = PLAIN
+
+
+def targets(
+    *cases: str, subject: str = PLAIN, at_most: float | None = None, **at_least: float
+) -> Iterator[Target]:
+    """For each of the cases: how many times each peer's result, by the peer's name."""
+    for case in cases:
+        for peer, bound in at_least.items():
+            yield Target(case, bound, peer, subject)
+        if at_most is not None:
+            yield Target(case, at_most, None, subject)
+
+
+TARGETS = (
+    *targets("echo-16", "echo-1k", picows=1.1, raw_trio=0.75),
+    *targets("flight-16", "flight-125", picows=1.8, websockets_trio=8),
+    *targets("many-125", raw_trio=0.85, websockets_trio=2.5),
+    *targets("echo-1m", subject=SPEEDUPS, websockets_asyncio=1.5, websockets_trio=3),
+    *targets("echo-64k", subject=SPEEDUPS, websockets_asyncio=0.9, websockets_trio=1.6),
+    *targets("echo-64k", "echo-1m", websockets_trio=0.8),
+    *targets("broadcast", picows=1.0, websockets_trio=8),
+    *targets("handshake", "handshake-8", websockets_asyncio=0.9, websockets_trio=2.3),
+    *targets("memory", "memory-deflate", at_most=12),
+    *targets("client-16", picows=1.5),
+)
