@@ -297,7 +297,7 @@ class Opening(Case):
 class Memory(Case):
     """Connections that have echoed one small message, and now wait, with keepalive on."""
 
-    unit: str = "KiB/connection"
+    unit: str = "KiB"
     less_is_better: bool = True
     connections: int
     mode: Mode = Mode.IDLE

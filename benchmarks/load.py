@@ -147,7 +147,6 @@ class TLSPipe(Pipe):
         super().__init__(sock)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=HOST)
-        self._plain = bytearray(2**16)
         self._shake_hands()
 
     def _shake_hands(self) -> None:
@@ -170,7 +169,7 @@ class TLSPipe(Pipe):
         size = 0
         while True:
             try:
-                size += self._tls.read(len(self._plain), self._plain)
+                size += len(self._tls.read(2**16))
             except ssl.SSLWantReadError:
                 return size
 
