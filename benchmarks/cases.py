@@ -394,7 +394,7 @@ SCALE = (
             name=f"size-{name}",
             title=f"{title}, one in flight",
             size=size,
-            unit="MB/s",
+            unit="MB/s" if size >= 64 * KIB else "messages/s",
             peers=SCALING,
         )
         for name, title, size in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
 import math
@@ -42,6 +41,7 @@ class Stage:
     """
 
     def __init__(self, *, keep: bool = False) -> None:
+        self.descriptor_limit: float = math.inf
         self._keep = keep
         self._cleanup = ExitStack()
         self._kept: dict[str, Server] = {}
@@ -51,7 +51,20 @@ class Stage:
         if self.is_pinned:
             os.sched_setaffinity(0, self._cores[:1])
             self._cleanup.callback(os.sched_setaffinity, 0, self._cores)
+        self._raise_descriptor_limit()
         return self
+
+    def _raise_descriptor_limit(self) -> None:
+        """Allow as many open sockets as the system lets us, here and in what is started here."""
+        try:
+            import resource  # noqa: PLC0415 - not on Windows, which has no such limit
+        except ImportError:
+            return
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+        self._cleanup.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        if before[1] != resource.RLIM_INFINITY:
+            self.descriptor_limit = before[1]
 
     def __exit__(self, *exc_info: object) -> None:
         self._cleanup.close()
@@ -186,14 +199,3 @@ class ProcessorTime:
 
     def __sub__(self, other: ProcessorTime) -> ProcessorTime:
         return ProcessorTime(self.ran - other.ran, self.waited - other.waited)
-
-
-def raise_descriptor_limit() -> int:
-    """Allow as many open sockets as the system lets us, here and in the servers; how many."""
-    with contextlib.suppress(ImportError):
-        import resource  # noqa: PLC0415 - not on Windows
-
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return hard if hard != resource.RLIM_INFINITY else sys.maxsize
-    return 512

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.cases import Case, Measurement
-from benchmarks.processes import Stage, raise_descriptor_limit
+from benchmarks.processes import Stage
 from benchmarks.roster import Peer
 
 #: Sockets and files that a process has open besides its connections.
@@ -46,11 +46,13 @@ def measure(
     remark: Callable[[str], None],
 ) -> Iterator[list[Result]]:
     """For each case, the results of all peers that can do it."""
-    limit = raise_descriptor_limit()
+    limit = stage.descriptor_limit - OTHER_DESCRIPTORS
     able = [peer for peer in peers if is_able(peer, remark)]
     for case in cases:
-        if case.connections_needed + OTHER_DESCRIPTORS > limit:
-            remark(f"{case.name} left out: the system allows {limit} open files, see ulimit -n")
+        if case.connections_needed > limit:
+            remark(
+                f"{case.name} left out: the system allows {limit:.0f} connections, see ulimit -n"
+            )
             continue
         results = [Result(case, peer) for peer in able if case.suits(peer)]
         for _ in range(rounds):

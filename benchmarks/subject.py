@@ -31,7 +31,10 @@ WITHOUT = "BENCHMARKS_WITHOUT"
 
 
 class Mode(StrEnum):
-    """What a server does with its connections. Every mode accepts messages of any size."""
+    """What a server does with its connections. Every mode accepts messages of any size.
+
+    Keepalive is off, except in the idle modes: the load knows nothing of pings.
+    """
 
     ECHO = "echo"  # over plain TCP, without compression
     TLS = "tls"  # the same over TLS

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import ssl
 from contextlib import suppress
 from functools import partial
+from math import inf
 
 import trio
 
 from benchmarks.subject import HOST, Mode, announce, main
 from trio_ws import (
     ConnectionClosed,
-    Deflate,
     WebSocket,
     WebSocketServer,
     open_websocket_url,
@@ -46,16 +45,16 @@ class Hall:
 
 
 async def serve(context: ssl.SSLContext) -> None:
-    plain = partial(serve_websocket, max_message_size=math.inf, compression=None)
-    deflate = partial(serve_websocket, max_message_size=math.inf, compression=Deflate())
-    # Keepalive is on by default, so the idle modes are the others.
+    alive = partial(serve_websocket, max_message_size=inf)  # keepalive and compression are defaults
+    deflate = partial(alive, ping_interval=inf)
+    plain = partial(deflate, compression=None)
     modes = {
         Mode.ECHO: partial(plain, echo),
         Mode.TLS: partial(plain, echo, ssl_context=context),
         Mode.DEFLATE: partial(deflate, echo),
         Mode.BROADCAST: partial(plain, Hall().enter),
-        Mode.IDLE: partial(plain, echo),
-        Mode.IDLE_DEFLATE: partial(deflate, echo),
+        Mode.IDLE: partial(alive, echo, compression=None),
+        Mode.IDLE_DEFLATE: partial(alive, echo),
     }
     async with trio.open_nursery() as nursery:
         ports: dict[Mode, int] = {}
@@ -66,7 +65,7 @@ async def serve(context: ssl.SSLContext) -> None:
 
 
 async def talk(url: str, message: str, in_flight: int) -> None:
-    async with open_websocket_url(url, compression=None) as ws:
+    async with open_websocket_url(url, compression=None, ping_interval=inf) as ws:
         for _ in range(in_flight):
             await ws.send(message)
         async for _ in ws:

@@ -37,16 +37,16 @@ class Hall:
 
 
 async def serve(context: ssl.SSLContext) -> None:
-    plain = partial(serve_websockets, max_size=None, compression=None)
-    deflate = partial(serve_websockets, max_size=None)
-    # Keepalive is on by default, so the idle modes are the others.
+    alive = partial(serve_websockets, max_size=None)  # keepalive and compression are defaults
+    deflate = partial(alive, ping_interval=None)
+    plain = partial(deflate, compression=None)
     modes = {
         Mode.ECHO: partial(plain, echo),
         Mode.TLS: partial(plain, echo, ssl=context),
         Mode.DEFLATE: partial(deflate, echo),
         Mode.BROADCAST: partial(plain, Hall().enter),
-        Mode.IDLE: partial(plain, echo),
-        Mode.IDLE_DEFLATE: partial(deflate, echo),
+        Mode.IDLE: partial(alive, echo, compression=None),
+        Mode.IDLE_DEFLATE: partial(alive, echo),
     }
     async with AsyncExitStack() as stack:
         ports: dict[Mode, int] = {}
@@ -59,7 +59,7 @@ async def serve(context: ssl.SSLContext) -> None:
 
 async def talk(url: str, message: str, in_flight: int) -> None:
     with suppress(ConnectionClosed):
-        async with connect(url, compression=None, max_size=None, proxy=None) as websocket:
+        async with connect(url, compression=None, ping_interval=None, proxy=None) as websocket:
             for _ in range(in_flight):
                 await websocket.send(message)
             async for _ in websocket:
