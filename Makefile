@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NODE := tests/interop/node/node_modules
 
-.PHONY: help demo test check docs conformance fuzz soak
+.PHONY: help demo test check docs conformance fuzz soak bench
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make docs         the documentation, into docs/_build/html"
 	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS="--set quick""
 	@echo "make soak         the load tests at full size, with what they measure"
+	@echo "make bench        trio_ws beside its peers, in 20 minutes; some of it: ARGS='--case echo-16'"
 	@echo "make fuzz         atheris at frames and handshakes, 60 s each; ARGS='--seconds 600'"
 
 demo: .venv/.package
@@ -53,6 +54,9 @@ conformance: .venv/.package .tools/autobahn/.installed
 
 soak: .venv/.group-test
 	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/test_trust.py $(ARGS)
+
+bench: .venv/.group-bench
+	$(BIN)/python -m benchmarks $(ARGS)
 
 fuzz: .venv/.group-fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -29,7 +29,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinxcontrib_trio",
 ]
-exclude_patterns = ["_build", "closing-matrix.md"]  # that table is a part of closing.md
+# The tables are parts of other pages.
+exclude_patterns = ["_build", "closing-matrix.md", "benchmarks/*.md"]
 
 html_theme = "furo"
 html_title = f"trio_ws {release}"
