@@ -13,6 +13,7 @@ import selectors
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -49,8 +50,12 @@ def connect(port: int) -> socket.socket:
 
 
 def prepare(sock: socket.socket) -> None:
+    """Send at once, and do not wait for ever."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    patience = struct.pack("ll", PATIENCE, 0)
+    if sys.platform == "win32":
+        patience = struct.pack("L", PATIENCE * 1000)
+    else:
+        patience = struct.pack("ll", PATIENCE, 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
 
@@ -64,9 +69,8 @@ def open_connections(
     with ExitStack() as stack:
         sockets: list[socket.socket] = []
         while len(sockets) < count:
-            fresh = [connect(port) for _ in range(min(BATCH, count - len(sockets)))]
-            for sock in fresh:
-                stack.enter_context(sock)
+            some = range(min(BATCH, count - len(sockets)))
+            fresh = [stack.enter_context(connect(port)) for _ in some]
             if websocket:
                 for sock in fresh:
                     sock.sendall(head)
