@@ -93,8 +93,7 @@ def run(options: argparse.Namespace) -> Report:
             case = results[0].case
             say(f"{case.name}: {case.title} ({case.unit})")
             for result in results:
-                values = [one.value for one in result.measurements]
-                figure = Figure(result.value, values, result.details)
+                figure = Figure.of(result)
                 report.figures.setdefault(case.name, {})[result.peer.name] = figure
                 say(f"  {result.peer.title:22}{figure.value:14,.1f}  {show_details(figure)}")
     return report

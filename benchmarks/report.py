@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.cases import CASES, MAIN, SCALE, Case, Echo
 from benchmarks.roster import BY_NAME, Peer
+from benchmarks.rounds import Result
 from benchmarks.targets import PLAIN, SPEEDUPS, TARGETS, Target
 
 #: From this part of the time on, the load is as busy as it can be: a faster server might show
@@ -28,9 +29,22 @@ class Figure:
     rounds: list[float]
     details: dict[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, result: Result) -> Figure:
+        """Without the digits that mean nothing."""
+        return cls(
+            tidy(result.value),
+            [tidy(measurement.value) for measurement in result.measurements],
+            {name: tidy(value) for name, value in result.details.items()},
+        )
+
     @property
     def is_bound_by_load(self) -> bool:
         return self.details.get("load", 0) > SATURATED
+
+
+def tidy(number: float) -> float:
+    return float(f"{number:.4g}")
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -30,7 +30,7 @@ class Peer:
     """Modules without which it is not measured."""
     prefers: tuple[str, ...] = ()
     """Modules without which it is slower than it could be."""
-    without: tuple[str, ...] = field(default=())
+    without: tuple[str, ...] = ()
     """Modules that are hidden from it."""
 
     @property

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.cases import Case, Measurement
-from benchmarks.processes import Stage
+from benchmarks.load import LoadFailed
+from benchmarks.processes import Stage, SubjectFailed
 from benchmarks.roster import Peer
 
 #: Sockets and files that a process has open besides its connections.
@@ -56,10 +57,22 @@ def measure(
             continue
         results = [Result(case, peer) for peer in able if case.suits(peer)]
         for _ in range(rounds):
-            for result in results:
-                result.measurements.append(case.measure(result.peer, stage, seconds))
+            results = [one for one in results if add_measurement(one, seconds, stage, remark)]
         if results:
             yield results
+
+
+def add_measurement(
+    result: Result, seconds: float, stage: Stage, remark: Callable[[str], None]
+) -> bool:
+    """Whether it succeeded. If not, this peer has no result in this case; the others go on."""
+    try:
+        result.measurements.append(result.case.measure(result.peer, stage, seconds))
+    except (LoadFailed, SubjectFailed, OSError) as error:
+        told = " ".join([str(error), *getattr(error, "__notes__", [])])
+        remark(f"{result.peer.name} failed in {result.case.name}: {' '.join(told.split())}")
+        return False
+    return True
 
 
 def is_able(peer: Peer, remark: Callable[[str], None]) -> bool:

@@ -20,9 +20,6 @@ MASKED = 0x80
 MASK = b"\x9e\x37\x79\xb9"
 
 KEY = base64.b64encode(b"0123456789abcdef").decode()
-ACCEPT = base64.b64encode(
-    hashlib.sha1(f"{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
-).decode()
 
 #: What browsers offer.
 DEFLATE = "permessage-deflate; client_max_window_bits"
