@@ -61,7 +61,10 @@ class Measurement:
 
 
 class Exchange(Protocol):
-    """A load that goes on for some seconds, and says how many events a second it saw."""
+    """A load that goes on for some seconds, and says how many events a second it saw.
+
+    It stops with an event, the first one after that time, so that no part of one is lost.
+    """
 
     def run(self, seconds: float) -> float: ...
 

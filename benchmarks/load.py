@@ -414,7 +414,7 @@ class Handshakes:
                         sock.close()
                         selector.register(self._begin(), selectors.EVENT_READ)
                         count += 1
-                now = perf_counter()
+                        now = perf_counter()
         return count / (now - start)
 
     def _begin(self) -> socket.socket:
