@@ -362,19 +362,44 @@ async def test_a_stream_that_cannot_be_closed_quietly_does_not_keep_us(
         assert (await ws.wait_closed()).code == 1000
 
 
-async def test_an_error_of_a_streams_own_in_closing_comes_out_and_nothing_hangs() -> None:
+@pytest.mark.parametrize("failing", ["receive_some", "send_all", "aclose"])
+async def test_an_error_of_a_streams_own_ends_its_connection_and_is_logged(
+    failing: str, caplog: pytest.LogCaptureFixture
+) -> None:
     class Strange(FaultyStream):
+        strange = ""
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            self.fail_in("receive_some")
+            return await super().receive_some(max_bytes)
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            self.fail_in("send_all")
+            await super().send_all(data)
+
         async def aclose(self) -> None:
             await super().aclose()
-            raise KeyError("strange")
+            self.fail_in("aclose")
+
+        def fail_in(self, operation: str) -> None:
+            if self.strange == operation:
+                raise KeyError("strange")
 
     client_stream, server_stream = trio.testing.memory_stream_pair()
-    with pytest.raises(KeyError, match="strange"):
-        async with open_server_with_raw_client(streams=(client_stream, Strange(server_stream))) as (
-            _,
-            peer,
-        ):
+    strange = Strange(server_stream)
+    async with open_server_with_raw_client(streams=(client_stream, strange)) as (ws, peer):
+        strange.strange = failing
+        await peer.send_frame(TEXT, b"a")
+        assert await ws.receive() == "a"
+        if failing == "aclose":
             await peer.send_close(1000)
+            assert (await ws.wait_closed()).code == 1000
+        else:
+            with pytest.raises(ConnectionLost) as caught:
+                while True:
+                    await ws.send("b")
+            assert isinstance(caught.value.__cause__, KeyError)
+    assert "strange" in caplog.text
 
 
 async def test_what_the_peer_says_cannot_look_like_lines_of_a_log() -> None:

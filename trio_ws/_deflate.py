@@ -19,6 +19,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, TypeAlias, final
 
 from ._headers import is_token
@@ -134,11 +135,13 @@ def client_offer(settings: Deflate) -> str:
     return "; ".join(parts)
 
 
+@lru_cache(maxsize=64)
 def server_choice(header: str, settings: Deflate) -> Agreement | None:
     """The first of the client's offers that can be accepted, in our terms; `None` if there is none.
 
     An offer with an unknown, repeated, misspelt or out-of-range parameter is declined and the next
-    one considered (section 5.1): never an error, because the connection works without.
+    one considered (section 5.1): never an error, because the connection works without. Remembered,
+    because there are as many different offers as there are kinds of clients.
     """
     for parameters in _offers(header):
         try:

@@ -382,7 +382,7 @@ def _accepting_response(
     if agreement is not None:
         fields.append(("Sec-WebSocket-Extensions", str(agreement)))
     extra = [*options.extra_headers.fields, *(answer.headers.fields if answer is not None else ())]
-    if options.server_header is not None and "Server" not in Headers(extra):
+    if options.server_header is not None and (not extra or "Server" not in Headers(extra)):
         fields.append(("Server", options.server_header))
     return Response(101, [*fields, *extra]), subprotocol
 

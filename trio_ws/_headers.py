@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from sys import intern
 from typing import Any, TypeAlias, cast, final
 
 #: What the `headers` options and constructors accept.
@@ -47,15 +48,36 @@ class Headers(Mapping[str, str]):
         TypeError: a name or a value is not a `str`.
     """
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "_names")
 
     def __init__(self, fields: HeadersLike = ()) -> None:
         if isinstance(fields, Headers):
-            self._fields = fields.fields  # checked already
+            self._set(fields.fields)  # checked already
         elif isinstance(fields, Mapping):
-            self._fields = _checked(cast("Mapping[str, str]", fields).items())
+            self._set(_checked(cast("Mapping[str, str]", fields).items()))
         else:
-            self._fields = _checked(fields)
+            self._set(_checked(fields))
+
+    @classmethod
+    def _parsed(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Of fields that a parser has found to be well-formed.
+
+        Latin-1 keeps every octet, so that nothing can fail to decode. Most names and many values
+        are the same for every peer, and kept once.
+        """
+        headers = cls()
+        headers._set(
+            tuple(
+                (intern(name.decode("latin-1")), intern(value.decode("latin-1")))
+                for name, value in fields
+            )
+        )
+        return headers
+
+    def _set(self, fields: tuple[tuple[str, str], ...]) -> None:
+        self._fields = fields
+        #: As they are looked for.
+        self._names = tuple([intern(name.lower()) for name, _ in fields])
 
     def __getitem__(self, name: str) -> str:
         values = self.get_all(name)
@@ -65,21 +87,24 @@ class Headers(Mapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         seen: set[str] = set()
-        for name, _ in self._fields:
-            if name.lower() not in seen:
-                seen.add(name.lower())
+        for lower, (name, _) in zip(self._names, self._fields, strict=True):
+            if lower not in seen:
+                seen.add(lower)
                 yield name
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(set(self._names))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and bool(self.get_all(name))
+        return isinstance(name, str) and name.lower() in self._names
 
     def get_all(self, name: str) -> tuple[str, ...]:
         """Every value of the field `name`, in the order in which they were sent."""
         wanted = name.lower()
-        return tuple(value for name, value in self._fields if name.lower() == wanted)
+        if wanted not in self._names:
+            return ()
+        pairs = zip(self._names, self._fields, strict=True)
+        return tuple([value for lower, (_, value) in pairs if lower == wanted])
 
     def tokens(self, name: str) -> tuple[str, ...]:
         """The comma-separated members of a list field, over all its lines (RFC 9110 5.6.1)."""
@@ -100,7 +125,7 @@ class Headers(Mapping[str, str]):
         return hash(self._comparable())
 
     def _comparable(self) -> tuple[tuple[str, str], ...]:
-        return tuple((name.lower(), value) for name, value in self._fields)
+        return tuple(zip(self._names, (value for _, value in self._fields), strict=True))
 
     def __repr__(self) -> str:
         return f"Headers({list(self._fields)!r})"

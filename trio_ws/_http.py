@@ -332,11 +332,6 @@ def _parse(connection: h11.Connection, head: bytes) -> object:
         raise MalformedHead(str(exc)[:_MAX_QUOTE]) from exc
 
 
-def _decoded(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """h11's fields as ours. Latin-1 keeps every octet, so that nothing can fail to decode."""
-    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
-
-
 def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.fields]
 
@@ -375,7 +370,7 @@ class ServerExchange:
         request = Request(
             method=event.method.decode("ascii"),
             target=event.target.decode("latin-1"),
-            headers=_decoded(event.headers.raw_items()),
+            headers=Headers._parsed(event.headers.raw_items()),
             scheme=scheme,
             remote_address=remote_address,
         )
@@ -508,7 +503,7 @@ class ClientExchange:
         """
         event = _parse(self._h11, head)
         assert isinstance(event, (h11.InformationalResponse, h11.Response))  # as above
-        response = Response(event.status_code, _decoded(event.headers.raw_items()))
+        response = Response(event.status_code, Headers._parsed(event.headers.raw_items()))
         return response, event.http_version.decode("ascii")
 
     def body(self, data: bytes | None) -> tuple[bytes, bool]:

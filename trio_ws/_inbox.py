@@ -268,14 +268,13 @@ class Inbox:
             self._wake_reader()
             raise
 
-    async def take(self) -> str | bytes:
-        """Wait for the next message, where none is `waiting`. Cancelling loses nothing.
+    async def take(self) -> str | bytes | None:
+        """Wait for the next message, where none is `waiting`; `None` if none will come.
 
-        Raises:
-            trio.EndOfChannel: none will come.
+        Cancelling loses nothing.
         """
         if self._closed:
-            raise trio.EndOfChannel
+            return None
         self._wake_reader()  # it may be waiting for somebody to want a message
         self._queue = None
         if self._receivers is None:
@@ -288,9 +287,7 @@ class Inbox:
 
         hands = receivers[task] = list[str | bytes]()
         await trio.lowlevel.wait_task_rescheduled(abort)
-        if not hands:
-            raise trio.EndOfChannel
-        return hands[0]
+        return hands[0] if hands else None
 
     async def take_incoming(self) -> IncomingMessage:
         """Wait for a message to begin and claim it: the pieces that came, and those to come."""

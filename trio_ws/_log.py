@@ -12,13 +12,13 @@ class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
     """Puts a connection's id before each message, and on each record as `connection_id`."""
 
     def __init__(self, logger: logging.Logger, connection_id: str) -> None:
-        super().__init__(logger, {"connection_id": connection_id})
+        super().__init__(logger)
         self.connection_id = connection_id
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["extra"] = self.extra
+        kwargs["extra"] = {"connection_id": self.connection_id}
         return f"[{self.connection_id}] {msg}", kwargs
 
 

@@ -238,7 +238,7 @@ class Outbox:
             try:
                 while self._frames:
                     await self._flush_some()
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            except Exception as exc:  # of whatever kind, as the stream may be anybody's
                 self._break(exc)
         self._flushing = None
         self._blocked = False

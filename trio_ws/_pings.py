@@ -5,8 +5,6 @@ This module owns which pong answers which ping (RFC 6455 section 5.5.3). It does
 
 from __future__ import annotations
 
-from collections import deque
-
 import trio
 
 
@@ -28,7 +26,7 @@ class SentPings:
     __slots__ = ("_probe", "_waiting", "latency")
 
     def __init__(self) -> None:
-        self._waiting: deque[SentPing] = deque()
+        self._waiting: list[SentPing] = []  # few: not worth a deque's memory
         self._probe: SentPing | None = None
         #: The last round trip in seconds.
         self.latency: float | None = None
@@ -62,7 +60,7 @@ class SentPings:
             return
         now = trio.current_time()
         while True:
-            ping = self._waiting.popleft()
+            ping = self._waiting.pop(0)
             ping.round_trip = self.latency = now - ping.sent_at
             ping.done.set()
             if ping.payload == payload:

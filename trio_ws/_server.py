@@ -38,7 +38,7 @@ from ._errors import (
 )
 from ._handshake import PlainRequest, accept_connection, opening_deadline, refuse_connection
 from ._http import Address, Request, show_address
-from ._lifetime import run_connection
+from ._lifetime import Lifetime, run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import (
     errors_in,
@@ -107,6 +107,7 @@ class WebSocketServer:
         #: HTTP connections between two requests.
         self._idle: set[trio.CancelScope] = set()
         self._watchdog = Watchdog()
+        self._tasks: trio.Nursery
         self._connections_total = self._refused_total = self._handler_errors_total = 0
         self._http_connections = self._http_requests_total = 0
 
@@ -203,7 +204,8 @@ class WebSocketServer:
     async def _host_connections(self) -> None:
         """The nursery in which connections live; a cancellation from outside does not reach it."""
         with trio.CancelScope(shield=True):
-            async with open_bare_nursery() as connections:
+            # The tasks behind the connections end by themselves, each with its connection.
+            async with open_bare_nursery() as self._tasks, open_bare_nursery() as connections:
                 async with open_bare_nursery() as services:
                     services.start_soon(self._watchdog.run)
                     services.start_soon(self._accept, connections)
@@ -379,7 +381,7 @@ class WebSocketServer:
         self._connections[websocket] = None
         self._connections_total += 1
         try:
-            async with run_connection(websocket, self._watchdog):
+            async with Lifetime(websocket, self._tasks, self._watchdog):
                 if self._stopping.is_set():  # while the last bytes of the handshake went out
                     websocket._begin_close(*self._close)
                 await _run_handler(self._handler, websocket)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from sys import intern
 from typing import Any, Literal, TypeAlias, cast
 
 import trio
@@ -187,7 +188,7 @@ def socket_address(stream: object, method: Literal["getsockname", "getpeername"]
         return None
     if isinstance(address, tuple):
         host, port = cast("tuple[str, int]", address[:2])
-        return host, port
+        return intern(host), port
     return os.fsdecode(cast("str | bytes", address)) or None
 
 
