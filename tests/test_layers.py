@@ -49,6 +49,15 @@ ORDER = [
     "_server",
     "__init__",
     "testing",
+    "_exits",
+    "_application",
+    "_listening",
+    "_serving",
+    "_workers",
+    "_reload",
+    "_talking",
+    "_cli",
+    "__main__",
 ]
 
 #: What a module may import from outside the standard library and this package; the wire does no

@@ -1,0 +1,7 @@
+"""``python -m trio_ws``: the same as the script ``trio-ws``."""
+
+import sys
+
+from ._cli import main
+
+sys.exit(main())

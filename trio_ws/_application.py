@@ -1,0 +1,113 @@
+"""``module:attribute``: finding the application that ``trio-ws serve`` runs, and checking it.
+
+This module knows how an application is named and what one looks like, and nothing of servers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias, cast
+
+from ._exits import USAGE, CommandFailed
+from ._server import Handler
+
+#: What gives the handler: for a handler, itself; for an application that has set-up to do, a block
+#: to run the server in.
+Application: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+def load_application(name: str) -> Application:
+    """Import what `name` names, with the current directory on the path.
+
+    Raises:
+        CommandFailed: it is not there, or is no application; or its module failed.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise CommandFailed(
+            f"{name!r} does not name an application: it is module:attribute, as in chat:handler",
+            USAGE,
+        )
+    found: object = _import(module_name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise CommandFailed(f"{module_name!r} has no {attribute!r}", USAGE) from None
+    return _checked(name, found)
+
+
+def _import(name: str) -> ModuleType:
+    directory = str(Path.cwd())
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        return importlib.import_module(name)
+    except Exception as exc:
+        if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):
+            raise CommandFailed(
+                f"there is no module {exc.name!r}, neither here nor installed", USAGE
+            ) from None
+        raise CommandFailed(f"{name!r} cannot be imported") from exc
+
+
+def _checked(name: str, found: object) -> Application:
+    if inspect.isasyncgenfunction(found):
+        raise CommandFailed(
+            f"{name} has a yield in it: where it does the set-up and yields the handler, it needs "
+            "the decorator contextlib.asynccontextmanager; a handler does not yield",
+            USAGE,
+        )
+    if not callable(found):
+        raise CommandFailed(
+            f"{name} is no handler, which is an async function of one WebSocket, but {found!r}",
+            USAGE,
+        )
+    if _can_be_called(found, "a WebSocket") and not inspect.isclass(found):
+        return lambda: nullcontext(found)
+    if _can_be_called(found) and not inspect.iscoroutinefunction(found):
+        return lambda: _opened(name, found())
+    raise CommandFailed(
+        f"{name} takes neither one argument, as a handler does, nor none, as an async context "
+        "manager that yields the handler does",
+        USAGE,
+    )
+
+
+def _can_be_called(function: Callable[..., object], *arguments: object) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some of those written in C do not say
+        return True
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _opened(name: str, context: object) -> AbstractAsyncContextManager[object]:
+    if not isinstance(context, AbstractAsyncContextManager):
+        raise CommandFailed(
+            f"{name} takes no argument, so it should give an async context manager that yields the "
+            f"handler (see contextlib.asynccontextmanager), and not {context!r}",
+            USAGE,
+        )
+    return cast("AbstractAsyncContextManager[object]", context)
+
+
+def check_handler(name: str, handler: object) -> Handler:
+    """What the context manager yielded, if it is a handler."""
+    if not callable(handler) or not _can_be_called(handler, "a WebSocket"):
+        raise CommandFailed(
+            f"{name} should yield the handler, an async function of one WebSocket, and not "
+            f"{handler!r}",
+            USAGE,
+        )
+    return cast("Handler", handler)

@@ -1,0 +1,425 @@
+"""The command line: ``trio-ws serve`` and ``trio-ws connect``.
+
+This module owns the arguments, the log and what a failure looks like. What is done, and how, is for
+the modules below it. The limits are those of `_options`, with their defaults and the first sentence
+of what is said of them there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import logging
+import math
+import os
+import signal
+import ssl
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, cast
+
+import trio
+
+from . import _options
+from ._application import load_application
+from ._errors import HandshakeError, InvalidURL
+from ._exits import FAILED, SIGNALLED, USAGE, CommandFailed
+from ._listening import CAN_SHARE, port_of, reserved_port
+from ._nursery import leaf_exceptions
+from ._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
+from ._reload import reload_worker
+from ._serving import Service, serve_alone, serve_as_worker
+from ._talking import talk
+from ._version import __version__
+from ._workers import MARGIN, WORKER_VARIABLE, Crew, keep_workers
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, and give its exit code. The arguments are the process's unless given."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = _parser().parse_args(arguments)
+    # Everything after the name of the command, for the workers.
+    run: Callable[[], int] = partial(parsed.command, parsed, list(arguments[1:]))
+    try:
+        return run()
+    except BaseException as exc:
+        # A nursery may have wrapped it.
+        leaves = leaf_exceptions(exc)
+        return _failure(leaves[0] if len(leaves) == 1 else exc)
+
+
+def _failure(exc: BaseException) -> int:
+    """Tell the user in one line, and give the exit code; anything unforeseen goes on its way."""
+    if isinstance(exc, KeyboardInterrupt):
+        return SIGNALLED + signal.SIGINT
+    if isinstance(exc, BrokenPipeError):  # who reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    if not isinstance(exc, CommandFailed):
+        raise exc
+    if exc.__cause__ is not None:
+        _show_users_error(exc.__cause__)
+    sys.stderr.write(f"trio-ws: {exc}\n")
+    return exc.status
+
+
+def _show_users_error(exc: BaseException) -> None:
+    """The traceback, from where it enters the user's code."""
+    rest = exc.__traceback__
+    while rest is not None and _is_ours(rest):
+        rest = rest.tb_next
+    traceback.print_exception(exc.with_traceback(rest))
+
+
+def _is_ours(entry: TracebackType) -> bool:
+    module = str(entry.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in ("trio_ws", "trio", "importlib", "contextlib")
+
+
+# ---------------------------------------------------------------------------
+# Arguments
+# ---------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trio-ws", description="WebSocket servers and clients, on trio.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"trio-ws {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(
+        commands.add_parser("serve", help="run a server, in one process or several", **_SERVE)
+    )
+    _add_connect(commands.add_parser("connect", help="talk to a server, line by line", **_CONNECT))
+    return parser
+
+
+_SERVE: Final[dict[str, Any]] = {
+    "allow_abbrev": False,
+    "description": (
+        "Serve WebSockets until SIGINT (Ctrl-C) or SIGTERM asks to stop: every client is told 1001 "
+        "then, and handlers get the grace period. A second signal ends it at once."
+    ),
+    "epilog": (
+        "Exit codes: 0 stopped in good order, 1 could not start or failed, 2 wrong command line, "
+        "130 and 143 stopped at once by a second SIGINT or SIGTERM."
+    ),
+}
+
+_CONNECT: Final[dict[str, Any]] = {
+    "allow_abbrev": False,
+    "description": (
+        "Send each line of the standard input as a text message, and print what arrives. The end "
+        "of the input (Ctrl-D) closes the connection."
+    ),
+    "epilog": (
+        "Exit codes: 0 closed in good order (1000, 1001, or no code), 1 could not connect or lost "
+        "the connection, 2 wrong command line, 130 Ctrl-C."
+    ),
+}
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_serve, parser=parser)
+    parser.add_argument(
+        "application",
+        metavar="module:attribute",
+        help="a handler, a Router, or a function without parameters that is decorated with "
+        "contextlib.asynccontextmanager and yields one; the current directory is on the path",
+    )
+
+    where = parser.add_argument_group("where to listen")
+    where.add_argument(
+        "--host",
+        action="append",
+        help="name or address, several if repeated; 0.0.0.0 and :: are every one of this machine "
+        "(default: localhost)",
+    )
+    where.add_argument("--port", type=_port, help="0 for any that is free (default: 8765)")
+    where.add_argument("--unix", metavar="PATH", help="a Unix socket instead of a port")
+    where.add_argument("--certfile", metavar="FILE", help="certificate chain, for TLS")
+    where.add_argument(
+        "--keyfile", metavar="FILE", help="its private key, where that is another file"
+    )
+
+    how = parser.add_argument_group("how to run")
+    how.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="processes (default: 1)"
+    )
+    how.add_argument(
+        "--reload",
+        action="store_true",
+        help="start again when a .py file under the current directory changes; for development",
+    )
+    how.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="(default: info)")
+    how.add_argument(
+        "--access-log", action="store_true", help="a line for each connection when it ends"
+    )
+    how.add_argument("--as-worker", type=_link, help=argparse.SUPPRESS)
+
+    limits = parser.add_argument_group(
+        "limits", "Times are in seconds, sizes in bytes, and inf is no limit."
+    )
+    limits.add_argument(
+        "--origin",
+        action="append",
+        help="a welcome Origin header, several if repeated; 'none' welcomes requests without one "
+        "(default: every one)",
+    )
+    limits.add_argument("--no-compression", action="store_true", help="no permessage-deflate")
+    for name, default, what in _limits():
+        limits.add_argument(
+            "--" + name.replace("_", "-"),
+            type=_number,
+            default=argparse.SUPPRESS,
+            metavar="N",
+            help=f"{what} (default: {str(default).removesuffix('.0')})".replace("%", "%%"),
+        )
+
+
+def _limits() -> Iterator[tuple[str, float, str]]:
+    """Each limit of a server: its name, its default, and what it is in a sentence."""
+    explained = _first_sentences()
+    for option in fields(ListenerOptions):
+        if str(option.type) == "float":
+            yield option.name, cast("float", option.default), explained.get(option.name, "")
+
+
+def _first_sentences() -> dict[str, str]:
+    """What is said of each option where it is defined: the string that stands below it."""
+    try:
+        source = inspect.getsource(_options)
+    except OSError:  # an installation without sources
+        return {}
+    found: dict[str, str] = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            for option, below in zip(node.body, node.body[1:], strict=False):
+                if isinstance(option, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    text = " ".join(str(ast.literal_eval(below.value)).split())
+                    found[ast.unparse(option.target)] = text.partition(".")[0].replace("`", "")
+    return found
+
+
+def _add_connect(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_connect, parser=parser)
+    parser.add_argument("url", metavar="URL", help="ws://… or wss://…")
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long to listen after the end of the input, inf for as long as the server likes "
+        "(default: 1, or 0 where the input is a terminal)",
+    )
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="an additional header, several if repeated",
+    )
+    parser.add_argument("--origin", help="the Origin header")
+    parser.add_argument(
+        "--subprotocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="offer this one, several if repeated",
+    )
+    parser.add_argument("--unix", metavar="PATH", help="connect to a Unix socket")
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument("--cafile", metavar="FILE", help="trust these authorities instead")
+    trust.add_argument(
+        "--insecure", action="store_true", help="do not check the server's certificate"
+    )
+
+
+def _port(text: str) -> int:
+    return int(_within(int(text), 0, 65535))
+
+
+def _count(text: str) -> int:
+    return int(_within(int(text), 1, math.inf))
+
+
+def _seconds(text: str) -> float:
+    return _within(float(text), 0, math.inf)
+
+
+def _within(number: float, least: float, most: float) -> float:
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{number} is not from {least:g} to {most:g}")
+    return number
+
+
+def _number(text: str) -> float:
+    """An int where it is one, so that messages show what was typed."""
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} has no colon")
+    return name.strip(), value.strip()
+
+
+def _link(text: str) -> tuple[int, int]:
+    """What a supervisor gives a worker: a descriptor, and the port."""
+    descriptor, _, port = text.partition(":")
+    return int(descriptor), int(port)
+
+
+# ---------------------------------------------------------------------------
+# serve
+# ---------------------------------------------------------------------------
+
+
+def _serve(parsed: argparse.Namespace, arguments: list[str]) -> int:
+    _check_combinations(parsed)
+    service = _service(parsed)
+    several = parsed.reload or parsed.workers > 1
+    if several and parsed.as_worker is None:
+        _configure_logging(parsed)
+        return trio.run(_supervise, parsed, service, arguments)
+
+    application = load_application(parsed.application)
+    _configure_logging(parsed)  # afterwards: an application that does it itself is left alone
+    if parsed.as_worker is None:
+        return trio.run(serve_alone, service, application)
+    return trio.run(serve_as_worker, service, application, parsed.as_worker[0])
+
+
+def _check_combinations(parsed: argparse.Namespace) -> None:
+    several = parsed.workers > 1
+    wrong = {
+        "--reload runs one process: leave --workers out": parsed.reload and several,
+        "--workers share a port, and not a Unix socket: leave one out": parsed.unix and several,
+        "--unix takes the place of --host and --port: leave one out": (
+            parsed.unix and (parsed.host or parsed.port is not None)
+        ),
+        "--keyfile needs --certfile": parsed.keyfile and not parsed.certfile,
+        "--workers and --reload need SO_REUSEPORT, which this system does not have": (
+            (several or parsed.reload) and not CAN_SHARE
+        ),
+    }
+    for message, applies in wrong.items():
+        if applies:
+            parsed.parser.error(message)
+
+
+def _service(parsed: argparse.Namespace) -> Service:
+    port = 8765 if parsed.port is None else parsed.port
+    if parsed.as_worker is not None:
+        port = parsed.as_worker[1]
+    return Service(
+        name=parsed.application,
+        hosts=parsed.host or ["localhost"],
+        port=port,
+        unix=parsed.unix,
+        shared=parsed.as_worker is not None,
+        ssl_context=_server_context(parsed.certfile, parsed.keyfile) if parsed.certfile else None,
+        options=_listener_options(parsed),
+    )
+
+
+def _listener_options(parsed: argparse.Namespace) -> ListenerKeywords:
+    given = vars(parsed)
+    options: dict[str, Any] = {name: given[name] for name, *_ in _limits() if name in given}
+    if parsed.origin is not None:
+        options["origins"] = [None if origin == "none" else origin for origin in parsed.origin]
+    if parsed.no_compression:
+        options["compression"] = None
+    _check(parsed, ListenerOptions, options)
+    return cast("ListenerKeywords", options)
+
+
+def _check(parsed: argparse.Namespace, kind: type, options: dict[str, Any]) -> None:
+    try:
+        kind(**options)
+    except ValueError as exc:
+        parsed.parser.error(str(exc))
+
+
+def _server_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except OSError as exc:  # ssl.SSLError is one
+        files = certfile if keyfile is None else f"{certfile} with {keyfile}"
+        raise CommandFailed(f"cannot use the certificate {files}: {exc}") from None
+    return context
+
+
+async def _supervise(parsed: argparse.Namespace, service: Service, arguments: list[str]) -> int:
+    limits = ListenerOptions(**service.options)
+    patience = limits.grace_period + limits.close_timeout + MARGIN
+    make_crew = partial(Crew, arguments, patience=patience, foreground=parsed.reload)
+    if service.unix is not None:
+        return await make_crew(0).run(reload_worker(Path.cwd(), service.where([])))
+    async with reserved_port(service.hosts, service.port) as sockets:
+        where = service.where(sockets)
+        crew = make_crew(port_of(sockets))
+        if parsed.reload:
+            return await crew.run(reload_worker(Path.cwd(), where))
+        return await crew.run(keep_workers(parsed.workers, where), [signal.SIGHUP])
+
+
+def _configure_logging(parsed: argparse.Namespace) -> None:
+    """Write to the standard error, unless the application has seen to the log itself."""
+    if logging.getLogger().hasHandlers():
+        return
+    level = logging.getLevelNamesMapping()[parsed.log_level.upper()]
+    who = ""
+    if parsed.as_worker is not None and not parsed.reload:
+        who = f"[worker {os.environ[WORKER_VARIABLE]}] "
+    logging.basicConfig(level=level, format=f"%(asctime)s %(levelname)s {who}%(message)s")
+    logging.getLogger("trio_ws.serve").setLevel(level)
+    # Connections have their lines at INFO, which is the access log.
+    of_connections = min(level, logging.INFO) if parsed.access_log else max(level, logging.WARNING)
+    logging.getLogger("trio_ws").setLevel(level if level == logging.DEBUG else of_connections)
+
+
+# ---------------------------------------------------------------------------
+# connect
+# ---------------------------------------------------------------------------
+
+
+def _connect(parsed: argparse.Namespace, arguments: list[str]) -> int:
+    options: dict[str, Any] = {
+        "headers": parsed.header,
+        "origin": parsed.origin,
+        "subprotocols": parsed.subprotocol,
+        "path": parsed.unix,
+        "ssl_context": _client_context(parsed.cafile, insecure=parsed.insecure),
+    }
+    _check(parsed, ClientOptions, options)
+    wait = parsed.wait
+    if wait is None:
+        wait = 0.0 if sys.stdin.isatty() else 1.0
+    try:
+        return trio.run(partial(talk, parsed.url, wait, **cast("ClientKeywords", options)))
+    except HandshakeError as exc:
+        raise CommandFailed(str(exc), USAGE if isinstance(exc, InvalidURL) else FAILED) from None
+
+
+def _client_context(cafile: str | None, *, insecure: bool) -> ssl.SSLContext | None:
+    if cafile is None and not insecure:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=cafile)
+    except OSError as exc:
+        raise CommandFailed(f"cannot use the authorities in {cafile}: {exc}") from None
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,199 @@
+"""Sockets for ``trio-ws serve``: bound here, and made to listen when the application is ready.
+
+This module owns the addresses, one port for all of them, and sharing it (SO_REUSEPORT). What goes
+wrong comes out as the one line that the user is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from ._exits import CommandFailed
+
+#: How many ports are tried, where any will do.
+_ATTEMPTS: Final = 10
+
+#: The most that is waiting to be accepted. The kernel has a limit of its own, and takes the less.
+_BACKLOG: Final = 65535
+
+#: Why an address that a name stands for may be left out: this machine does not have it. Where IPv6
+#: is turned off, "localhost" can mean ::1 all the same.
+_NOT_HERE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+
+CAN_SHARE: Final = hasattr(socket, "SO_REUSEPORT")
+
+
+@asynccontextmanager
+async def bound_tcp_sockets(
+    hosts: Sequence[str], port: int, *, shared: bool = False
+) -> AsyncGenerator[list[socket.socket], None]:
+    """Sockets on every address of `hosts`, all on one port, closed at the end.
+
+    Args:
+        hosts: names or addresses.
+        port: 0 for a free one that the system picks.
+        shared: other processes of this user may listen on it as well (SO_REUSEPORT).
+
+    Raises:
+        CommandFailed: a name does not resolve, or an address cannot be bound.
+    """
+    found = [address for host in hosts for address in await _resolve(host)]
+    addresses = list(dict.fromkeys(found))
+    # What is free on one address may be taken on another.
+    attempts = 1 if port else _ATTEMPTS
+    while True:
+        attempts -= 1
+        try:
+            sockets = _bind_all(addresses, port, shared=shared)
+            break
+        except CommandFailed:
+            if not attempts:
+                raise
+    try:
+        yield sockets
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+@asynccontextmanager
+async def reserved_port(
+    hosts: Sequence[str], port: int
+) -> AsyncGenerator[list[socket.socket], None]:
+    """Hold a port for the processes that are to share it, without listening on it.
+
+    Raises:
+        CommandFailed: as above; also where somebody shares it already, who would get some of the
+            connections.
+    """
+    async with bound_tcp_sockets(hosts, port) as sockets:
+        port = port_of(sockets)
+    async with bound_tcp_sockets(hosts, port, shared=True) as sockets:
+        yield sockets
+
+
+def port_of(sockets: Sequence[socket.socket]) -> int:
+    port: int = sockets[0].getsockname()[1]
+    return port
+
+
+_Address: TypeAlias = tuple[int, tuple[Any, ...]]
+
+
+async def _resolve(host: str) -> list[_Address]:
+    try:
+        found = await trio.socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as exc:
+        raise CommandFailed(f"cannot find the host {host!r}: {_why(exc)}") from None
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _bind_all(addresses: Sequence[_Address], port: int, *, shared: bool) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, (host, _, *rest) in addresses:
+            try:
+                sock = _bind(family, (host, port, *rest), shared=shared)
+            except OSError as exc:
+                if exc.errno not in _NOT_HERE:
+                    raise _cannot_listen(host, port, exc) from None
+                missing = missing or exc
+            else:
+                sockets.append(sock)
+                port = port or port_of(sockets)
+        if missing and not sockets:
+            raise _cannot_listen(addresses[0][1][0], port, missing) from None
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if (
+            os.name == "posix"
+        ):  # a port can be taken over at once; elsewhere this means another thing
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:  # the IPv4 address, where it is wanted, has its own socket
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _cannot_listen(host: str, port: int, exc: OSError) -> CommandFailed:
+    if exc.errno == errno.EADDRINUSE:
+        return CommandFailed(f"port {port} on {host} is taken: try another --port, or 0 for any")
+    return CommandFailed(f"cannot listen on port {port} of {host}: {_why(exc)}")
+
+
+def _why(exc: Exception) -> str:
+    return getattr(exc, "strerror", None) or str(exc)
+
+
+@contextmanager
+def bound_unix_socket(path: str) -> Generator[socket.socket, None, None]:
+    """A socket in the file system, removed at the end.
+
+    One that a process left behind without removing it is replaced.
+
+    Raises:
+        CommandFailed: somebody listens there, there is something else, or it cannot be bound.
+    """
+    if not hasattr(socket, "AF_UNIX"):
+        raise CommandFailed("--unix: this system has no Unix sockets")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            _remove_stale(path)
+            sock.bind(path)
+        except OSError as exc:
+            raise CommandFailed(f"cannot listen on {path}: {_why(exc)}") from None
+        ours = Path(path).stat()
+        try:
+            yield sock
+        finally:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(ours, Path(path).stat()):  # and not our successor's
+                    Path(path).unlink()
+
+
+def _remove_stale(path: str) -> None:
+    with suppress(FileNotFoundError):
+        if Path(path).is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                try:
+                    client.connect(path)
+                except ConnectionRefusedError:
+                    Path(path).unlink()
+
+
+def listen(sock: socket.socket) -> trio.SocketListener:
+    """A listener on a bound socket, which belongs to the listener from now on.
+
+    Raises:
+        CommandFailed: somebody else has begun to listen there since it was bound.
+    """
+    address = sock.getsockname()
+    try:
+        sock.listen(_BACKLOG)
+    except OSError as exc:
+        raise CommandFailed(f"cannot listen on {address}: {_why(exc)}") from None
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))

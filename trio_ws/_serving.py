@@ -1,0 +1,238 @@
+"""One process of ``trio-ws serve``: from an application and its sockets to an exit code.
+
+The order: the sockets are bound, the application does its set-up, and then they listen, so that
+nobody is accepted before there is a handler. A shutdown goes the other way; the application's own
+end comes when all connections are closed.
+
+A process serves alone, and obeys the terminal and whoever manages services, or as a worker, which
+obeys its supervisor and tells it when it is ready. How many workers there are, and what becomes of
+one that ends, is `_workers`' to know.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NoReturn, final
+
+import trio
+
+from ._application import Application, check_handler
+from ._exits import DONE, SIGNALLED, CommandFailed
+from ._http import show_address
+from ._listening import bound_tcp_sockets, bound_unix_socket, listen
+from ._nursery import leaf_exceptions, open_bare_nursery
+from ._options import ListenerKeywords
+from ._server import Handler, WebSocketServer, serve_listeners
+
+logger = logging.getLogger("trio_ws.serve")
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What to serve, and where.
+
+    Attributes:
+        name: the application's, as ``module:attribute``.
+        hosts, port: where to listen, unless there is a `unix` path.
+        shared: other workers listen on the port, too.
+        ssl_context: for TLS.
+        options: those of `serve_listeners`.
+    """
+
+    name: str
+    hosts: Sequence[str]
+    port: int
+    unix: str | None
+    shared: bool
+    ssl_context: ssl.SSLContext | None
+    options: ListenerKeywords
+
+    def where(self, sockets: Sequence[socket.socket]) -> str:
+        """For people: the URLs, or the path of the Unix socket."""
+        if self.unix is not None:
+            return f"the Unix socket {self.unix}"
+        scheme = "ws" if self.ssl_context is None else "wss"
+        addresses = [show_address(sock.getsockname()) for sock in sockets]
+        return " and ".join(f"{scheme}://{address}/" for address in addresses)
+
+
+@final
+class Serving:
+    """A service that runs in this process, and can be told to stop at any time."""
+
+    def __init__(self, service: Service, application: Application) -> None:
+        self._service = service
+        self._application = application
+        self._server: WebSocketServer | None = None
+        self._setting_up = trio.CancelScope()
+        self._serving = trio.CancelScope()
+        self._is_set_up = False
+
+    def stop(self) -> None:
+        """Shut down in good order, or give up the application's set-up if it is not through."""
+        (self._serving if self._is_set_up else self._setting_up).cancel()
+
+    @property
+    def connections(self) -> int:
+        return len(self._server.connections) if self._server is not None else 0
+
+    async def run(self, ready: Callable[[str], None]) -> None:
+        """Serve until stopped; `ready` is told where, as soon as connections are accepted.
+
+        Raises:
+            CommandFailed: an address cannot be had, or the application failed.
+        """
+        async with self._sockets() as sockets:
+            where = self._service.where(sockets)
+            with self._setting_up:
+                async with self._opened_application() as handler:
+                    self._is_set_up = True
+                    with self._serving:
+                        await self._serve(handler, sockets, lambda: ready(where))
+
+    @asynccontextmanager
+    async def _sockets(self) -> AsyncGenerator[list[socket.socket], None]:
+        service = self._service
+        if service.unix is not None:
+            with bound_unix_socket(service.unix) as sock:
+                yield [sock]
+        else:
+            async with bound_tcp_sockets(
+                service.hosts, service.port, shared=service.shared
+            ) as sockets:
+                yield sockets
+
+    @asynccontextmanager
+    async def _opened_application(self) -> AsyncGenerator[Handler, None]:
+        try:
+            async with self._application() as handler:
+                yield check_handler(self._service.name, handler)
+        except Exception as exc:
+            for error in leaf_exceptions(exc):  # a nursery of the application's may have wrapped it
+                if isinstance(error, CommandFailed):
+                    raise error from None
+            raise CommandFailed(f"{self._service.name} failed") from exc
+
+    async def _serve(
+        self, handler: Handler, sockets: Sequence[socket.socket], ready: Callable[[], None]
+    ) -> None:
+        listeners: list[trio.abc.Listener[trio.abc.Stream]] = [listen(sock) for sock in sockets]
+        tls = self._service.ssl_context
+        if tls is not None:
+            listeners = [trio.SSLListener(listener, tls) for listener in listeners]
+        async with open_bare_nursery() as nursery:
+            serve = partial(serve_listeners, handler, listeners, **self._service.options)
+            self._server = await nursery.start(serve)
+            ready()
+
+
+# ---------------------------------------------------------------------------
+# Alone
+# ---------------------------------------------------------------------------
+
+
+async def serve_alone(service: Service, application: Application) -> int:
+    """Serve until a signal asks to stop; a second one ends the process on the spot."""
+    serving = Serving(service, application)
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(_obey_signals, serving, signals)
+            try:
+                await serving.run(announce)
+            finally:
+                nursery.cancel_scope.cancel()
+    return DONE
+
+
+def announce(where: str) -> None:
+    """Say that connections are accepted: to a person, and to a program that waits for it."""
+    sys.stdout.write(f"Serving on {where}\n")
+    sys.stdout.flush()
+
+
+async def _obey_signals(serving: Serving, signals: AsyncIterator[int]) -> None:
+    asked = False
+    async for number in signals:
+        if asked:
+            _exit_at_once(number)
+        asked = True
+        logger.info("%s: closing %d connections", signal.Signals(number).name, serving.connections)
+        serving.stop()
+
+
+def _exit_at_once(number: int) -> NoReturn:
+    # What is still running is shielded, or the application's: nothing but this ends it now.
+    logger.warning("%s again: not waiting any longer", signal.Signals(number).name)
+    logging.shutdown()
+    os._exit(SIGNALLED + number)
+
+
+# ---------------------------------------------------------------------------
+# As a worker
+# ---------------------------------------------------------------------------
+
+
+@final
+class SupervisorLink:
+    """A worker's end of the line to its supervisor, which hears one byte when it is ready.
+
+    The other direction carries nothing but its end, which says that the supervisor is gone.
+    """
+
+    READY: Final = b"r"
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        self._stream = trio.SocketStream(
+            trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
+        )
+
+    async def tell_ready(self) -> None:
+        with suppress(trio.BrokenResourceError):  # it is gone, which the other task hears
+            await self._stream.send_all(self.READY)
+
+    async def wait_gone(self) -> None:
+        with suppress(trio.BrokenResourceError):
+            while await self._stream.receive_some():
+                pass
+
+
+async def serve_as_worker(service: Service, application: Application, descriptor: int) -> int:
+    """Serve until told to stop, or until the supervisor is gone.
+
+    Being told twice is nothing new to it: a terminal, or systemd, tells every process, and the
+    supervisor tells its workers as well. When waiting has been long enough is for that to decide.
+    """
+    link = SupervisorLink(descriptor)
+    serving = Serving(service, application)
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(_stop_when_told, serving, signals)
+            nursery.start_soon(_stop_when_orphaned, serving, link)
+            try:
+                await serving.run(lambda _: nursery.start_soon(link.tell_ready))
+            finally:
+                nursery.cancel_scope.cancel()
+    return DONE
+
+
+async def _stop_when_told(serving: Serving, signals: AsyncIterator[int]) -> None:
+    async for _ in signals:
+        serving.stop()
+
+
+async def _stop_when_orphaned(serving: Serving, link: SupervisorLink) -> None:
+    await link.wait_gone()
+    logger.warning("the supervisor is gone: closing %d connections", serving.connections)
+    serving.stop()

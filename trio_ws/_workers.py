@@ -1,0 +1,305 @@
+"""Several processes on one port, and the supervisor that keeps them: ``trio-ws serve --workers``.
+
+The supervisor binds the port and never listens on it; each worker binds it as well (SO_REUSEPORT),
+and the kernel gives each new connection to one of them. Beyond that the workers share nothing.
+
+What a worker and its supervisor tell each other: the worker says one byte over a socket when it
+accepts connections; the supervisor says SIGTERM. Each learns from the kernel when the other is
+gone. What is in a worker is `_serving`'s affair.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeAlias, final
+
+import trio
+
+from ._exits import DONE, FAILED, SIGNALLED, CommandFailed
+from ._nursery import open_bare_nursery
+from ._serving import STOP_SIGNALS, SupervisorLink, announce
+
+logger = logging.getLogger("trio_ws.serve")
+
+#: For the application: the number of its worker, from 1. A restarted worker keeps the number.
+WORKER_VARIABLE: Final = "TRIO_WS_WORKER"
+
+#: What a worker gets in seconds, besides `grace_period` and `close_timeout`, for the application's
+#: own end. Then it is killed.
+MARGIN: Final = 5.0
+
+#: A worker that lived for this many seconds did not fail because it cannot work.
+STEADY: Final = 10.0
+
+#: How long to wait before a worker that failed soon is started again, in seconds: at first, and at
+#: most. It doubles each time.
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 30.0
+
+
+@final
+class Worker:
+    """One worker process, from its start to its end."""
+
+    def __init__(self, number: int, process: trio.Process, line: trio.SocketStream) -> None:
+        self.number = number
+        self.ready_at = float("inf")
+        self._process = process
+        self._line = line
+        self._settled = trio.Event()
+        self._ended = trio.Event()
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (process {self._process.pid})"
+
+    async def follow(self) -> None:
+        """Take note of what becomes of it. Cancelling this kills it."""
+        try:
+            async with self._line, trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen_for_ready)
+                await self._process.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                self.kill()
+                await self._process.wait()
+            self._settled.set()
+            self._ended.set()
+
+    async def _listen_for_ready(self) -> None:
+        with suppress(trio.BrokenResourceError):
+            if await self._line.receive_some(1) == SupervisorLink.READY:
+                self.ready_at = trio.current_time()
+                self._settled.set()
+
+    async def wait_ready(self) -> bool:
+        """Wait until it is ready; false where it ended instead."""
+        await self._settled.wait()
+        return not self._ended.is_set()
+
+    async def wait_ended(self) -> None:
+        await self._ended.wait()
+
+    @property
+    def how_it_ended(self) -> str:
+        if self.status < 0:
+            return f"was ended by signal {-self.status} ({signal.strsignal(-self.status)})"
+        return f"ended with status {self.status}"
+
+    @property
+    def status(self) -> int:
+        """What it ended with; a signal is the negative of its number."""
+        status = self._process.returncode
+        assert status is not None  # it has ended
+        return status
+
+    def ask_to_stop(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+@final
+class Crew:
+    """The workers of one supervisor: those that run, and how to start and stop them.
+
+    Args:
+        arguments: those of ``trio-ws serve``.
+        port: what the workers listen on.
+        patience: how long a worker that was asked to stop gets, in seconds.
+        foreground: they may use the terminal. Ctrl-C reaches them, too, then.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], port: int, *, patience: float, foreground: bool = False
+    ) -> None:
+        self._arguments = arguments
+        self._port = port
+        self._patience = patience
+        self._background: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
+        if foreground:
+            self._background.clear()
+        self._workers: dict[Worker, None] = {}
+        self._hull: trio.Nursery
+        self._ask_for_restart, self.restarts = trio.open_memory_channel[None](1)
+        self.forced_by = 0
+
+    async def start(self, number: int) -> Worker:
+        """Start a process, and go on at once."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await trio.lowlevel.open_process(
+                [
+                    *(sys.executable, "-m", "trio_ws", "serve"),
+                    *("--as-worker", f"{theirs.fileno()}:{self._port}"),
+                    *self._arguments,
+                ],
+                env={**os.environ, WORKER_VARIABLE: str(number)},
+                pass_fds=(theirs.fileno(),),
+                **self._background,
+            )
+        line = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        worker = Worker(number, process, line)
+        self._workers[worker] = None
+        self._hull.start_soon(self._follow, worker)
+        return worker
+
+    async def _follow(self, worker: Worker) -> None:
+        try:
+            await worker.follow()
+        finally:
+            del self._workers[worker]
+
+    async def stop(self, workers: Iterable[Worker]) -> bool:
+        """Ask these to stop, and kill those that do not; whether all ended in good order."""
+        workers = list(workers)
+        for worker in workers:
+            worker.ask_to_stop()
+        with trio.move_on_after(self._patience):
+            for worker in workers:
+                await worker.wait_ended()
+        late = [worker for worker in workers if worker in self._workers]
+        for worker in late:
+            logger.error("%s did not stop in %g s: killing it", worker, self._patience)
+            worker.kill()
+            await worker.wait_ended()
+        # One that was asked before it could know how to obey ends by the signal itself.
+        return all(worker.status in (DONE, -signal.SIGTERM) for worker in workers)
+
+    # Until a signal…
+
+    async def run(self, tend: Tend, restart_on: Sequence[signal.Signals] = ()) -> int:
+        """`tend` to the workers until a signal asks to stop; then stop them all.
+
+        What arrives of `restart_on` is passed on to `tend`, by `restarts`.
+
+        Raises:
+            CommandFailed: from `tend`. Nothing is left running then, either.
+        """
+        with trio.open_signal_receiver(*STOP_SIGNALS, *restart_on) as signals:
+            async with open_bare_nursery() as self._hull:
+                try:
+                    async with open_bare_nursery() as tending:
+                        tending.start_soon(tend, self)
+                        try:
+                            await self._wait_for_stop(signals)
+                        finally:
+                            tending.cancel_scope.cancel()
+                    return await self._stop_all(signals)
+                finally:
+                    self._hull.cancel_scope.cancel()
+
+    async def _wait_for_stop(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number in STOP_SIGNALS:
+                logger.info("%s: stopping all workers", signal.Signals(number).name)
+                return
+            with suppress(trio.WouldBlock):  # one restart is due already
+                self._ask_for_restart.send_nowait(None)
+
+    async def _stop_all(self, signals: AsyncIterator[int]) -> int:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(self._kill_all_when_told_again, signals)
+            in_good_order = await self.stop(self._workers)
+            nursery.cancel_scope.cancel()
+        if self.forced_by:
+            return SIGNALLED + self.forced_by
+        return DONE if in_good_order else FAILED
+
+    async def _kill_all_when_told_again(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number in STOP_SIGNALS:
+                logger.warning("%s again: killing the workers", signal.Signals(number).name)
+                self.forced_by = number
+                for worker in list(self._workers):
+                    worker.kill()
+
+
+#: What is done with workers while nobody asks to stop.
+Tend: TypeAlias = Callable[[Crew], Awaitable[None]]
+
+
+# ---------------------------------------------------------------------------
+# A number of workers that stays the same
+# ---------------------------------------------------------------------------
+
+
+@final
+class _Place:
+    """One of the N, and who fills it now."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.number = worker.number
+        self.worker = worker
+        #: Held by who puts another worker here.
+        self.changing = trio.Lock()
+
+
+def keep_workers(count: int, where: str) -> Tend:
+    """Start `count` workers, replace those that end, and on SIGHUP all, one after the other."""
+
+    async def tend(crew: Crew) -> None:
+        # The first goes ahead: what is wrong with the application is then said once.
+        first = await crew.start(1)
+        if not await first.wait_ready():
+            raise CommandFailed(
+                f"the first worker {first.how_it_ended} before it was ready; no more are started",
+                first.status if first.status > 0 else FAILED,
+            )
+        others = [await crew.start(number) for number in range(2, count + 1)]
+        places = [_Place(worker) for worker in (first, *others)]
+        async with trio.open_nursery() as nursery:
+            for place in places:
+                nursery.start_soon(_keep_filled, crew, place)
+            for place in places:
+                await place.worker.wait_ready()
+            announce(f"{where} with {count} workers")
+            async for _ in crew.restarts:
+                await _replace_all(crew, places)
+
+    return tend
+
+
+async def _keep_filled(crew: Crew, place: _Place) -> None:
+    delay = 0.0
+    while True:
+        worker = place.worker
+        await worker.wait_ended()
+        if place.worker is not worker:
+            continue  # its successor is there already
+        delay = next_delay(delay, trio.current_time() - worker.ready_at)
+        logger.error("%s %s; another starts in %g s", worker, worker.how_it_ended, delay)
+        await trio.sleep(delay)
+        async with place.changing:
+            if place.worker is worker:
+                place.worker = await crew.start(place.number)
+
+
+def next_delay(delay: float, lived: float) -> float:
+    """How long to wait for the next worker, after one that was ready for `lived` seconds."""
+    return 0.0 if lived >= STEADY else min(max(FIRST_DELAY, 2 * delay), LONGEST_DELAY)
+
+
+async def _replace_all(crew: Crew, places: Iterable[_Place]) -> None:
+    """A successor first, then an end in good order: somebody listens at every moment."""
+    for place in places:
+        async with place.changing:
+            successor = await crew.start(place.number)
+            if not await successor.wait_ready():
+                logger.error(
+                    "the new %s %s before it was ready; those that run stay",
+                    successor,
+                    successor.how_it_ended,
+                )
+                return
+            predecessor, place.worker = place.worker, successor
+        await crew.stop([predecessor])
+    logger.info("all workers are replaced")
