@@ -30,7 +30,7 @@ from . import _options
 from ._application import load_application
 from ._errors import HandshakeError, InvalidURL
 from ._exits import FAILED, SIGNALLED, USAGE, CommandFailed
-from ._listening import CAN_SHARE, port_of, reserved_port
+from ._listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from ._nursery import leaf_exceptions
 from ._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
 from ._reload import reload_worker
@@ -244,15 +244,15 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    return int(_within(int(text), 0, 65535))
+    return int(_within(_number(text), 0, 65535))
 
 
 def _count(text: str) -> int:
-    return int(_within(int(text), 1, math.inf))
+    return int(_within(_number(text), 1, 1000))
 
 
 def _seconds(text: str) -> float:
-    return _within(float(text), 0, math.inf)
+    return _within(_number(text), 0, math.inf)
 
 
 def _within(number: float, least: float, most: float) -> float:
@@ -263,7 +263,10 @@ def _within(number: float, least: float, most: float) -> float:
 
 def _number(text: str) -> float:
     """An int where it is one, so that messages show what was typed."""
-    return int(text) if text.isdecimal() else float(text)
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -310,6 +313,9 @@ def _check_combinations(parsed: argparse.Namespace) -> None:
         "--keyfile needs --certfile": parsed.keyfile and not parsed.certfile,
         "--workers and --reload need SO_REUSEPORT, which this system does not have": (
             (several or parsed.reload) and not CAN_SHARE
+        ),
+        "--unix needs Unix sockets, which this system does not have": (
+            parsed.unix and not HAS_UNIX
         ),
     }
     for message, applies in wrong.items():

@@ -28,7 +28,9 @@ _BACKLOG: Final = 65535
 #: is turned off, "localhost" can mean ::1 all the same.
 _NOT_HERE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
+#: What this system has: several processes on one port, and Unix sockets.
 CAN_SHARE: Final = hasattr(socket, "SO_REUSEPORT")
+HAS_UNIX: Final = hasattr(socket, "AF_UNIX")
 
 
 @asynccontextmanager
@@ -158,8 +160,6 @@ def bound_unix_socket(path: str) -> Generator[socket.socket, None, None]:
     Raises:
         CommandFailed: somebody listens there, there is something else, or it cannot be bound.
     """
-    if not hasattr(socket, "AF_UNIX"):
-        raise CommandFailed("--unix: this system has no Unix sockets")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             _remove_stale(path)

@@ -17,7 +17,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from math import inf
 from typing import Any, Final, TypeAlias, final
 
 import trio
@@ -50,9 +51,11 @@ class Worker:
 
     def __init__(self, number: int, process: trio.Process, line: trio.SocketStream) -> None:
         self.number = number
-        self.ready_at = float("inf")
+        #: For how many seconds it was ready, once it has ended; below 0 where it never was.
+        self.lived = -inf
         self._process = process
         self._line = line
+        self._ready_at = inf
         self._settled = trio.Event()
         self._ended = trio.Event()
 
@@ -70,13 +73,14 @@ class Worker:
             with trio.CancelScope(shield=True):
                 self.kill()
                 await self._process.wait()
+            self.lived = trio.current_time() - self._ready_at
             self._settled.set()
             self._ended.set()
 
     async def _listen_for_ready(self) -> None:
         with suppress(trio.BrokenResourceError):
             if await self._line.receive_some(1) == SupervisorLink.READY:
-                self.ready_at = trio.current_time()
+                self._ready_at = trio.current_time()
                 self._settled.set()
 
     async def wait_ready(self) -> bool:
@@ -133,19 +137,28 @@ class Crew:
         self.forced_by = 0
 
     async def start(self, number: int) -> Worker:
-        """Start a process, and go on at once."""
+        """Start a process, and go on at once.
+
+        Raises:
+            CommandFailed: the system has no room for one.
+        """
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await trio.lowlevel.open_process(
-                [
-                    *(sys.executable, "-m", "trio_ws", "serve"),
-                    *("--as-worker", f"{theirs.fileno()}:{self._port}"),
-                    *self._arguments,
-                ],
-                env={**os.environ, WORKER_VARIABLE: str(number)},
-                pass_fds=(theirs.fileno(),),
-                **self._background,
-            )
+        with theirs, ExitStack() as unless_started:
+            unless_started.enter_context(ours)
+            try:
+                process = await trio.lowlevel.open_process(
+                    [
+                        *(sys.executable, "-m", "trio_ws", "serve"),
+                        *("--as-worker", f"{theirs.fileno()}:{self._port}"),
+                        *self._arguments,
+                    ],
+                    env={**os.environ, WORKER_VARIABLE: str(number)},
+                    pass_fds=(theirs.fileno(),),
+                    **self._background,
+                )
+            except OSError as exc:
+                raise CommandFailed(f"cannot start worker {number}: {exc}") from None
+            unless_started.pop_all()
         line = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         worker = Worker(number, process, line)
         self._workers[worker] = None
@@ -275,12 +288,21 @@ async def _keep_filled(crew: Crew, place: _Place) -> None:
         await worker.wait_ended()
         if place.worker is not worker:
             continue  # its successor is there already
-        delay = next_delay(delay, trio.current_time() - worker.ready_at)
+        delay = next_delay(delay, worker.lived)
         logger.error("%s %s; another starts in %g s", worker, worker.how_it_ended, delay)
         await trio.sleep(delay)
         async with place.changing:
             if place.worker is worker:
-                place.worker = await crew.start(place.number)
+                place.worker = await _start_somehow(crew, place.number)
+
+
+async def _start_somehow(crew: Crew, number: int) -> Worker:
+    while True:
+        try:
+            return await crew.start(number)
+        except CommandFailed as exc:  # the other workers are not to suffer for it
+            logger.warning("%s; trying again in %g s", exc, FIRST_DELAY)
+            await trio.sleep(FIRST_DELAY)
 
 
 def next_delay(delay: float, lived: float) -> float:
@@ -292,7 +314,7 @@ async def _replace_all(crew: Crew, places: Iterable[_Place]) -> None:
     """A successor first, then an end in good order: somebody listens at every moment."""
     for place in places:
         async with place.changing:
-            successor = await crew.start(place.number)
+            successor = await _start_somehow(crew, place.number)
             if not await successor.wait_ready():
                 logger.error(
                     "the new %s %s before it was ready; those that run stay",

@@ -1,0 +1,146 @@
+"""Applications to serve, and the command line as a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+#: How long anything may take before it counts as hanging.
+PATIENCE = 60
+
+#: An application for all tests; what a connection gets depends on its path.
+APPLICATION = """
+import contextlib
+import os
+
+import trio
+
+
+async def handler(ws):
+    if ws.request.path == "/who":
+        await ws.send_json([os.environ.get("TRIO_WS_WORKER"), os.getpid()])
+    if ws.request.path == "/never":
+        with trio.CancelScope(shield=True):
+            await ws.send("you will wait")
+            await trio.sleep_forever()
+    if ws.request.path == "/slow":
+        await trio.sleep_forever()
+    async for message in ws:
+        await ws.send(message)
+
+
+@contextlib.asynccontextmanager
+async def application():
+    print("set up", flush=True)
+    yield handler
+    await trio.sleep(0)
+    print("tidied up", flush=True)
+
+
+@contextlib.asynccontextmanager
+async def hanging():
+    print("setting up", flush=True)
+    await trio.sleep_forever()
+    yield
+
+
+@contextlib.asynccontextmanager
+async def stubborn():
+    yield handler
+    print("not ending", flush=True)
+    await trio.sleep_forever()
+"""
+
+
+class Command:
+    """``trio-ws`` as a process: what it prints, standard error included, and how it ends."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.output = ""
+        self._read = 0
+
+    async def read_until(self, pattern: str) -> re.Match[str]:
+        """Wait for a line that has this in it. What was read before is not looked at again."""
+        assert self.process.stdout is not None
+        while True:
+            end = self.output.rfind("\n") + 1
+            found = re.compile(pattern, re.MULTILINE).search(self.output, self._read, end)
+            if found is not None:
+                self._read = self.output.index("\n", found.start()) + 1
+                return found
+            data = await self.process.stdout.receive_some()
+            assert data, f"no {pattern!r} in {self.output!r}"
+            self.output += data.decode()
+
+    async def urls(self) -> list[str]:
+        """Where it serves, as soon as it says so."""
+        found = await self.read_until("^Serving on .*")
+        return re.findall(r"wss?://\S+", found[0])
+
+    async def write(self, text: str) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(text.encode())
+
+    async def end_input(self) -> None:
+        assert self.process.stdin is not None
+        await self.process.stdin.aclose()
+
+    async def status(self) -> int:
+        """What it ends with. The rest of its output is read meanwhile."""
+        assert self.process.stdout is not None
+        async for data in self.process.stdout:
+            self.output += data.decode()
+        return await self.process.wait()
+
+    async def stop(self, how: int) -> int:
+        self.process.send_signal(how)
+        return await self.status()
+
+
+@asynccontextmanager
+async def running(
+    *arguments: str, cwd: Path | None = None, **options: Any
+) -> AsyncGenerator[Command, None]:
+    """``trio-ws`` with these arguments; killed at the end if it still runs."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "trio_ws", *arguments],
+        **{
+            "cwd": cwd,
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            **options,
+        },
+    )
+    try:
+        yield Command(process)
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    await stream.aclose()
+
+
+@asynccontextmanager
+async def serving(
+    directory: Path, application: str, *arguments: str
+) -> AsyncGenerator[tuple[Command, str], None]:
+    """`application` of `APPLICATION`, served on a free port, and the URL."""
+    (directory / "chat.py").write_text(APPLICATION, "utf-8")
+    where: Sequence[str] = () if "--unix" in arguments else ("--port", "0", "--host", "127.0.0.1")
+    async with running(
+        "serve", f"chat:{application}", *where, *arguments, cwd=directory
+    ) as command:
+        urls = await command.urls()
+        yield command, urls[0] if urls else ""

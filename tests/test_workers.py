@@ -1,0 +1,364 @@
+"""Several processes on one port: spread, replaced, restarted and stopped; and --reload."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from trio_ws import ConnectionFailed, ConnectionLost, WebSocket, open_websocket_url
+from trio_ws._exits import CommandFailed
+from trio_ws._listening import port_of, reserved_port
+from trio_ws._workers import LONGEST_DELAY, STEADY, Crew, keep_workers, next_delay
+
+from .cli_helpers import APPLICATION, PATIENCE, running, serving
+from .helpers import HOST, REQUEST, RawPeer
+from .test_trust import SOAK, receive_status, report
+
+GRACE = 0.3
+CLOSE_TIMEOUT = 1.0
+FAST = ("--grace-period", str(GRACE), "--close-timeout", str(CLOSE_TIMEOUT))
+
+
+async def who(url: str) -> tuple[str, int]:
+    """The number and the process of the worker that one connection got."""
+    async with open_websocket_url(f"{url}who") as ws:
+        number, process = await ws.receive_json()
+        return number, process
+
+
+@asynccontextmanager
+async def connected_to_all(url: str, count: int) -> AsyncGenerator[dict[str, WebSocket], None]:
+    """A connection to each worker, by number."""
+    async with AsyncExitStack() as stack:
+        found: dict[str, WebSocket] = {}
+        while len(found) < count:
+            async with AsyncExitStack() as attempt:
+                ws = await attempt.enter_async_context(open_websocket_url(f"{url}who"))
+                number, _ = await ws.receive_json()
+                if number not in found:
+                    found[number] = ws
+                    stack.push_async_exit(attempt.pop_all())
+        yield found
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def echo_once(ws: WebSocket) -> None:
+    await ws.send("hello")
+    assert await ws.receive() == "hello"
+
+
+async def test_connections_are_spread_and_a_killed_worker_is_replaced(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "application", "--workers", "3", *FAST) as (command, url):
+            assert " with 3 workers\n" in command.output
+            async with connected_to_all(url, 3) as connections:
+                assert set(connections) == {"1", "2", "3"}
+                processes = dict([await who(url) for _ in range(60)])
+                assert len({*processes.values(), command.process.pid}) == 4
+
+                os.kill(processes["2"], signal.SIGKILL)
+                reason = await connections["2"].wait_closed()
+                assert reason.code == 1006
+                await command.read_until(r"ERROR worker 2 .* ended by signal 9 .*; another starts")
+                for number in ("1", "3"):
+                    await echo_once(connections[number])
+                await command.read_until("set up")
+                async with connected_to_all(url, 3) as again:
+                    await echo_once(again["2"])
+                    command.process.send_signal(signal.SIGTERM)
+                    for ws in again.values():
+                        assert (await ws.wait_closed()).code == 1001
+            assert await command.status() == 0
+    assert command.output.count("tidied up") == 3
+    assert "SIGTERM: stopping all workers" in command.output
+
+
+async def test_sighup_replaces_all_workers_and_somebody_listens_at_every_moment(
+    tmp_path: Path,
+) -> None:
+    async def keep_connecting(seen: Counter[int]) -> None:
+        while True:
+            try:
+                _, process = await who(url)
+            except (ConnectionLost, ConnectionFailed) as exc:
+                # A listener that is closed resets what the kernel had queued for it.
+                assert "refused" not in str(exc)
+            else:
+                seen[process] += 1
+            await trio.sleep(0.005)
+
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", "--workers", "2", *FAST) as (command, url):
+            async with connected_to_all(url, 2) as connections:
+                before = dict([await who(url) for _ in range(40)])
+                seen: Counter[int] = Counter()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(keep_connecting, seen)
+                    command.process.send_signal(signal.SIGHUP)
+                    await command.read_until("all workers are replaced")
+                    nursery.cancel_scope.cancel()
+                for ws in connections.values():
+                    assert (await ws.wait_closed()).code == 1001
+            after = dict([await who(url) for _ in range(40)])
+            assert set(after) == {"1", "2"}
+            assert not set(before.values()) & set(after.values())
+            assert len(seen) > 2
+
+            (tmp_path / "chat.py").write_text("import nowhere", "utf-8")
+            command.process.send_signal(signal.SIGHUP)
+            await command.read_until("the new worker 1 .* ended with status 1 before it was ready")
+            assert dict([await who(url) for _ in range(40)]) == after
+            assert await command.stop(signal.SIGINT) == 0
+
+
+async def test_workers_outlive_no_supervisor(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "application", "--workers", "2", *FAST) as (command, url):
+            async with connected_to_all(url, 2) as connections:
+                command.process.kill()
+                for ws in connections.values():
+                    assert (await ws.wait_closed()).code == 1001
+            await command.status()  # when nobody has its output open any more
+    assert command.output.count("tidied up") == 2
+    assert "[worker 1] the supervisor is gone: closing 1 connections" in command.output
+
+
+@pytest.mark.parametrize(("source", "status"), [("1 / 0", 1), ("", 2)])
+async def test_workers_that_never_come_up_are_given_up_after_the_first(
+    tmp_path: Path, source: str, status: int
+) -> None:
+    (tmp_path / "broken.py").write_text(source, "utf-8")
+    with trio.fail_after(PATIENCE):
+        async with running(
+            "serve", "broken:x", "--port", "0", "--workers", "3", cwd=tmp_path
+        ) as command:
+            assert await command.status() == status
+    assert command.output.count("Traceback") == status % 2
+    last = command.output.splitlines()[-1]
+    assert last == (
+        f"trio-ws: the first worker ended with status {status} before it was ready; no more are "
+        "started"
+    )
+
+
+async def test_a_second_signal_kills_workers_that_do_not_end(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "stubborn", "--workers", "2", *FAST) as (command, url):
+            processes = {(await who(url))[1] for _ in range(40)}
+            command.process.send_signal(signal.SIGTERM)
+            await command.read_until("not ending")
+            for process in processes:  # as systemd does, and in vain
+                os.kill(process, signal.SIGTERM)
+            assert await command.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+            assert not any(map(is_running, processes))
+    assert "SIGTERM again: killing the workers" in command.output
+
+
+# ---------------------------------------------------------------------------
+# The supervisor, from within
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+async def test_a_worker_that_does_not_end_in_time_is_killed(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def tend(crew: Crew) -> None:
+        assert await (await crew.start(1)).wait_ready()
+        signal.raise_signal(signal.SIGTERM)
+
+    with trio.fail_after(PATIENCE):
+        async with reserved_port([HOST], 0) as sockets:
+            crew = Crew(["chat:stubborn", "--host", HOST], port_of(sockets), patience=0.2)
+            assert await crew.run(tend) == 1
+    assert "did not stop in 0.2 s: killing it" in caplog.text
+
+
+async def test_one_restart_that_is_due_is_enough() -> None:
+    async def tend(crew: Crew) -> None:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGHUP)
+            await trio.testing.wait_all_tasks_blocked()
+        crew.restarts.receive_nowait()
+        with pytest.raises(trio.WouldBlock):
+            crew.restarts.receive_nowait()
+        signal.raise_signal(signal.SIGTERM)
+
+    assert await Crew([], 0, patience=1).run(tend, [signal.SIGHUP]) == 0
+
+
+async def test_where_there_is_no_room_for_a_process_it_is_tried_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    python = sys.executable
+
+    async def tend(crew: Crew) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_workers(2, url), crew)
+            process = await first_process()
+            monkeypatch.setattr(sys, "executable", str(directory / "python"))
+            os.kill(process, signal.SIGKILL)
+            while "trying again" not in caplog.text:
+                await trio.sleep(0.02)
+            monkeypatch.setattr(sys, "executable", python)
+            while len({(await who(url))[0] for _ in range(20)}) < 2:
+                await trio.sleep(0.02)
+            signal.raise_signal(signal.SIGTERM)
+
+    async def first_process() -> int:
+        while True:
+            try:
+                return (await who(url))[1]
+            except ConnectionFailed:
+                await trio.sleep(0.02)
+
+    with trio.fail_after(PATIENCE):
+        async with reserved_port([HOST], 0) as sockets:
+            url = f"ws://{HOST}:{port_of(sockets)}/"
+            crew = Crew(["chat:handler", "--host", HOST], port_of(sockets), patience=PATIENCE)
+            assert await crew.run(tend) == 0
+    assert "cannot start worker" in caplog.text
+
+
+async def test_where_there_is_no_room_for_the_first_process_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(CommandFailed, match="cannot start worker 1: .* No such file"):
+        await Crew(["chat:handler"], 0, patience=1).run(keep_workers(2, ""))
+
+
+def test_a_worker_that_fails_soon_waits_longer_each_time() -> None:
+    delays = [0.0]
+    for _ in range(9):
+        delays.append(next_delay(delays[-1], 1.0))
+    assert delays == [
+        0.0,
+        0.5,
+        1.0,
+        2.0,
+        4.0,
+        8.0,
+        16.0,
+        LONGEST_DELAY,
+        LONGEST_DELAY,
+        LONGEST_DELAY,
+    ]
+    assert next_delay(LONGEST_DELAY, STEADY) == 0.0
+    assert next_delay(0.0, -float("inf")) == 0.5
+
+
+# ---------------------------------------------------------------------------
+# --reload
+# ---------------------------------------------------------------------------
+
+
+def write_greeting(directory: Path, greeting: str) -> None:
+    (directory / "greeting.py").write_text(
+        f"async def handler(ws):\n    await ws.send({greeting})\n", "utf-8"
+    )
+
+
+@pytest.mark.parametrize("where", [["--port", "0", "--host", HOST], ["--unix", "socket"]])
+async def test_a_change_is_picked_up(tmp_path: Path, where: list[str]) -> None:
+    write_greeting(tmp_path, "'one'")
+    (tmp_path / "venv").mkdir()
+    for name in ("venv/pyvenv.cfg", "venv/package.py", "notes.txt"):
+        (tmp_path / name).touch()
+
+    async def greeting() -> object:
+        path = None if urls else tmp_path / "socket"
+        async with open_websocket_url([*urls, "ws://localhost"][0], path=path) as ws:
+            return await ws.receive()
+
+    with trio.fail_after(PATIENCE):
+        async with running(
+            "serve", "greeting:handler", "--reload", *where, *FAST, cwd=tmp_path
+        ) as command:
+            urls = await command.urls()
+            assert await greeting() == "one"
+
+            for name in ("venv/package.py", "notes.txt"):  # of no interest
+                (tmp_path / name).write_text("changed")
+            write_greeting(tmp_path, "'two' +")
+            await command.read_until("greeting.py changed: starting again")
+            await command.read_until("SyntaxError")
+            await command.read_until("ended with status 1; waiting for a change")
+
+            write_greeting(tmp_path, "'three'")
+            await command.urls()
+            assert await greeting() == "three"
+
+            (tmp_path / "new.py").touch()
+            await command.read_until("new.py changed: starting again")
+            await command.urls()
+            assert await command.stop(signal.SIGINT) == 0
+    assert "package.py" not in command.output
+
+
+# ---------------------------------------------------------------------------
+# Trust
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["alone", "workers"])
+async def test_sigterm_with_a_thousand_clients_says_1001_to_all(
+    tmp_path: Path, options: list[str]
+) -> None:
+    """A tenth of the handlers never ends by itself, and a tenth of the clients never answers."""
+    clients = 1000 if SOAK else 200
+    codes: list[int | None] = []
+
+    async def be_client(peer: RawPeer, number: int) -> None:
+        codes.append(await peer.receive_close())
+        if number % 10 != 1:
+            await peer.send_close(1001)
+        assert await peer.receive_all_frames() == []
+        await peer.stream.aclose()
+
+    async def connect(port: int, path: str) -> RawPeer:
+        peer = RawPeer(await trio.open_tcp_stream(HOST, port), masks=True)
+        await peer.send(REQUEST.replace(b"/chat", path.encode()))
+        assert await receive_status(peer) == 101
+        return peer
+
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options, *FAST) as (command, url):
+            port = int(url.rpartition(":")[2].strip("/"))
+            peers = [
+                await connect(port, "/" if number % 10 else "/slow") for number in range(clients)
+            ]
+            async with trio.open_nursery() as nursery:
+                for number, peer in enumerate(peers):
+                    nursery.start_soon(be_client, peer, number)
+                await trio.sleep(0.2)  # all handlers have begun
+                start = time.perf_counter()
+                status = await command.stop(signal.SIGTERM)
+                took = time.perf_counter() - start
+    report(took=f"{took:.2f} s")
+    assert status == 0
+    assert codes == [1001] * clients
+    assert took < GRACE + CLOSE_TIMEOUT + 1.0  # a second for the sockets and the interpreters
