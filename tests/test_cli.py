@@ -59,6 +59,7 @@ WRONG = """
 import contextlib
 
 NUMBER = 3
+integer = int
 
 class Class:
     def __init__(self, ws): ...
@@ -94,6 +95,7 @@ async def yields_two(): yield two
         ("wrong:none", "wrong:none takes neither one argument"),
         ("wrong:generator", "wrong:generator has a yield in it"),
         ("wrong:plain", "wrong:plain takes no argument, so it should give an async context mana"),
+        ("wrong:integer", "wrong:integer takes no argument, so it should give an async context"),
         ("wrong:yields_nothing", "wrong:yields_nothing should yield the handler"),
         ("wrong:yields_two", "wrong:yields_two should yield the handler"),
     ],

@@ -107,7 +107,7 @@ async def test_sighup_replaces_all_workers_and_somebody_listens_at_every_moment(
     with trio.fail_after(PATIENCE):
         async with serving(tmp_path, "handler", "--workers", "2", *FAST) as (command, url):
             async with connected_to_all(url, 2) as connections:
-                before = dict([await who(url) for _ in range(40)])
+                before = dict([await who(url) for _ in range(20)])
                 seen: Counter[int] = Counter()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(keep_connecting, seen)
@@ -116,15 +116,24 @@ async def test_sighup_replaces_all_workers_and_somebody_listens_at_every_moment(
                     nursery.cancel_scope.cancel()
                 for ws in connections.values():
                     assert (await ws.wait_closed()).code == 1001
-            after = dict([await who(url) for _ in range(40)])
+            after = dict([await who(url) for _ in range(20)])
             assert set(after) == {"1", "2"}
             assert not set(before.values()) & set(after.values())
             assert len(seen) > 2
 
+            # Also where it is due to be replaced anyway.
+            os.kill(after["1"], signal.SIGKILL)
+            await command.read_until("another starts in 0.5 s")
+            command.process.send_signal(signal.SIGHUP)
+            await command.read_until("all workers are replaced")
+            await trio.sleep(0.5)
+            after = dict([await who(url) for _ in range(20)])
+            assert set(after) == {"1", "2"}
+
             (tmp_path / "chat.py").write_text("import nowhere", "utf-8")
             command.process.send_signal(signal.SIGHUP)
             await command.read_until("the new worker 1 .* ended with status 1 before it was ready")
-            assert dict([await who(url) for _ in range(40)]) == after
+            assert dict([await who(url) for _ in range(20)]) == after
             assert await command.stop(signal.SIGINT) == 0
 
 
@@ -161,9 +170,10 @@ async def test_workers_that_never_come_up_are_given_up_after_the_first(
 async def test_a_second_signal_kills_workers_that_do_not_end(tmp_path: Path) -> None:
     with trio.fail_after(PATIENCE):
         async with serving(tmp_path, "stubborn", "--workers", "2", *FAST) as (command, url):
-            processes = {(await who(url))[1] for _ in range(40)}
+            processes = {(await who(url))[1] for _ in range(20)}
             command.process.send_signal(signal.SIGTERM)
             await command.read_until("not ending")
+            command.process.send_signal(signal.SIGHUP)  # too late
             for process in processes:  # as systemd does, and in vain
                 os.kill(process, signal.SIGTERM)
             assert await command.stop(signal.SIGTERM) == 128 + signal.SIGTERM
@@ -282,24 +292,22 @@ def write_greeting(directory: Path, greeting: str) -> None:
     )
 
 
-@pytest.mark.parametrize("where", [["--port", "0", "--host", HOST], ["--unix", "socket"]])
-async def test_a_change_is_picked_up(tmp_path: Path, where: list[str]) -> None:
+async def greeting(url: str, path: Path | None = None) -> object:
+    async with open_websocket_url(url, path=path) as ws:
+        return await ws.receive()
+
+
+async def test_a_change_is_picked_up(tmp_path: Path) -> None:
     write_greeting(tmp_path, "'one'")
     (tmp_path / "venv").mkdir()
     for name in ("venv/pyvenv.cfg", "venv/package.py", "notes.txt"):
         (tmp_path / name).touch()
-
-    async def greeting() -> object:
-        path = None if urls else tmp_path / "socket"
-        async with open_websocket_url([*urls, "ws://localhost"][0], path=path) as ws:
-            return await ws.receive()
-
     with trio.fail_after(PATIENCE):
         async with running(
-            "serve", "greeting:handler", "--reload", *where, *FAST, cwd=tmp_path
+            "serve", "greeting:handler", "--reload", "--port", "0", *FAST, cwd=tmp_path
         ) as command:
-            urls = await command.urls()
-            assert await greeting() == "one"
+            (url, *_) = await command.urls()
+            assert await greeting(url) == "one"
 
             for name in ("venv/package.py", "notes.txt"):  # of no interest
                 (tmp_path / name).write_text("changed")
@@ -309,14 +317,24 @@ async def test_a_change_is_picked_up(tmp_path: Path, where: list[str]) -> None:
             await command.read_until("ended with status 1; waiting for a change")
 
             write_greeting(tmp_path, "'three'")
-            await command.urls()
-            assert await greeting() == "three"
+            assert await command.urls() == [url]
+            assert await greeting(url) == "three"
+            assert await command.stop(signal.SIGINT) == 0
+    assert "package.py" not in command.output
 
+
+async def test_a_new_file_is_a_change_and_a_unix_socket_is_taken_over(tmp_path: Path) -> None:
+    write_greeting(tmp_path, "'one'")
+    with trio.fail_after(PATIENCE):
+        async with running(
+            "serve", "greeting:handler", "--reload", "--unix", "socket", *FAST, cwd=tmp_path
+        ) as command:
+            await command.urls()
             (tmp_path / "new.py").touch()
             await command.read_until("new.py changed: starting again")
             await command.urls()
+            assert await greeting("ws://localhost", path=tmp_path / "socket") == "one"
             assert await command.stop(signal.SIGINT) == 0
-    assert "package.py" not in command.output
 
 
 # ---------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -18,15 +18,18 @@ import trio
 
 from ._exits import CommandFailed
 
-#: How many ports are tried, where any will do.
+#: How many ports are tried where any will do: what is free on one address may be taken on another.
 _ATTEMPTS: Final = 10
 
 #: The most that is waiting to be accepted. The kernel has a limit of its own, and takes the less.
 _BACKLOG: Final = 65535
 
-#: Why an address that a name stands for may be left out: this machine does not have it. Where IPv6
-#: is turned off, "localhost" can mean ::1 all the same.
+#: Why one address of several that a name stands for may be left out: this machine does not have it.
+#: Where IPv6 is turned off, "localhost" can mean ::1 all the same.
 _NOT_HERE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+
+#: A port can be used again at once. On Windows the option means another thing.
+_REUSE_ADDRESS: Final = os.name == "posix"
 
 #: What this system has: several processes on one port, and Unix sockets.
 CAN_SHARE: Final = hasattr(socket, "SO_REUSEPORT")
@@ -47,9 +50,7 @@ async def bound_tcp_sockets(
     Raises:
         CommandFailed: a name does not resolve, or an address cannot be bound.
     """
-    found = [address for host in hosts for address in await _resolve(host)]
-    addresses = list(dict.fromkeys(found))
-    # What is free on one address may be taken on another.
+    addresses = [await _resolve(host) for host in hosts]
     attempts = 1 if port else _ATTEMPTS
     while True:
         attempts -= 1
@@ -100,44 +101,42 @@ async def _resolve(host: str) -> list[_Address]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-def _bind_all(addresses: Sequence[_Address], port: int, *, shared: bool) -> list[socket.socket]:
-    sockets: list[socket.socket] = []
-    missing: OSError | None = None
-    try:
-        for family, (host, _, *rest) in addresses:
-            try:
-                sock = _bind(family, (host, port, *rest), shared=shared)
-            except OSError as exc:
-                if exc.errno not in _NOT_HERE:
-                    raise _cannot_listen(host, port, exc) from None
-                missing = missing or exc
-            else:
-                sockets.append(sock)
-                port = port or port_of(sockets)
-        if missing and not sockets:
-            raise _cannot_listen(addresses[0][1][0], port, missing) from None
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
+def _bind_all(
+    hosts: Sequence[Sequence[_Address]], port: int, *, shared: bool
+) -> list[socket.socket]:
+    sockets: dict[_Address, socket.socket] = {}
+    with ExitStack() as unless_all:
+        for addresses in hosts:
+            missing: list[CommandFailed] = []
+            for family, address in addresses:
+                if (family, address) in sockets:
+                    continue  # two names for it
+                host, _, *rest = address
+                try:
+                    sock = _bind(family, (host, port, *rest), shared=shared)
+                except OSError as exc:
+                    missing.append(_cannot_listen(host, port, exc))
+                    if exc.errno not in _NOT_HERE:
+                        raise missing[-1] from None
+                else:
+                    sockets[family, address] = unless_all.enter_context(sock)
+                    port = port or port_of([sock])
+            if len(missing) == len(addresses):
+                raise missing[0]
+        unless_all.pop_all()
+    return list(sockets.values())
 
 
 def _bind(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if (
-            os.name == "posix"
-        ):  # a port can be taken over at once; elsewhere this means another thing
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with ExitStack() as unless_bound:
+        sock = unless_bound.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, _REUSE_ADDRESS)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:  # the IPv4 address, where it is wanted, has its own socket
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
-    except BaseException:
-        sock.close()
-        raise
+        unless_bound.pop_all()
     return sock
 
 

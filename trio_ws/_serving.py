@@ -204,8 +204,7 @@ class SupervisorLink:
 
     async def wait_gone(self) -> None:
         with suppress(trio.BrokenResourceError):
-            while await self._stream.receive_some():
-                pass
+            await self._stream.receive_some(1)
 
 
 async def serve_as_worker(service: Service, application: Application, descriptor: int) -> int:

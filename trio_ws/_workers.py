@@ -291,9 +291,14 @@ async def _keep_filled(crew: Crew, place: _Place) -> None:
         delay = next_delay(delay, worker.lived)
         logger.error("%s %s; another starts in %g s", worker, worker.how_it_ended, delay)
         await trio.sleep(delay)
-        async with place.changing:
-            if place.worker is worker:
-                place.worker = await _start_somehow(crew, place.number)
+        await _fill(crew, place, worker)
+
+
+async def _fill(crew: Crew, place: _Place, gone: Worker) -> None:
+    async with place.changing:
+        if place.worker is not gone:
+            return  # it was filled while we slept
+        place.worker = await _start_somehow(crew, place.number)
 
 
 async def _start_somehow(crew: Crew, number: int) -> Worker:
