@@ -15,7 +15,13 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import ConnectionFailed, ConnectionLost, WebSocket, open_websocket_url
+from trio_ws import (
+    ConnectionClosed,
+    ConnectionFailed,
+    HandshakeError,
+    WebSocket,
+    open_websocket_url,
+)
 from trio_ws._exits import CommandFailed
 from trio_ws._listening import port_of, reserved_port
 from trio_ws._workers import LONGEST_DELAY, STEADY, Crew, keep_workers, next_delay
@@ -97,12 +103,12 @@ async def test_sighup_replaces_all_workers_and_somebody_listens_at_every_moment(
         while True:
             try:
                 _, process = await who(url)
-            except (ConnectionLost, ConnectionFailed) as exc:
+            except (ConnectionClosed, HandshakeError) as exc:
                 # A listener that is closed resets what the kernel had queued for it.
                 assert "refused" not in str(exc)
             else:
                 seen[process] += 1
-            await trio.sleep(0.005)
+            await trio.sleep(0.02)
 
     with trio.fail_after(PATIENCE):
         async with serving(tmp_path, "handler", "--workers", "2", *FAST) as (command, url):
