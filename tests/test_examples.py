@@ -245,7 +245,7 @@ async def test_testing() -> None:
 
 
 def test_every_script_says_what_it_is_and_can_be_imported() -> None:
-    tried = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site"}
+    tried = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site", "deploy"}
     scripts = sorted(EXAMPLES.rglob("*.py"))
     assert {script.parent.name for script in scripts} == tried
     for script in scripts:

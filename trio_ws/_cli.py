@@ -45,7 +45,7 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and give its exit code. The arguments are the process's unless given."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parsed = _parser().parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     # Everything after the name of the command, for the workers.
     run: Callable[[], int] = partial(parsed.command, parsed, list(arguments[1:]))
     try:
@@ -89,7 +89,7 @@ def _is_ours(entry: TracebackType) -> bool:
 # ---------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trio-ws", description="WebSocket servers and clients, on trio.", allow_abbrev=False
     )
