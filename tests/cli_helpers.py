@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -98,6 +99,7 @@ class Command:
         assert self.process.stdout is not None
         async for data in self.process.stdout:
             self.output += data.decode()
+        assert "Warning" not in self.output  # Python's, of something left open
         return await self.process.wait()
 
     async def stop(self, how: int) -> int:
@@ -114,6 +116,7 @@ async def running(
         [sys.executable, "-m", "trio_ws", *arguments],
         **{
             "cwd": cwd,
+            "env": {**os.environ, "PYTHONWARNINGS": "default"},
             "stdin": subprocess.PIPE,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.STDOUT,

@@ -11,7 +11,6 @@ import argparse
 import ast
 import inspect
 import logging
-import math
 import os
 import signal
 import ssl
@@ -29,13 +28,13 @@ import trio
 from . import _options
 from ._application import load_application
 from ._errors import HandshakeError, InvalidURL
-from ._exits import FAILED, SIGNALLED, USAGE, CommandFailed
+from ._exits import FAILED, INTERRUPTED, USAGE, CommandFailed
 from ._listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from ._nursery import leaf_exceptions
 from ._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
 from ._reload import reload_worker
 from ._serving import Service, serve_alone, serve_as_worker
-from ._talking import talk
+from ._talking import STDIN, talk
 from ._version import __version__
 from ._workers import MARGIN, WORKER_VARIABLE, Crew, keep_workers
 
@@ -46,10 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and give its exit code. The arguments are the process's unless given."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parsed = make_parser().parse_args(arguments)
-    # Everything after the name of the command, for the workers.
-    run: Callable[[], int] = partial(parsed.command, parsed, list(arguments[1:]))
+    command: Callable[[argparse.Namespace, Sequence[str]], int] = parsed.command
     try:
-        return run()
+        return command(parsed, arguments[1:])
     except BaseException as exc:
         # A nursery may have wrapped it.
         leaves = leaf_exceptions(exc)
@@ -59,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failure(exc: BaseException) -> int:
     """Tell the user in one line, and give the exit code; anything unforeseen goes on its way."""
     if isinstance(exc, KeyboardInterrupt):
-        return SIGNALLED + signal.SIGINT
+        return INTERRUPTED
     if isinstance(exc, BrokenPipeError):  # who reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -244,20 +242,23 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    return int(_within(_number(text), 0, 65535))
+    return _whole(text, 0, 65535)
 
 
 def _count(text: str) -> int:
-    return int(_within(_number(text), 1, 1000))
+    return _whole(text, 1, 1000)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    return _within(_number(text), 0, math.inf)
-
-
-def _within(number: float, least: float, most: float) -> float:
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{number} is not from {least:g} to {most:g}")
+    number = _number(text)
+    if not number >= 0:  # NaN among them
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time")
     return number
 
 
@@ -287,7 +288,8 @@ def _link(text: str) -> tuple[int, int]:
 # ---------------------------------------------------------------------------
 
 
-def _serve(parsed: argparse.Namespace, arguments: list[str]) -> int:
+def _serve(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Serve as is said in `parsed`; a supervisor passes `arguments` on as they were given."""
     _check_combinations(parsed)
     service = _service(parsed)
     several = parsed.reload or parsed.workers > 1
@@ -366,7 +368,7 @@ def _server_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
     return context
 
 
-async def _supervise(parsed: argparse.Namespace, service: Service, arguments: list[str]) -> int:
+async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Sequence[str]) -> int:
     limits = ListenerOptions(**service.options)
     patience = limits.grace_period + limits.close_timeout + MARGIN
     make_crew = partial(Crew, arguments, patience=patience, foreground=parsed.reload)
@@ -400,7 +402,7 @@ def _configure_logging(parsed: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------------
 
 
-def _connect(parsed: argparse.Namespace, arguments: list[str]) -> int:
+def _connect(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     options: dict[str, Any] = {
         "headers": parsed.header,
         "origin": parsed.origin,
@@ -411,7 +413,7 @@ def _connect(parsed: argparse.Namespace, arguments: list[str]) -> int:
     _check(parsed, ClientOptions, options)
     wait = parsed.wait
     if wait is None:
-        wait = 0.0 if sys.stdin.isatty() else 1.0
+        wait = 0.0 if os.isatty(STDIN) else 1.0
     try:
         return trio.run(partial(talk, parsed.url, wait, **cast("ClientKeywords", options)))
     except HandshakeError as exc:

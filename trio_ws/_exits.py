@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Final
 
 #: What was asked for was done. A shutdown in good order is, whichever signal asked for it: systemd,
@@ -13,6 +14,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 #: And the number of the signal, as shells count: a signal ended it, and not in good order.
 SIGNALLED: Final = 128
+INTERRUPTED: Final = SIGNALLED + signal.SIGINT
 
 
 class CommandFailed(Exception):

@@ -183,28 +183,9 @@ def _exit_at_once(number: int) -> NoReturn:
 # ---------------------------------------------------------------------------
 
 
-@final
-class SupervisorLink:
-    """A worker's end of the line to its supervisor, which hears one byte when it is ready.
-
-    The other direction carries nothing but its end, which says that the supervisor is gone.
-    """
-
-    READY: Final = b"r"
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_inheritable(descriptor, False)
-        self._stream = trio.SocketStream(
-            trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
-        )
-
-    async def tell_ready(self) -> None:
-        with suppress(trio.BrokenResourceError):  # it is gone, which the other task hears
-            await self._stream.send_all(self.READY)
-
-    async def wait_gone(self) -> None:
-        with suppress(trio.BrokenResourceError):
-            await self._stream.receive_some(1)
+#: What a worker says to its supervisor when it accepts connections. The other way nothing is said,
+#: so that all there is to hear is the end: the supervisor is gone.
+READY: Final = b"r"
 
 
 async def serve_as_worker(service: Service, application: Application, descriptor: int) -> int:
@@ -212,18 +193,29 @@ async def serve_as_worker(service: Service, application: Application, descriptor
 
     Being told twice is nothing new to it: a terminal, or systemd, tells every process, and the
     supervisor tells its workers as well. When waiting has been long enough is for that to decide.
+
+    Args:
+        service: what to serve, and where.
+        application: the same, found.
+        descriptor: of a socket whose other end the supervisor has.
     """
-    link = SupervisorLink(descriptor)
+    os.set_inheritable(descriptor, False)  # by processes of the application's
+    line = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
     serving = Serving(service, application)
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-        async with open_bare_nursery() as nursery:
+        async with trio.SocketStream(line) as supervisor, open_bare_nursery() as nursery:
             nursery.start_soon(_stop_when_told, serving, signals)
-            nursery.start_soon(_stop_when_orphaned, serving, link)
+            nursery.start_soon(_stop_when_orphaned, serving, supervisor)
             try:
-                await serving.run(lambda _: nursery.start_soon(link.tell_ready))
+                await serving.run(lambda _: nursery.start_soon(_tell_ready, supervisor))
             finally:
                 nursery.cancel_scope.cancel()
     return DONE
+
+
+async def _tell_ready(supervisor: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):  # it is gone, which the other task hears
+        await supervisor.send_all(READY)
 
 
 async def _stop_when_told(serving: Serving, signals: AsyncIterator[int]) -> None:
@@ -231,7 +223,8 @@ async def _stop_when_told(serving: Serving, signals: AsyncIterator[int]) -> None
         serving.stop()
 
 
-async def _stop_when_orphaned(serving: Serving, link: SupervisorLink) -> None:
-    await link.wait_gone()
+async def _stop_when_orphaned(serving: Serving, supervisor: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):
+        await supervisor.receive_some(1)
     logger.warning("the supervisor is gone: closing %d connections", serving.connections)
     serving.stop()

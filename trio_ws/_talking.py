@@ -26,7 +26,7 @@ from ._options import ClientKeywords
 #: What would move the cursor, clear the screen or worse: a peer may send anything.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-_STDIN: Final = 0
+STDIN: Final = 0
 _READ_SIZE: Final = 65536
 
 #: How much of a binary message is shown.
@@ -70,7 +70,7 @@ async def _input_lines() -> AsyncGenerator[str, None]:
     while True:
         # Not sys.stdin: a thread that waits for it holds its lock, without which Python cannot end.
         # Such a thread is left alone, and the system ends it.
-        data = await trio.to_thread.run_sync(os.read, _STDIN, _READ_SIZE, abandon_on_cancel=True)
+        data = await trio.to_thread.run_sync(os.read, STDIN, _READ_SIZE, abandon_on_cancel=True)
         *lines, rest = (rest + decode(data, final=not data)).split("\n")
         for line in lines:
             yield line.removesuffix("\r")

@@ -23,9 +23,9 @@ from typing import Any, Final, TypeAlias, final
 
 import trio
 
-from ._exits import DONE, FAILED, SIGNALLED, CommandFailed
+from ._exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
 from ._nursery import open_bare_nursery
-from ._serving import STOP_SIGNALS, SupervisorLink, announce
+from ._serving import READY, STOP_SIGNALS, announce
 
 logger = logging.getLogger("trio_ws.serve")
 
@@ -43,6 +43,10 @@ STEADY: Final = 10.0
 #: most. It doubles each time.
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
+
+
+#: One that is told to stop while it starts does not know yet how to do that, and just ends.
+_GOOD_ORDER: Final = {DONE, -signal.SIGTERM, -signal.SIGINT, INTERRUPTED}
 
 
 @final
@@ -79,7 +83,7 @@ class Worker:
 
     async def _listen_for_ready(self) -> None:
         with suppress(trio.BrokenResourceError):
-            if await self._line.receive_some(1) == SupervisorLink.READY:
+            if await self._line.receive_some(1) == READY:
                 self._ready_at = trio.current_time()
                 self._settled.set()
 
@@ -184,8 +188,7 @@ class Crew:
             logger.error("%s did not stop in %g s: killing it", worker, self._patience)
             worker.kill()
             await worker.wait_ended()
-        # One that was asked before it could know how to obey ends by the signal itself.
-        return all(worker.status in (DONE, -signal.SIGTERM) for worker in workers)
+        return all(worker.status in _GOOD_ORDER for worker in workers)
 
     # Until a signal…
 
