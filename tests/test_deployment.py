@@ -16,7 +16,7 @@ from trio_ws import Handler, WebSocketServer, open_websocket_url, serve_websocke
 from trio_ws._cli import make_parser
 
 from .cli_helpers import PATIENCE, running
-from .helpers import HOST, Promise
+from .helpers import HOST
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "deploy"
@@ -37,18 +37,18 @@ async def test_the_application_runs_in_several_processes() -> None:
 async def test_the_application_runs_without_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    started = Promise[WebSocketServer]()
+    started, starts = trio.open_memory_channel[WebSocketServer](1)
 
     async def serve_elsewhere(handler: Handler, host: str, port: int) -> None:
         assert (host, port) == ("localhost", 8765)  # which may be taken here
         async with trio.open_nursery() as nursery:
-            started.set(await nursery.start(serve_websocket, handler, HOST, 0))
+            started.send_nowait(await nursery.start(serve_websocket, handler, HOST, 0))
 
     monkeypatch.setattr(app, "serve_websocket", serve_elsewhere)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(app.main)
-            server = await started.wait()
+            server = await starts.receive()
             async with open_websocket_url(server.urls[0]) as ws:
                 await ws.send("hello")
                 assert await ws.receive() == "worker alone, up for 0 s: hello"
