@@ -28,7 +28,7 @@ demo: .venv/.package
 	@$(BIN)/python examples/counter/server.py $(ARGS)
 
 test: .venv/.group-test $(NODE)/.installed
-	@sh tests/setup/system.sh chromium libatomic node
+	@sh tests/setup/system.sh chromium curl haproxy libatomic nginx node wrk
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest

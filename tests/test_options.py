@@ -53,6 +53,8 @@ SERVER_STREAM = {
     "process_request": None,
     "origins": None,
     "server_header": PRODUCT,
+    "trusted_proxies": (),
+    "proxy_header": "X-Forwarded-For",
     "idle_timeout": math.inf,
     "max_lifetime": math.inf,
 }

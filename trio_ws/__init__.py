@@ -33,6 +33,7 @@ from ._options import (
     ListenerOptions,
     Origins,
     ProcessRequest,
+    ProxyHeader,
     ServerStreamOptions,
 )
 from ._pacing import CALLS_PER_CHECKPOINT
@@ -84,6 +85,7 @@ __all__ = [
     "Origins",
     "Page",
     "ProcessRequest",
+    "ProxyHeader",
     "Request",
     "Response",
     "Router",

@@ -159,7 +159,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         id: eight hexadecimal digits that also mark this connection's log records.
         request, response: the opening handshake, as sent and received.
         subprotocol: the one agreed upon, or `None`.
-        local_address, remote_address: of the stream; `None` where it has none.
+        local_address, remote_address: of the stream; `None` where it has none. Behind trusted
+            proxies, `remote_address` is the client's.
     """
 
     __slots__ = (
@@ -217,7 +218,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self.response = opening.response
         self.subprotocol = opening.subprotocol
         self.local_address = transport.local_address
-        self.remote_address = transport.remote_address
+        self.remote_address = opening.request.remote_address
 
         self._options = options
         self._logger = logger

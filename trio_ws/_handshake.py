@@ -29,10 +29,12 @@ from ._errors import (
     InvalidRequest,
     InvalidResponse,
 )
+from ._forwarded import from_client, read_proxy_header
 from ._headers import Headers, is_token
 from ._http import (
     MAX_BODY_BYTES,
     Accept,
+    Address,
     ClientExchange,
     HeadBuffer,
     HeadTooLarge,
@@ -96,7 +98,11 @@ def accept_value(key: str) -> str:
 
 @overload
 async def accept_connection(
-    transport: Transport, options: ServerStreamOptions, logger: ConnectionLogger
+    transport: Transport,
+    options: ServerStreamOptions,
+    logger: ConnectionLogger,
+    *,
+    client: Address = None,
 ) -> Opening: ...
 
 
@@ -105,6 +111,8 @@ async def accept_connection(
     transport: Transport,
     options: ServerStreamOptions,
     logger: ConnectionLogger,
+    *,
+    client: Address = None,
     site: Site | None,
     received: bytes = b"",
 ) -> Opening | PlainRequest: ...
@@ -114,13 +122,15 @@ async def accept_connection(
     transport: Transport,
     options: ServerStreamOptions,
     logger: ConnectionLogger,
+    *,
+    client: Address = None,
     site: Site | None = None,
     received: bytes = b"",
 ) -> Opening | PlainRequest:
     """Read one request and answer it, unless it is plain HTTP and there is a `site` for that.
 
     The site is asked about WebSockets, too. `received` is the start of the request, where that
-    came with the end of the one before.
+    came with the end of the one before; `client` is who is there, where a proxy said so before.
 
     Raises:
         InvalidRequest: it was malformed, and has been told so.
@@ -131,7 +141,9 @@ async def accept_connection(
     buffer = HeadBuffer(ServerExchange.STARTS)
     buffer.feed(received)
     try:
-        request, version = await _read_request(transport, exchange, buffer)
+        request, version = await _read_request(transport, exchange, buffer, client)
+        if options.trusted_proxies and options.proxy_header != "PROXY":
+            request = from_client(request, options.proxy_networks, options.proxy_header)
         if request.is_upgrade:
             _check_version(version, "1.1")
             _check_no_body(request)
@@ -160,6 +172,19 @@ async def accept_connection(
     return Opening(wire, request, response, subprotocol, buffer.rest())
 
 
+async def client_behind_proxy(
+    stream: trio.abc.Stream, transport: Transport, options: ServerStreamOptions
+) -> Address:
+    """Who a trusted proxy says is there, where it says so before TLS and HTTP.
+
+    Raises:
+        ConnectionFailed: it did not.
+    """
+    if options.proxy_header != "PROXY" or transport.remote_address not in options.proxy_networks:
+        return None
+    return await read_proxy_header(stream)
+
+
 async def refuse_connection(transport: Transport, options: ServerStreamOptions) -> None:
     """Answer 503, whatever the request is, when there are too many connections."""
     response = Response(503, {"Retry-After": "1"}, "Too many connections, try again later.\n")
@@ -167,13 +192,13 @@ async def refuse_connection(transport: Transport, options: ServerStreamOptions) 
 
 
 async def _read_request(
-    transport: Transport, exchange: ServerExchange, buffer: HeadBuffer
+    transport: Transport, exchange: ServerExchange, buffer: HeadBuffer, client: Address
 ) -> tuple[Request, str]:
     """The next request, and its HTTP version."""
     try:
         head = await _read_head(transport, buffer)
         request, version = exchange.request(
-            head, scheme=transport.scheme, remote_address=transport.remote_address
+            head, scheme=transport.scheme, remote_address=client or transport.remote_address
         )
     except HeadTooLarge as exc:
         raise refusal(431, str(exc)) from exc

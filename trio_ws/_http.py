@@ -64,7 +64,8 @@ class Request:
         headers: the header fields.
         scheme: ``"ws"``, or ``"wss"`` over TLS; ``"http"`` or ``"https"`` where no WebSocket is
             asked for.
-        remote_address: the other end of the stream. Behind a proxy that is the proxy.
+        remote_address: the other end of the stream. Behind a proxy that is the proxy, unless it
+            is one of `trusted_proxies`: then the client, with port 0 where that is not known.
         body: what came with it, for the endpoints of a `Router`; hooks are called before it is
             read, and WebSockets have none.
     """

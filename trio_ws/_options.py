@@ -19,11 +19,13 @@ import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
 from ._deflate import Deflate
 from ._headers import Headers, HeadersLike, is_field_value, is_token
+from ._networks import Networks
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ ProcessRequest: TypeAlias = "Callable[[Request], Answer | Awaitable[Answer]]"
 HandlerErrorPolicy: TypeAlias = (
     "Literal['log', 'propagate'] | Callable[[WebSocket, Exception], None]"
 )
+ProxyHeader: TypeAlias = Literal["X-Forwarded-For", "Forwarded", "PROXY"]
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
 
 #: What both sides say they are, unless told otherwise.
@@ -212,6 +215,16 @@ class ServerStreamOptions(ConnectionOptions):
     server_header: str | None = PRODUCT
     """The Server header, or `None` for none."""
 
+    trusted_proxies: Sequence[str] = ()
+    """The proxies in front, whose word is taken for who the client is: addresses, networks like
+    ``"10.0.0.0/8"``, and ``"unix"`` for peers without an address, on a Unix socket. Then
+    `remote_address` and `scheme` are the client's."""
+
+    proxy_header: ProxyHeader = "X-Forwarded-For"
+    """How the trusted proxies say it. ``"X-Forwarded-For"``, with X-Forwarded-Proto for the scheme;
+    ``"Forwarded"`` (RFC 7239); or ``"PROXY"`` for the PROXY protocol, version 1 or 2, before TLS
+    and HTTP. One, because a client can send the others itself."""
+
     idle_timeout: float = math.inf
     """A connection over which no message has gone in either direction for this long is closed
     with 1000."""
@@ -222,10 +235,20 @@ class ServerStreamOptions(ConnectionOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_field("server_header", self.server_header)
+        names = _listed("trusted_proxies", self.trusted_proxies)
+        object.__setattr__(self, "trusted_proxies", names)
+        assert self.proxy_networks is not None  # made now, so that a mistake is told now
+        if self.proxy_header not in get_args(ProxyHeader):
+            raise ValueError(f"proxy_header is one of {', '.join(get_args(ProxyHeader))}")
         if self.process_request is not None and not callable(self.process_request):
             raise TypeError(f"process_request is a function or None, not {self.process_request!r}")
         if self.origins is not None:
             object.__setattr__(self, "origins", _checked_origins(self.origins))
+
+    @cached_property
+    def proxy_networks(self) -> Networks:
+        """`trusted_proxies`, as what they mean."""
+        return Networks(self.trusted_proxies)
 
 
 class ServerStreamKeywords(ConnectionKeywords, total=False):
@@ -234,6 +257,8 @@ class ServerStreamKeywords(ConnectionKeywords, total=False):
     process_request: ProcessRequest | None
     origins: Origins | None
     server_header: str | None
+    trusted_proxies: Sequence[str]
+    proxy_header: ProxyHeader
     idle_timeout: float
     max_lifetime: float
 

@@ -36,7 +36,13 @@ from ._errors import (
     InvalidRequest,
     check_close_arguments,
 )
-from ._handshake import PlainRequest, accept_connection, opening_deadline, refuse_connection
+from ._handshake import (
+    PlainRequest,
+    accept_connection,
+    client_behind_proxy,
+    opening_deadline,
+    refuse_connection,
+)
 from ._http import Address, Request, show_address
 from ._lifetime import Lifetime, run_connection
 from ._log import ConnectionLogger, new_connection_id
@@ -84,6 +90,23 @@ class ServerStatistics:
     handler_errors_total: int
     http_connections: int
     http_requests_total: int
+
+
+@dataclass(slots=True)
+class _Visit:
+    """A stream that was accepted.
+
+    Attributes:
+        transport: to the peer.
+        logger: for what happens on it.
+        peer: who it is, for the log.
+        client: who a PROXY header says it is.
+    """
+
+    transport: Transport
+    logger: ConnectionLogger
+    peer: str
+    client: Address = None
 
 
 @final
@@ -244,62 +267,74 @@ class WebSocketServer:
         # trio.serve_listeners closes the stream when this returns, whatever came of it.
         transport = wrap_stream(stream)
         logger = ConnectionLogger(self._options.logger, new_connection_id())
-        peer = show_address(transport.remote_address)
+        visit = _Visit(transport, logger, show_address(transport.remote_address))
         try:
-            opened = await self._open(transport, peer, logger)
+            opened = await self._open(visit, stream)
         except BaseException as exc:
             # A stream's or process_request's own, or a mistake of ours.
             opened = None
-            self._failed(exc, "the opening handshake", peer, logger)
+            self._failed(exc, "the opening handshake", visit)
         if opened is None:
             self._refused_total += 1
         if isinstance(opened, PlainRequest):
-            opened = await self._converse(opened, transport, peer, logger)
+            opened = await self._converse(visit, opened)
         if opened is not None:
             await self._serve_connection(opened, logger)
 
     async def _open(
-        self, transport: Transport, peer: str, logger: ConnectionLogger
+        self, visit: _Visit, stream: trio.abc.Stream
     ) -> WebSocket | PlainRequest | None:
         taken = len(self._connections) + len(self._handshakes) + self._http_connections
         with trio.move_on_after(self._options.open_timeout) as scope:
             if taken >= self._options.max_connections:
-                logger.info("%s refused: there are %d connections", peer, taken)
-                await refuse_connection(transport, self._options)
+                visit.logger.info("%s refused: there are %d connections", visit.peer, taken)
+                await refuse_connection(visit.transport, self._options)
                 return None
             self._handshakes.add(scope)
             try:
-                return await self._shake_hands(transport, peer, logger)
+                await self._ask_proxy(visit, stream)
+                return await self._shake_hands(visit)
             finally:
                 self._handshakes.discard(scope)
         why = "the server stops" if self._stopping.is_set() else "out of time"
-        logger.info("%s dropped in the opening handshake: %s", peer, why)
+        visit.logger.info("%s dropped in the opening handshake: %s", visit.peer, why)
         return None
 
+    async def _ask_proxy(self, visit: _Visit, stream: trio.abc.Stream) -> None:
+        visit.client = await client_behind_proxy(stream, visit.transport, self._options)
+        if visit.client is not None:
+            visit.peer = show_address(visit.client)
+
     async def _shake_hands(
-        self, transport: Transport, peer: str, logger: ConnectionLogger, received: bytes = b""
+        self, visit: _Visit, received: bytes = b""
     ) -> WebSocket | PlainRequest | None:
+        transport, logger = visit.transport, visit.logger
         try:
             opening = await accept_connection(
-                transport, self._options, logger, self._site, received
+                transport,
+                self._options,
+                logger,
+                client=visit.client,
+                site=self._site,
+                received=received,
             )
         except (ConnectionRejected, InvalidRequest) as exc:
             what = f": {exc}" if isinstance(exc, InvalidRequest) else ""
-            logger.info("%s answered with %d%s", peer, exc.response.status, what)
+            logger.info("%s answered with %d%s", visit.peer, exc.response.status, what)
             return None
         except HandshakeError as exc:
-            logger.info("%s left: %s", peer, exc)
+            logger.info("%s left: %s", visit.peer, exc)
             return None
         if isinstance(opening, PlainRequest):
             return opening
         return WebSocket(transport, opening, logger.connection_id, self._options, logger)
 
-    def _failed(self, exc: BaseException, what: str, peer: str, logger: ConnectionLogger) -> None:
+    def _failed(self, exc: BaseException, what: str, visit: _Visit) -> None:
         """One stream failed in a way of its own: the other connections are not to notice."""
         if isinstance(exc, HandshakeError):  # the client left while it was answered
-            logger.info("%s left: %s", peer, exc)
+            visit.logger.info("%s left: %s", visit.peer, exc)
         elif isinstance(exc, Exception):
-            logger.error("%s dropped: %s failed", peer, what, exc_info=exc)
+            visit.logger.error("%s dropped: %s failed", visit.peer, what, exc_info=exc)
         elif is_cancellation(exc):
             raise exc
         else:
@@ -308,21 +343,17 @@ class WebSocketServer:
     # One connection that speaks HTTP…
 
     async def _converse(
-        self,
-        opened: WebSocket | PlainRequest | None,
-        transport: Transport,
-        peer: str,
-        logger: ConnectionLogger,
+        self, visit: _Visit, opened: WebSocket | PlainRequest | None
     ) -> WebSocket | None:
         """Answer its requests. Gives the WebSocket, where one is asked for in the end."""
         assert self._site is not None
         conversation = Conversation(
-            transport,
+            visit.transport,
             self._site,
             self._options,
-            logger,
+            visit.logger,
             is_stopping=self._stopping.is_set,
-            failed=lambda request, exc: self._endpoint_failed(request, exc, logger),
+            failed=lambda request, exc: self._endpoint_failed(request, exc, visit.logger),
         )
         self._http_connections += 1
         try:
@@ -331,28 +362,23 @@ class WebSocketServer:
                 rest = await conversation.answer(opened)
                 if rest is None or self._stopping.is_set():
                     return None
-                opened = await self._next(conversation, rest, transport, peer, logger)
+                opened = await self._next(visit, conversation, rest)
         except BaseException as exc:
-            self._failed(exc, "HTTP", peer, logger)
+            self._failed(exc, "HTTP", visit)
             return None
         finally:
             self._http_connections -= 1
         return opened
 
     async def _next(
-        self,
-        conversation: Conversation,
-        rest: bytes,
-        transport: Transport,
-        peer: str,
-        logger: ConnectionLogger,
+        self, visit: _Visit, conversation: Conversation, rest: bytes
     ) -> WebSocket | PlainRequest | None:
         with trio.CancelScope() as scope:
             self._idle.add(scope)
             try:
                 if received := await conversation.wait_for_request(rest):
                     scope.deadline = trio.current_time() + self._options.open_timeout
-                    return await self._shake_hands(transport, peer, logger, received)
+                    return await self._shake_hands(visit, received)
             finally:
                 self._idle.discard(scope)
         return None
@@ -366,13 +392,8 @@ class WebSocketServer:
         if self._options.on_handler_error == "propagate":
             self._fail(error)
         else:
-            logger.error(
-                "the endpoint of %s %s failed: %r",
-                request.method,
-                request.target,
-                error,
-                exc_info=error,
-            )
+            what = "the endpoint of %s %s failed: %r"
+            logger.error(what, request.method, request.target, error, exc_info=error)
 
     # One WebSocket…
 
@@ -563,7 +584,8 @@ async def wrap_server_stream(
         settings = ServerStreamOptions(**options)
         logger = ConnectionLogger(settings.logger, new_connection_id())
         with opening_deadline(settings.open_timeout):
-            opening = await accept_connection(transport, settings, logger)
+            client = await client_behind_proxy(stream, transport, settings)
+            opening = await accept_connection(transport, settings, logger, client=client)
     except BaseException:  # Cancelled among them; all go on their way
         await transport.aclose_forcefully()
         raise

@@ -11,6 +11,8 @@ set -eu
 is_there() {
     case $1 in
         venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null ;;
+        # Debian has servers where only root looks for programs.
+        nginx | haproxy) PATH="$PATH:/usr/local/sbin:/usr/sbin" command -v "$1" >/dev/null ;;
         libatomic) [ "$(uname)" != Linux ] || PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libatomic\.so\.1' ;;
         *) command -v "$1" >/dev/null ;;
     esac

@@ -1,0 +1,58 @@
+"""Which peers are proxies that are believed: networks, checked when they are given.
+
+This module owns what an address is trusted by. What a trusted proxy says is `_forwarded`'s.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import TypeAlias, final
+
+_IP: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: What stands for peers that have no IP address.
+UNIX = "unix"
+
+
+@final
+class Networks:
+    """A set of IP networks, and perhaps of peers without an address.
+
+    Raises:
+        ValueError: one is no network, or has host bits set.
+    """
+
+    __slots__ = ("_networks", "_unix")
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._unix = UNIX in names
+        self._networks = [_network(name) for name in names if name != UNIX]
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def __contains__(self, address: tuple[str, int] | str | None) -> bool:
+        if not isinstance(address, tuple):
+            return self._unix
+        ip = ip_address(address[0])
+        return ip is not None and any(ip in network for network in self._networks)
+
+
+def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(name)
+    except ValueError as exc:
+        raise ValueError(
+            f"a trusted proxy is an address, a network like '10.0.0.0/8', or 'unix': {exc}"
+        ) from None
+
+
+def ip_address(text: str) -> _IP | None:
+    """The address that `text` is, without its zone; IPv4 in IPv6 is IPv4. `None` if it is none."""
+    try:
+        ip = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return mapped or ip
