@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import queue
 import shutil
+import ssl
 import struct
 import sys
+from functools import partial
+from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
+from hypothesis import given, settings, strategies as st
 
 from trio_ws import (
     InvalidRequest,
@@ -677,6 +684,77 @@ async def test_whichever_operation_fails_the_server_goes_on(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
+CONVERSATION = (
+    http()
+    + http("POST /echo", Content_Length="3", Expect="100-continue")
+    + b"abc"
+    + http("GET /static/file")
+    + chunked(b"de", b"f")
+    + upgrade("GET /ws HTTP/1.1")
+)
+
+
+async def test_wherever_it_is_cancelled_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 1000)
+    for moment in itertools.count(1):
+        site = TestSite()
+        site.router.static("/static", tmp_path)
+        client, server_end = trio.testing.memory_stream_pair()
+        before = open_descriptors()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        await client.send_all(CONVERSATION)
+        await client.send_eof()
+        with trio.CancelScope() as scope:
+
+            def hook(number: int, moment: int = moment, scope: trio.CancelScope = scope) -> None:
+                if number == moment:
+                    scope.cancel()
+
+            stream = HookedStream(server_end, hook)
+            listener = OneStreamListener(stream)
+            async with trio.open_nursery() as nursery:
+                serve = partial(serve_listeners, grace_period=1e-9)
+                server = await nursery.start(serve, site.router, [listener])
+                while not stream.closed:
+                    await trio.sleep(0.001)
+                await server.aclose()
+        assert stream.closed
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+        assert open_descriptors() == before
+        await client.aclose()
+        if stream.operations < moment:
+            assert moment > 5
+            return
+
+
+def mutated(data: bytes) -> st.SearchStrategy[bytes]:
+    cut = st.tuples(st.integers(0, len(data)), st.binary(max_size=20), st.integers(0, 20))
+    return cut.map(lambda how: data[: how[0]] + how[1] + data[how[0] + how[2] :])
+
+
+@given(st.one_of(st.binary(max_size=400), mutated(CONVERSATION), mutated(chunked(b"abc", b"de"))))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_are_answered_and_never_an_error(data: bytes) -> None:
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    logger = logging.getLogger("fuzzed")
+    logger.handlers = [QueueHandler(records)]
+    logger.setLevel(logging.WARNING)
+
+    async def main() -> None:
+        async with memory_server(TestSite().router, logger=logger) as server:
+            stream = server.connect()
+            with trio.fail_after(9):
+                await stream.send_all(data)
+                await stream.send_eof()
+                await read_all(stream)
+            await stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.server.statistics().http_connections == 0
+
+    trio.run(main)
+    assert records.empty()
+
+
 # Programs of others…
 
 
@@ -708,6 +786,15 @@ async def test_curl_agrees() -> None:
         assert upload.stdout == megabytes.encode()
         assert await curl("--http2", f"{url}/") == PAGE.decode()
         assert await curl("--http1.0", f"{url}/") == PAGE.decode()
+
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with open_server(TestSite().router, ssl_context=context) as server:
+        with authority.cert_pem.tempfile() as certificate:
+            url = f"https://localhost:{server.port}/"
+            twice = await curl("--cacert", certificate, "-4", url, url)
+            assert twice == PAGE.decode() * 2
 
 
 async def test_wrk_agrees() -> None:
