@@ -271,7 +271,8 @@ class ListenerOptions(ServerStreamOptions):
     """What to do when a handler raises an `Exception` that is not its own connection's end. The
     peer gets 1011 in any case. ``"log"`` writes one record with the traceback and the server goes
     on; ``"propagate"`` shuts the server down and raises it from there; a plain
-    function is given the connection, closed by then, and the exception, and the server goes on."""
+    function is given the connection, closed by then, and the exception, and the server goes on. An
+    endpoint of HTTP has no connection to give: its exception is logged, or propagated."""
 
     grace_period: float = 5.0
     """At shutdown, how long handlers may go on after their peers were told 1001, before they are

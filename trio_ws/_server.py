@@ -48,7 +48,6 @@ from ._lifetime import Lifetime, run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import (
     errors_in,
-    is_cancellation,
     leaf_exceptions,
     open_bare_nursery,
     protected_context,
@@ -331,12 +330,13 @@ class WebSocketServer:
 
     def _failed(self, exc: BaseException, what: str, visit: _Visit) -> None:
         """One stream failed in a way of its own: the other connections are not to notice."""
+        errors = errors_in(exc)
+        if not errors:
+            raise exc  # it was cancelled
         if isinstance(exc, HandshakeError):  # the client left while it was answered
             visit.logger.info("%s left: %s", visit.peer, exc)
-        elif isinstance(exc, Exception):
+        elif all(isinstance(error, Exception) for error in errors):
             visit.logger.error("%s dropped: %s failed", visit.peer, what, exc_info=exc)
-        elif is_cancellation(exc):
-            raise exc
         else:
             self._fail(exc)
 

@@ -139,31 +139,37 @@ class Conversation:
     async def _read_body(self, plain: PlainRequest) -> tuple[bytes, bytes]:
         """The body of a request that has one, and what comes after it."""
         exchange, data = plain.exchange, plain.received
-        limit = self._options.max_body_size
-        if int(plain.request.headers.get("Content-Length", "0")) > limit:
-            raise _too_large(limit)
+        if int(plain.request.headers.get("Content-Length", "0")) > self._options.max_body_size:
+            raise self._too_large()
         body = bytearray()
         with trio.move_on_after(self._options.open_timeout):
-            while True:
-                # Chunked, it is looked at in small pieces; h11 says why in `_http`.
-                size = exchange.piece_size or len(data)
-                for number, start in enumerate(range(0, len(data), size or 1), 1):
-                    end = start + size
-                    try:
-                        piece, rest = exchange.body(data[start:end])
-                    except MalformedHead as exc:
-                        raise refusal(400, f"malformed request: {exc}") from exc
-                    body += piece
-                    if len(body) + _CHUNK_CHARGE * exchange.chunks > limit:
-                        raise _too_large(limit)
-                    if rest is not None:
-                        return bytes(body), rest + data[end:]
-                    if number % _PIECES_PER_CHECKPOINT == 0:
-                        await trio.lowlevel.checkpoint()
+            while (rest := await self._take(exchange, data, body)) is None:
                 if exchange.waits_for_continue:
                     await self._write(exchange.continue_())
                 data = await self._receive()
+            return bytes(body), rest
         raise refusal(408, "the request's body took too long")
+
+    async def _take(self, exchange: ServerExchange, data: bytes, body: bytearray) -> bytes | None:
+        """Add to the body what `data` brings. Gives what comes after it, `None` if it goes on."""
+        size = exchange.piece_size or len(data)
+        for number, start in enumerate(range(0, len(data), size or 1), 1):
+            end = start + size
+            try:
+                piece, rest = exchange.body(data[start:end])
+            except MalformedHead as exc:
+                raise refusal(400, f"malformed request: {exc}") from exc
+            body += piece
+            if len(body) + _CHUNK_CHARGE * exchange.chunks > self._options.max_body_size:
+                raise self._too_large()
+            if rest is not None:
+                return rest + data[end:]
+            if number % _PIECES_PER_CHECKPOINT == 0:
+                await trio.lowlevel.checkpoint()
+        return None
+
+    def _too_large(self) -> InvalidRequest:
+        return refusal(413, f"the body is larger than {self._options.max_body_size:g} bytes")
 
     # From the response to the client…
 
@@ -227,7 +233,3 @@ class Conversation:
 @trio.lowlevel.disable_ki_protection
 async def _run_endpoint(site: Site, request: Request) -> Response | Streamed:
     return await site.respond(request)
-
-
-def _too_large(limit: float) -> InvalidRequest:
-    return refusal(413, f"the body is larger than {limit:g} bytes")
