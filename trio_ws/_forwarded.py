@@ -36,11 +36,10 @@ def from_client(request: Request, trusted: Networks, field: str) -> Request:
     if field == "Forwarded":
         hops = _forwarded(",".join(request.headers.get_all("Forwarded")))
     else:
-        schemes = request.headers.tokens("X-Forwarded-Proto")
-        scheme = schemes[-1] if schemes else ""
-        hops = [(address, scheme) for address in request.headers.tokens("X-Forwarded-For")]
         # A proxy that does not pass on the address may still tell whether there was TLS.
-        request = _with_scheme(request, scheme)
+        for scheme in request.headers.tokens("X-Forwarded-Proto")[-1:]:
+            request = _with_scheme(request, scheme)
+        hops = [(address, "") for address in request.headers.tokens("X-Forwarded-For")]
     return _innermost(request, hops, trusted)
 
 
