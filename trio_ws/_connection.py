@@ -721,17 +721,27 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             TypeError: for a code that is no `int` or a reason that is no `str`.
         """
         check_close_arguments(code, reason)
-        self._aclosed = True
-        self._send_close(code, reason)
-        self._inbox.discard()
-        if self._state is State.CLOSED:
-            self._cancel_nurseries()
+        self._begin_aclose(code, reason)
         try:
             await trio.lowlevel.checkpoint()
             await self._wait_until_finished()
         except BaseException:  # Cancelled or KeyboardInterrupt, and no time is left
             self._abort()
             raise
+
+    def _begin_aclose(self, code: int, reason: str) -> None:
+        self._aclosed = True
+        self._send_close(code, reason)
+        self._inbox.discard()
+        if self._state is State.CLOSED:
+            self._cancel_nurseries()
+
+    async def _leave(self, code: int) -> None:
+        """`aclose`, where the block ends that the connection is for: it waits for nothing else."""
+        self._begin_aclose(code, "")
+        if self._state is not State.CLOSED:
+            with trio.CancelScope(shield=True):
+                await self._wait_until_finished()
 
     @trio.lowlevel.enable_ki_protection
     def _begin_close(self, code: int, reason: str) -> None:
@@ -928,15 +938,23 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     async def _hang_up(self) -> None:
         """Close the TCP connection without cutting off the Close frame that is on its way."""
+        is_server = self._wire.role is Role.SERVER
+        # The server hangs up first (RFC 6455 section 7.1.1). Nothing is expected from a peer that
+        # said Close; where nothing has come, closing sends a FIN behind our last bytes.
+        if not (is_server and self._peer_said_close and self._transport.is_drained()):
+            await self._linger(is_server=is_server)
+        await self._transport.aclose()
+
+    async def _linger(self, *, is_server: bool) -> None:
+        """Let the peer hang up, who may be sending: unread bytes would make a reset of our FIN."""
         patience = LINGER
-        if not self._peer_said_close:  # a violation: the peer may be in the middle of sending
+        if not self._peer_said_close:  # a violation: it may be in the middle of anything
             if await self._transport.send_eof(below_tls=True):
                 patience = inf
-        elif self._wire.role is Role.SERVER and not await self._transport.send_eof():
-            patience = 0.0  # the server hangs up first (RFC 6455 section 7.1.1)
+        elif is_server and not await self._transport.send_eof():
+            patience = 0.0
         with trio.move_on_after(patience):
             await self._transport.discard_until_eof()
-        await self._transport.aclose()
 
     def _settle(self) -> None:
         """The socket is closed: everything that still waits for this connection learns it."""

@@ -568,7 +568,9 @@ def _make_wire(role: Role, options: ConnectionOptions, agreement: Agreement | No
 async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
     while (head := buffer.take()) is None:
         try:
-            data = await transport.receive()
+            data = transport.receive_nowait()  # a client has mostly sent it before it is accepted
+            if data is None:
+                data = await transport.receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ConnectionFailed(f"the connection broke in the handshake: {exc}") from exc
         if not data:

@@ -66,8 +66,7 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with trio.CancelScope(shield=True):
-            await self._websocket.aclose(_close_code_for(exc))
+        await self._websocket._leave(_close_code_for(exc))
 
 
 @trio.lowlevel.enable_ki_protection

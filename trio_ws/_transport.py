@@ -57,6 +57,10 @@ class Transport:
         except OSError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
 
+    def receive_nowait(self, size: int = RECEIVE_SIZE) -> bytes | None:
+        """What `receive` would give, where that is known without waiting; else `None`."""
+        return None
+
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         """Write what goes out without waiting and say how many bytes that was, perhaps 0."""
         return 0
@@ -71,6 +75,11 @@ class Transport:
             await self._stream.send_all(data)
         except OSError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
+
+    def is_drained(self) -> bool:
+        """Whether the peer has sent nothing but what was read, as far as is known; what it did
+        send is thrown away."""
+        return False
 
     async def send_eof(self, *, below_tls: bool = False) -> bool:
         """Say that nothing more will be sent, while still reading. False if the stream cannot.
@@ -148,12 +157,17 @@ class SocketTransport(Transport):
     async def receive(self, size: int = RECEIVE_SIZE) -> bytes:
         while True:
             await trio.lowlevel.wait_readable(self._descriptor())
-            try:
-                return os.read(self._descriptor(), size)
-            except BlockingIOError:  # the system was mistaken, which it may be
-                continue
-            except OSError as exc:
-                raise _broken(exc) from exc
+            data = self.receive_nowait(size)
+            if data is not None:  # else the system was mistaken, which it may be
+                return data
+
+    def receive_nowait(self, size: int = RECEIVE_SIZE) -> bytes | None:
+        try:
+            return os.read(self._descriptor(), size)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise _broken(exc) from exc
 
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         try:
@@ -167,6 +181,17 @@ class SocketTransport(Transport):
 
     async def wait_until_writable(self) -> None:
         await trio.lowlevel.wait_writable(self._descriptor())
+
+    def is_drained(self) -> bool:
+        return not self.receive_nowait()
+
+    # trio's own way to close a stream takes two turns of the scheduler; the socket needs none.
+
+    async def aclose(self) -> None:
+        self._socket.close()
+
+    async def aclose_forcefully(self) -> None:
+        self._socket.close()
 
 
 def _broken(exc: OSError) -> trio.BrokenResourceError:
