@@ -107,7 +107,7 @@ class ConnectionOptions:
     def __post_init__(self) -> None:
         for option in fields(self):
             if option.type == "float":  # every limit and timeout, and nothing else
-                _check_limit(option.name, getattr(self, option.name))
+                check_limit(option.name, getattr(self, option.name))
         if not isinstance(self.compression, (Deflate, NoneType)):
             raise TypeError(f"compression is a Deflate() or None, not {self.compression!r}")
         if not isinstance(self.logger, logging.Logger):
@@ -317,7 +317,7 @@ class ListenerKeywords(ServerStreamKeywords, total=False):
 # ---------------------------------------------------------------------------
 
 
-def _check_limit(name: str, value: Any) -> None:
+def check_limit(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number (math.inf for no limit), not {value!r}")
     # The comparison is written so that NaN fails it too.

@@ -1,0 +1,215 @@
+"""What a backplane is: the seam between `trio_ws.Broadcast` and whatever joins processes.
+
+This module owns the names and the contract. It knows no broker and no queue.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import trio
+
+from .._errors import WebSocketError
+from .._message import Message
+
+#: Called with the topic, the message and its id, for each message of another process. It is a plain
+#: function that does not wait and does not raise.
+Deliver: TypeAlias = "Callable[[str, str | bytes, str], None]"
+
+#: Called with the topic of which messages may be missing, or `None` for all of them. It is a plain
+#: function that does not wait and does not raise.
+Gap: TypeAlias = "Callable[[str | None], None]"
+
+
+class BackplaneError(WebSocketError):
+    """The broker refused us, or it is away and what was asked for needs it.
+
+    ``__cause__`` keeps the client library's error.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """A message that the broker has kept.
+
+    Attributes:
+        id: what `Backplane.publish` returned where it was published, and what came with it
+            everywhere else.
+        message: the message.
+    """
+
+    id: str
+    message: str | bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackplaneStatistics:
+    """A snapshot of one backplane's counters.
+
+    Attributes:
+        connected: whether the broker is there, and the subscriptions with it.
+        connections: how often it was reached; one more than the outages that are over.
+        queued_messages, queued_bytes: published, and not yet on their way to the broker.
+        published: messages given to `publish`.
+        sent: messages that the broker has taken.
+        refused: messages that the broker answered with an error, and that are lost.
+        dropped: messages that were lost because the queue was full, or the backplane ended.
+        delivered: messages of other processes, delivered here.
+        duplicates: messages that came a second time, and were not delivered again.
+        malformed: what came and was no message of ours.
+        gaps: how often `gap` was called.
+    """
+
+    connected: bool
+    connections: int
+    queued_messages: int
+    queued_bytes: int
+    published: int
+    sent: int
+    refused: int
+    dropped: int
+    delivered: int
+    duplicates: int
+    malformed: int
+    gaps: int
+
+
+class Backplane(ABC):
+    """Carries what is published in one process to the subscribers in others.
+
+    A backplane delivers to *other* processes only. What is published here comes back to no
+    subscriber here: local delivery is the `Broadcast`'s own, and never waits for a broker. One
+    instance serves one `Broadcast`, and each has an identity of its own, also two in one process.
+
+    Messages of one publisher on one topic are delivered in the order in which they were published,
+    each at most once. Whether all of them are is the business of each kind; where messages may be
+    missing, `gap` is called.
+    """
+
+    # -----------------------------------------------------------------------
+    # Running
+    # -----------------------------------------------------------------------
+
+    @abstractmethod
+    async def run(
+        self,
+        deliver: Deliver,
+        gap: Gap,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Join the others until cancelled; start it in a nursery, once.
+
+        It has started when the first try to reach the broker is over, whichever way it went. A
+        broker that is away, at the start or later, is no error: publishing goes on into a bounded
+        queue, and it is tried again and again.
+
+        Cancellation leaves no task and no socket behind, and never waits for the broker. What had
+        not been sent is lost, and counted; `flush` first where that matters.
+
+        Args:
+            deliver: see `Deliver`.
+            gap: see `Gap`.
+            task_status: for `trio.Nursery.start`.
+
+        Raises:
+            BackplaneError: at the start, the broker answered and refused us.
+            RuntimeError: it was run before.
+        """
+
+    # -----------------------------------------------------------------------
+    # Publishing
+    # -----------------------------------------------------------------------
+
+    @abstractmethod
+    def publish(self, topic: str, message: Message) -> str:
+        """Queue a message for the other processes, and return its id.
+
+        Never waits and never fails for the broker's sake, also before and after `run`. When the
+        queue is full, the oldest message in it is dropped and counted; the others see a gap.
+
+        Raises:
+            TypeError: the topic is not a `str`, or the message not a `str` or bytes-like.
+            ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
+        """
+
+    @abstractmethod
+    async def publish_wait(self, topic: str, message: Message) -> str:
+        """`publish`, after waiting until the queue has room.
+
+        Any number of tasks may call it. When it is cancelled, the message was not published.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Wait until the broker has taken what was published so far, dropped messages aside.
+
+        While the broker is away, that is as long as the outage: put it under a
+        `trio.move_on_after`.
+
+        Raises:
+            trio.ClosedResourceError: `run` has ended.
+        """
+
+    # -----------------------------------------------------------------------
+    # Subscribing
+    # -----------------------------------------------------------------------
+
+    @abstractmethod
+    def subscribe(self, topic: str) -> None:
+        """Somebody here wants this topic. Without effect where it is subscribed to already.
+
+        The broker is told as soon as possible; what others publish until then may not come.
+
+        Raises:
+            TypeError: the topic is not a `str`.
+            ValueError: it has lone surrogates, which UTF-8 cannot express.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, topic: str) -> None:
+        """Nobody here wants this topic any more: nothing is delivered for it from now on."""
+
+    @abstractmethod
+    async def wait_subscribed(self) -> None:
+        """Wait until the broker knows all that is subscribed to.
+
+        What others publish from then on is delivered.
+
+        Raises:
+            trio.ClosedResourceError: `run` has ended.
+        """
+
+    # -----------------------------------------------------------------------
+    # Looking back
+    # -----------------------------------------------------------------------
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether `history` can be asked."""
+        return False
+
+    async def history(
+        self, topic: str, *, count: int | None = None, since: str | None = None
+    ) -> list[HistoryEntry]:
+        """The last messages of a topic, the oldest first, this process's own among them.
+
+        Args:
+            topic: which one; it need not be subscribed to.
+            count: at most this many, the newest ones.
+            since: the id of a message: only what came after it, in the broker's order.
+
+        Raises:
+            BackplaneError: the broker is away, or refuses; this never waits for it to come back.
+            LookupError: the message with the id `since` is not there any more: some that came
+                after it may be missing.
+            NotImplementedError: this backplane keeps no history.
+        """
+        raise NotImplementedError(f"{type(self).__name__} keeps no history here")
+
+    @abstractmethod
+    def statistics(self) -> BackplaneStatistics:
+        """Counters, and how much is queued."""

@@ -1,0 +1,107 @@
+"""What is said about a Redis broker: where it is, and how it fails.
+
+This module knows no client library and does no I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+class BrokerLost(Exception):
+    """The connection broke, or never came about. Whatever was not answered may have been done."""
+
+
+class BrokerRefused(Exception):
+    """The broker answered with an error, and the connection goes on."""
+
+
+class Scheme(enum.Enum):
+    """How to reach it."""
+
+    TCP = "redis"
+    TLS = "rediss"
+    UNIX = "unix"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """What a Redis URL says."""
+
+    scheme: Scheme
+    host: str = ""
+    port: int = 6379
+    path: str = ""
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """The URL without the credentials, for logs."""
+        if self.scheme is Scheme.UNIX:
+            return f"unix://{self.path}?db={self.database}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme.value}://{host}:{self.port}/{self.database}"
+
+
+def parse_url(url: str) -> Address:
+    """Take ``redis://``, ``rediss://`` and ``unix://`` URLs apart.
+
+    Raises:
+        TypeError: it is not a `str`.
+        ValueError: it is not such a URL. The message does not show it, for the password's sake.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a Redis URL is a str, not {type(url).__name__}")
+    try:
+        return _parse(url)
+    except ValueError as exc:
+        raise ValueError(
+            f"this is not a Redis URL ({exc}); it looks like redis://[user:password@]host[:port]"
+            "[/database], rediss:// for TLS, or unix:///path[?db=database]"
+        ) from None
+
+
+def _parse(url: str) -> Address:
+    parts = urlsplit(url)
+    try:
+        scheme = Scheme(parts.scheme)
+    except ValueError:
+        raise ValueError(f"the scheme {parts.scheme!r} is none of redis, rediss, unix") from None
+    query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    database = query.pop("db", [""])[-1]
+    if query or parts.fragment:
+        # Whoever writes ?ssl_cert_reqs=none must not be left in the belief that it was heard.
+        raise ValueError("there is more after the path than ?db=; the rest are keyword arguments")
+    username = unquote(parts.username) if parts.username else None
+    password = unquote(parts.password) if parts.password else None
+    if scheme is Scheme.UNIX:
+        if not parts.path.strip("/"):
+            raise ValueError("the path of the socket is missing")
+        return Address(
+            scheme=scheme,
+            path=unquote(parts.path),
+            database=_number(database),
+            username=username,
+            password=password,
+        )
+    if not parts.hostname:
+        raise ValueError("the host is missing")
+    return Address(
+        scheme=scheme,
+        host=parts.hostname,
+        port=parts.port or 6379,
+        database=_number(database or parts.path.removeprefix("/")),
+        username=username,
+        password=password,
+    )
+
+
+def _number(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"a database is a number, not {text!r}")
+    return int(text)

@@ -1,0 +1,76 @@
+"""What goes over the broker: a message, and who published it in which order.
+
+This module owns the format and nothing else: bytes in, values out, no trio, no broker.
+
+Version 1, in network byte order::
+
+    1 byte   version: 1
+    1 byte   kind: 0 bytes, 1 text in UTF-8
+    8 bytes  origin: random, one for each backplane instance
+    8 bytes  number: counts what the origin publishes, from 1
+    8 bytes  previous: the number of what it published before on the same topic, 0 if it knows none
+             and so on to the end: the message
+
+The topic is not in it: it is the name of the channel or stream. The number tells duplicates, and
+the previous one tells a loss, also to those who do not see the origin's other topics.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+VERSION = 1
+ORIGIN_SIZE = 8
+
+_HEAD = struct.Struct("!BB8sQQ")
+_BYTES, _TEXT = 0, 1
+
+
+class InvalidEnvelope(Exception):
+    """What came is no envelope of this version."""
+
+
+class Envelope(NamedTuple):
+    """One message on its way."""
+
+    origin: bytes
+    number: int
+    previous: int
+    message: str | bytes
+
+    @property
+    def id(self) -> str:
+        """What tells this message from all others, of all origins."""
+        return message_id(self.origin, self.number)
+
+
+def message_id(origin: bytes, number: int) -> str:
+    return f"{origin.hex()}-{number}"
+
+
+def encode(envelope: Envelope) -> bytes:
+    origin, number, previous, message = envelope
+    if isinstance(message, str):
+        return _HEAD.pack(VERSION, _TEXT, origin, number, previous) + message.encode()
+    return _HEAD.pack(VERSION, _BYTES, origin, number, previous) + message
+
+
+def decode(data: bytes) -> Envelope:
+    """Raises `InvalidEnvelope`, and nothing else, for whatever `data` may be."""
+    if data[:1] != bytes([VERSION]):
+        raise InvalidEnvelope(f"version {data[0]}, not {VERSION}" if data else "it is empty")
+    if len(data) < _HEAD.size:
+        raise InvalidEnvelope(f"{len(data)} bytes, and {_HEAD.size} are before the message")
+    _, kind, origin, number, previous = _HEAD.unpack_from(data)
+    if previous >= number:
+        raise InvalidEnvelope(f"number {number} after number {previous}")
+    message: str | bytes = data[_HEAD.size :]
+    if kind == _TEXT:
+        try:
+            message = data[_HEAD.size :].decode()
+        except UnicodeDecodeError as exc:
+            raise InvalidEnvelope("the text is not UTF-8") from exc
+    elif kind != _BYTES:
+        raise InvalidEnvelope(f"kind {kind} is unknown")
+    return Envelope(origin, number, previous, message)

@@ -1,0 +1,85 @@
+"""Which topics are wanted here, and which of them the broker knows of.
+
+This module knows neither brokers nor messages.
+"""
+
+from __future__ import annotations
+
+import trio
+from trio.lowlevel import ParkingLot
+
+
+class Interest:
+    """See the module."""
+
+    def __init__(self) -> None:
+        #: What is wanted, in the order in which it was first wanted. Read only.
+        self.wanted: dict[str, None] = {}
+        #: Changes whenever `wanted` does.
+        self.version = 0
+        self._unconfirmed: set[str] = set()
+        self._known: set[str] = set()  # what the broker has confirmed, now or in an earlier life
+        self._moved = ParkingLot()
+        self._closed = False
+
+    def add(self, topic: str) -> bool:
+        """Whether it was not wanted before."""
+        if topic in self.wanted:
+            return False
+        self.wanted[topic] = None
+        self._unconfirmed.add(topic)
+        self._change()
+        return True
+
+    def remove(self, topic: str) -> bool:
+        """Whether it was wanted before."""
+        if topic not in self.wanted:
+            return False
+        del self.wanted[topic]
+        self._unconfirmed.discard(topic)
+        self._known.discard(topic)
+        self._change()
+        return True
+
+    def _change(self) -> None:
+        self.version += 1
+        self._moved.unpark_all()
+
+    def confirm(self, topic: str) -> bool:
+        """The broker knows of it; `True` if that is not the first time.
+
+        What it has been published meanwhile may be missing then.
+        """
+        if topic not in self.wanted:
+            return False
+        self._unconfirmed.discard(topic)
+        repeated = topic in self._known
+        self._known.add(topic)
+        self._moved.unpark_all()
+        return repeated
+
+    def lose(self) -> None:
+        """The broker is away, and will know of nothing when it comes back."""
+        self._unconfirmed = set(self.wanted)
+
+    async def wait_for_change(self, version: int) -> None:
+        """Return when the version is not `version` any more."""
+        await trio.lowlevel.checkpoint()
+        while self.version == version:
+            await self._moved.park()
+
+    async def wait_confirmed(self) -> None:
+        """Return when the broker knows of all that is wanted.
+
+        Raises:
+            trio.ClosedResourceError: it was closed.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._unconfirmed and not self._closed:
+            await self._moved.park()
+        if self._closed:
+            raise trio.ClosedResourceError("the backplane has ended")
+
+    def close(self) -> None:
+        self._closed = True
+        self._moved.unpark_all()

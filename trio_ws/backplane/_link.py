@@ -1,0 +1,174 @@
+"""The one door to coredis: a connection to Redis that says clearly what became of it.
+
+This module owns every name of coredis and anyio that is used here, and every error of theirs. It
+knows Redis's commands only as words.
+
+It uses coredis's connections, not the `Redis` and `PubSub` on top of them. Those try again by
+themselves, and `PubSub` may then end silently, or hang when it is left; here it must be seen at
+once that a connection is lost, and what was sent over it and not answered.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeAlias, final
+
+import anyio
+import trio
+from coredis.connection import (
+    BaseConnection,
+    BaseConnectionParams,
+    TCPConnection,
+    TCPLocation,
+    UnixDomainSocketConnection,
+    UnixDomainSocketLocation,
+)
+from coredis.exceptions import ConnectionError as RedisConnectionError, ReadOnlyError, RedisError
+
+from ._broker import Address, BrokerLost, BrokerRefused, Scheme
+
+Word: TypeAlias = str | bytes | int
+
+#: After `ping_timeout`, how many seconds the tasks that read get to run once more: where the whole
+#: program stood still, the answer may be waiting to be read.
+SECOND_LOOK = 0.05
+
+#: What a connection raises when it breaks, and to those who use it while it does. A broker that
+#: has become a read-only replica is as good as lost: the one to talk to is elsewhere by now.
+_LOST = (
+    RedisConnectionError,
+    ReadOnlyError,
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+)
+
+
+@contextmanager
+def _translated() -> Generator[None, None, None]:
+    try:
+        yield
+    except _LOST as exc:
+        raise BrokerLost(str(exc) or type(exc).__name__) from exc
+    except RedisError as exc:
+        raise BrokerRefused(str(exc)) from exc
+
+
+@final
+class Link:
+    """One connection to Redis, from `open_link`. It ends with the nursery that it was opened in.
+
+    Every method raises `BrokerLost` when the connection breaks, and `BrokerRefused` when Redis
+    answers with an error.
+    """
+
+    def __init__(self, connection: BaseConnection, budget: anyio.CapacityLimiter) -> None:
+        self._connection = connection
+        self._budget = budget
+        self._holding = False
+
+    @property
+    def client_id(self) -> int:
+        """What Redis calls this connection."""
+        assert self._connection.client_id is not None
+        return self._connection.client_id
+
+    async def request(self, *words: Word) -> Any:
+        """The answer to one command."""
+        return await self.answer(self.ask(*words))
+
+    def ask(self, *words: Word) -> Awaitable[Any]:
+        """Send a command, and give what `answer` takes; they are answered in order."""
+        with _translated():
+            return self._connection.create_request(_name(words), *words[1:])
+
+    async def answer(self, asked: Awaitable[Any]) -> Any:
+        with _translated():
+            return await asked
+
+    def send(self, *words: Word) -> None:
+        """Send a command to which there is no answer, but pushes."""
+        with _translated():
+            self._connection.send_command(_name(words), *words[1:])
+
+    async def dispatch(self, handle: Callable[[list[Any]], None]) -> None:
+        """Give each push to `handle`, until the connection breaks.
+
+        coredis reads whatever comes into a buffer without a bound, many pushes at a time, and
+        hands them out one at a time. The budget is what its reading task needs to go on when it
+        waits for no answer: held here until the buffer is empty, it makes the reading task wait.
+        So TCP makes Redis wait in turn, and drop us if we are too slow for too long; else this
+        process would fill with what it cannot handle.
+        """
+        with _translated():
+            async with aclosing(self._connection.push_messages) as pushes:
+                async for push in pushes:
+                    self._hold_reader()
+                    handle(push)
+                    if self._connection.reusable:  # its buffers are empty
+                        self._let_reader_go()
+
+    def _hold_reader(self) -> None:
+        if not self._holding:
+            try:
+                self._budget.acquire_on_behalf_of_nowait(self)
+            except anyio.WouldBlock:  # it is about to use it: next time
+                return
+            self._holding = True
+
+    def _let_reader_go(self) -> None:
+        if self._holding:
+            self._budget.release_on_behalf_of(self)
+            self._holding = False
+
+    async def watch(self, interval: float, timeout: float) -> None:
+        """Raise `BrokerLost` when nothing has come for that long, in spite of a ping.
+
+        Every byte is a sign of life: a ping's answer may have to queue behind a flood.
+        """
+        while True:
+            seen = self._bytes_received
+            await trio.sleep(interval)
+            if self._bytes_received == seen:
+                with trio.move_on_after(timeout):
+                    await self.request(b"PING")
+            if self._bytes_received == seen:
+                await trio.sleep(SECOND_LOOK)
+            if self._bytes_received == seen:
+                raise BrokerLost(f"it has been silent for {interval + timeout:g} s")
+
+    @property
+    def _bytes_received(self) -> int:
+        return self._connection.statistics.bytes_read
+
+
+def _name(words: tuple[Word, ...]) -> bytes:
+    assert isinstance(words[0], bytes)
+    return words[0]
+
+
+async def open_link(
+    nursery: trio.Nursery, address: Address, ssl_context: ssl.SSLContext | None
+) -> Link:
+    """Connect, say hello and log in; the nursery runs the connection until it is cancelled.
+
+    It takes as long as the broker does: put it under a time limit. Raises as `Link` does.
+    """
+    budget = anyio.CapacityLimiter(1)
+    params: BaseConnectionParams = {
+        "username": address.username,
+        "password": address.password,
+        "db": address.database,
+        "ssl_context": ssl_context,
+        "processing_budget": budget,
+    }
+    connection: BaseConnection
+    if address.scheme is Scheme.UNIX:
+        connection = UnixDomainSocketConnection(UnixDomainSocketLocation(address.path), **params)
+    else:
+        connection = TCPConnection(TCPLocation(address.host, address.port), **params)
+    with _translated():
+        await nursery.start(connection.run)
+    return Link(connection, budget)

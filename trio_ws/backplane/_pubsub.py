@@ -1,0 +1,99 @@
+"""Redis as a loudspeaker: PUBLISH and SUBSCRIBE.
+
+This module owns the commands of this mode, and what their confirmations mean. A message that is
+published while we are not connected never comes; where that may have happened, there is a gap
+notice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+import trio
+
+from ._incoming import Incoming
+from ._interest import Interest
+from ._outgoing import Item
+
+if TYPE_CHECKING:
+    from ._link import Link, Word
+
+#: How many channels one command names. Redis runs a command in one go, and others wait.
+CHANNELS_PER_COMMAND = 256
+
+
+@final
+class PubSub:
+    """See the module.
+
+    Args:
+        prefix: what the name of every channel begins with.
+        interest: which topics to listen to.
+        incoming: where what comes goes.
+    """
+
+    def __init__(self, prefix: str, interest: Interest, incoming: Incoming) -> None:
+        self._prefix = prefix.encode()
+        self._interest = interest
+        self._incoming = incoming
+        # What Redis was told in this session, and the version of the interest that this was.
+        self._subscribed: set[str] = set()
+        self._seen = -1
+
+    def start_session(self) -> None:
+        """The connections are new ones: Redis knows nothing about us."""
+        self._subscribed = set()
+
+    def commands(self, item: Item) -> list[tuple[Word, ...]]:
+        """What publishes a message."""
+        return [(b"PUBLISH", self._channel(item.topic), item.data)]
+
+    @trio.lowlevel.enable_ki_protection
+    async def listen(self, link: Link, other: Link, *, task_status: trio.TaskStatus[None]) -> None:
+        """Subscribe to what is wanted, and follow it, until the connection breaks.
+
+        Args:
+            link: the connection that listens.
+            other: the connection for everything else.
+            task_status: told when all that is wanted now was subscribed to.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.dispatch, self._take)
+            await self._follow(link)
+            task_status.started()
+            while True:
+                await self._interest.wait_for_change(self._seen)
+                await self._follow(link)
+
+    async def _follow(self, link: Link) -> None:
+        self._seen = self._interest.version
+        wanted = set(self._interest.wanted)
+        self._send(link, b"UNSUBSCRIBE", self._subscribed - wanted)
+        self._send(link, b"SUBSCRIBE", wanted - self._subscribed)
+        self._subscribed = wanted
+        # What Redis has against it comes as an answer, to nobody: this one asks for it.
+        await link.request(b"PING")
+
+    def _send(self, link: Link, command: bytes, topics: set[str]) -> None:
+        channels = [self._channel(topic) for topic in topics]
+        for start in range(0, len(channels), CHANNELS_PER_COMMAND):
+            link.send(command, *channels[start : start + CHANNELS_PER_COMMAND])
+
+    def _take(self, push: list[Any]) -> None:
+        match push:
+            case [b"message", bytes(channel), bytes(data)]:
+                topic = self._topic(channel)
+                if topic in self._interest.wanted:
+                    self._incoming.take(topic, data)
+            case [b"subscribe", bytes(channel), _]:
+                topic = self._topic(channel)
+                if self._interest.confirm(topic):  # for the second time: we were away meanwhile
+                    self._incoming.announce_gap(topic)
+            case _:  # that something was unsubscribed
+                pass
+
+    def _channel(self, topic: str) -> bytes:
+        return self._prefix + topic.encode()
+
+    def _topic(self, channel: bytes) -> str:
+        return channel[len(self._prefix) :].decode()

@@ -1,0 +1,140 @@
+"""What backplanes of every kind have in common: a queue outwards, a check inwards, topics.
+
+This module puts the pieces together and knows no broker. A kind adds `_join`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import abstractmethod
+from collections import OrderedDict
+
+import trio
+
+from .._message import Message, checked_message
+from ._base import Backplane, BackplaneStatistics, Deliver, Gap, HistoryEntry
+from ._envelope import ORIGIN_SIZE, Envelope, encode, message_id
+from ._incoming import Incoming
+from ._interest import Interest
+from ._outgoing import Item, Outgoing
+
+#: How many waiting messages there may be by default: at 1000 a second, 10 s without the broker.
+MAX_QUEUED_MESSAGES = 10_000
+#: And how many bytes: what one process can spare for that.
+MAX_QUEUED_BYTES = 16 * 2**20
+
+#: For how many topics it is remembered which message was the last. Of a topic that was forgotten,
+#: the others do not see whether messages before the next are missing.
+MAX_TOPICS = 65_536
+
+
+class QueuedBackplane(Backplane):
+    """See the module. How to read it: publishing, subscribing, running."""
+
+    def __init__(
+        self, max_queued_messages: float, max_queued_bytes: float, logger: logging.Logger
+    ) -> None:
+        self._logger = logger
+        self._origin = os.urandom(ORIGIN_SIZE)
+        self._outgoing = Outgoing(max_queued_messages, max_queued_bytes)
+        self._incoming = Incoming(self._origin, logger)
+        self._interest = Interest()
+        self._published = 0
+        self._previous: OrderedDict[str, int] = OrderedDict()
+        self._was_run = False
+        self._connected = False
+        self._connections = 0
+
+    def publish(self, topic: str, message: Message) -> str:
+        check_topic(topic)
+        number = self._published + 1
+        previous = self._previous.get(topic, 0)
+        data = encode(Envelope(self._origin, number, previous, checked_message(message)))
+        self._published = number
+        self._previous[topic] = number
+        self._previous.move_to_end(topic)
+        if len(self._previous) > MAX_TOPICS:
+            self._previous.popitem(last=False)
+        self._outgoing.put(Item(number, topic, data))
+        return message_id(self._origin, number)
+
+    async def publish_wait(self, topic: str, message: Message) -> str:
+        await self._outgoing.wait_for_room()
+        return self.publish(topic, message)
+
+    async def flush(self) -> None:
+        await self._outgoing.wait_settled(self._published)
+
+    def subscribe(self, topic: str) -> None:
+        check_topic(topic)
+        self._interest.add(topic)
+
+    def unsubscribe(self, topic: str) -> None:
+        if self._interest.remove(topic):
+            self._incoming.forget(topic)
+
+    async def wait_subscribed(self) -> None:
+        await self._interest.wait_confirmed()
+
+    async def run(
+        self,
+        deliver: Deliver,
+        gap: Gap,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        if self._was_run:
+            raise RuntimeError("a backplane runs once, for one Broadcast: make another")
+        self._was_run = True
+        self._incoming.open(deliver, gap)
+        try:
+            await self._join(task_status)
+        finally:
+            self._note_lost()
+            self._outgoing.close()
+            self._interest.close()
+
+    @abstractmethod
+    async def _join(self, task_status: trio.TaskStatus[None]) -> None:
+        """Send what `_outgoing` has, give `_incoming` what comes, and see to `_interest`."""
+
+    def _note_connected(self) -> None:
+        self._connected = True
+        self._connections += 1
+
+    def _note_lost(self) -> None:
+        self._connected = False
+        self._interest.lose()
+
+    def statistics(self) -> BackplaneStatistics:
+        return BackplaneStatistics(
+            connected=self._connected,
+            connections=self._connections,
+            queued_messages=self._outgoing.queued_messages,
+            queued_bytes=self._outgoing.queued_bytes,
+            published=self._published,
+            sent=self._outgoing.sent,
+            refused=self._outgoing.refused,
+            dropped=self._outgoing.dropped,
+            delivered=self._incoming.delivered,
+            duplicates=self._incoming.duplicates,
+            malformed=self._incoming.malformed,
+            gaps=self._incoming.gaps,
+        )
+
+
+def check_topic(topic: object) -> None:
+    if not isinstance(topic, str):
+        raise TypeError(f"a topic that other processes share is a str, not {topic!r}")
+    topic.encode()  # a ValueError here and now, rather than where it is sent
+
+
+def select(entries: list[HistoryEntry], count: int | None, since: str | None) -> list[HistoryEntry]:
+    """Those after `since`, and of these the newest `count`."""
+    if since is not None:
+        ids = [entry.id for entry in entries]
+        if since not in ids:
+            raise LookupError(f"no message {since!r} is kept: some after it may be missing")
+        entries = entries[ids.index(since) + 1 :]
+    return entries if count is None else entries[max(0, len(entries) - count) :]

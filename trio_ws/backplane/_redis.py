@@ -1,0 +1,316 @@
+"""A backplane over Redis: connections that are kept, and what goes over them.
+
+This module owns the options and the life of the connections: when to connect, when to give up, and
+when to try again. The commands are the mode's, `_pubsub` or `_streams`; the connections are
+`_link`'s, which is imported only when one of these is made, because it needs coredis.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
+
+import trio
+
+from .._nursery import errors_in
+from .._options import check_limit
+from ._base import BackplaneError, HistoryEntry
+from ._broker import Address, BrokerLost, BrokerRefused, Scheme, parse_url
+from ._probe import probe
+from ._pubsub import PubSub
+from ._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane, check_topic
+from ._streams import Streams
+
+if TYPE_CHECKING:
+    from ._link import Link
+
+OpenLink: TypeAlias = "Callable[[trio.Nursery, Address, ssl.SSLContext | None], Awaitable[Link]]"
+
+#: Seconds before the first new try, and at most before any. Each waits twice as long as the one
+#: before, less up to a half at random, so that many processes do not come back at once.
+FIRST_DELAY = 0.05
+LAST_DELAY = 2.0
+
+#: A connection that has held for this long was a good one: the next delay is the first again. One
+#: that Redis drops as soon as it is made, because we are too slow, does not count.
+STEADY = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisOptions:
+    """The keyword arguments of `RedisBackplane`. All times are in seconds, all sizes in bytes."""
+
+    mode: Literal["pubsub", "streams"] = "pubsub"
+    """``"pubsub"`` is the cheapest, and forgets: what is published while a process is not
+    connected never reaches it. ``"streams"`` keeps messages in Redis, so that such a process reads
+    them later, and anybody the `history`. All processes must have the same."""
+
+    prefix: str = "trio_ws:"
+    """What the names of all channels and keys begin with. Programs that share a Redis server, and
+    are to be kept apart, need different ones: Redis's databases do not separate channels."""
+
+    max_queued_messages: float = MAX_QUEUED_MESSAGES
+    """Messages published and not yet on their way to Redis. When one more comes, the oldest is
+    dropped. 10 000 are 10 s without Redis at 1000 messages a second. Besides, one batch of 256 may
+    be on its way."""
+
+    max_queued_bytes: float = MAX_QUEUED_BYTES
+    """Bytes of such messages. A message that is larger by itself may wait alone."""
+
+    stream_length: float = 10_000
+    """With ``"streams"``, about how many messages Redis keeps of each topic. It is how far behind
+    a process may fall, or for how long it may be away, without missing any; Redis's memory is what
+    it costs."""
+
+    stream_ttl: float = 24 * 3600.0
+    """With ``"streams"``, after how long without a message Redis deletes a topic's stream, so that
+    topics which nobody uses any more do not stay for ever. A tenth less at times."""
+
+    ping_interval: float = 1.0
+    """A connection to Redis over which nothing came for this long is sent a PING."""
+
+    ping_timeout: float = 2.0
+    """If nothing comes for this long after that, the connection is given up for a new one. With
+    `ping_interval`, this finds a dead one within 4 s; larger values forgive a slower broker."""
+
+    open_timeout: float = 5.0
+    """For one try: name look-up, TCP, TLS, log-in and subscribing, all together."""
+
+    ssl_context: ssl.SSLContext | None = None
+    """For ``rediss`` URLs. By default the system's trust store, with host names checked."""
+
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("trio_ws"))
+    """Where records go: a warning when Redis is lost, a line when it is back."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("pubsub", "streams"):
+            raise ValueError(f"mode is 'pubsub' or 'streams', not {self.mode!r}")
+        if not isinstance(self.prefix, str):
+            raise TypeError(f"prefix is a str, not {self.prefix!r}")
+        for option in fields(self):
+            if option.type == "float":  # every limit and timeout, and nothing else
+                check_limit(option.name, getattr(self, option.name))
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise TypeError("ssl_context is an ssl.SSLContext, or None for the system's trust")
+        if not isinstance(self.logger, logging.Logger):
+            raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
+
+
+class RedisKeywords(TypedDict, total=False):
+    """The keyword arguments of `RedisOptions`."""
+
+    mode: Literal["pubsub", "streams"]
+    prefix: str
+    max_queued_messages: float
+    max_queued_bytes: float
+    stream_length: float
+    stream_ttl: float
+    ping_interval: float
+    ping_timeout: float
+    open_timeout: float
+    ssl_context: ssl.SSLContext | None
+    logger: logging.Logger
+
+
+@final
+class RedisBackplane(QueuedBackplane):
+    """A backplane over one Redis server, 6.2 or later, with two connections to it.
+
+    See `Backplane` for the methods, and `RedisOptions` for the options. When Redis is away, it is
+    tried again after 50 ms, then after twice as long each time, up to 2 s; meanwhile what is
+    published waits, up to `max_queued_messages`.
+
+    A Redis that cannot be reached at the start is logged, and tried again. One that answers and
+    refuses (a wrong password, a missing permission, a database that is not there) ends `run` with a
+    `BackplaneError`. Later on, both are logged and tried again: passwords are changed, and servers
+    moved, while programs run.
+
+    Args:
+        url: ``redis://[user:password@]host[:port][/database]``, ``rediss://…`` for TLS, or
+            ``unix:///path[?db=database]``. What is not a letter or digit in a user name, password
+            or path is percent-encoded.
+        options: see `RedisOptions`.
+
+    Raises:
+        ImportError: coredis is not installed.
+        ValueError: it is not a Redis URL, or an option is out of its range.
+        TypeError: an option is of the wrong type.
+    """
+
+    def __init__(self, url: str, **options: Unpack[RedisKeywords]) -> None:
+        self._address = parse_url(url)
+        self._options = config = RedisOptions(**options)
+        self._open_link = _import_open_link()
+        super().__init__(config.max_queued_messages, config.max_queued_bytes, config.logger)
+        self._ssl_context = config.ssl_context
+        if self._address.scheme is not Scheme.TLS:
+            self._ssl_context = None
+        elif self._ssl_context is None:
+            self._ssl_context = ssl.create_default_context()
+        self._streams: Streams | None = None
+        self._mode: PubSub | Streams
+        if config.mode == "pubsub":
+            self._mode = PubSub(config.prefix, self._interest, self._incoming)
+        else:
+            self._mode = self._streams = Streams(
+                config.prefix,
+                config.stream_length,
+                config.stream_ttl,
+                self._interest,
+                self._incoming,
+            )
+        self._link: Link | None = None
+        self._has_started = False
+        self._problem = ""
+
+    def __repr__(self) -> str:
+        state = "connected" if self._connected else "not connected"
+        return f"<RedisBackplane {self._options.mode} over {self._address}, {state}>"
+
+    # -----------------------------------------------------------------------
+    # Keeping connections
+    # -----------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def _join(self, task_status: trio.TaskStatus[None]) -> None:
+        delay = FIRST_DELAY
+        while True:
+            began_at = trio.current_time()
+            try:
+                await self._hold_session(task_status)
+            except BrokerLost as exc:
+                self._log_problem(f"is away: {exc}")
+            except BrokerRefused as exc:
+                if not self._has_started:
+                    raise BackplaneError(f"Redis at {self._address} refuses: {exc}") from exc
+                self._log_problem(f"refuses: {exc}")
+            self._start(task_status)
+            if trio.current_time() >= began_at + STEADY:
+                delay = FIRST_DELAY
+            await trio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            delay = min(2 * delay, LAST_DELAY)
+
+    async def _hold_session(self, task_status: trio.TaskStatus[None]) -> None:
+        """Connect, and keep everything going until something breaks: then all of it ends.
+
+        Raises:
+            BrokerLost, BrokerRefused: what broke. What is neither is a mistake, and comes out bare.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._link = link = await self._connect(nursery)
+                self._note_connected()
+                self._start(task_status)
+                await self._send(link)
+        except BaseExceptionGroup as group:
+            error = _main_error(group)
+            raise error from error.__cause__
+        finally:
+            self._link = None
+            self._note_lost()
+
+    async def _connect(self, nursery: trio.Nursery) -> Link:
+        """Two connections: answers to what is published never queue behind what comes."""
+        interval, timeout = self._options.ping_interval, self._options.ping_timeout
+        try:
+            with trio.fail_after(self._options.open_timeout):
+                await probe(self._address, self._ssl_context)
+                link = await self._open_link(nursery, self._address, self._ssl_context)
+                listening = await self._open_link(nursery, self._address, self._ssl_context)
+                self._mode.start_session()
+                await nursery.start(self._mode.listen, listening, link)
+        except trio.TooSlowError:
+            raise BrokerLost(f"no answer within {self._options.open_timeout:g} s") from None
+        nursery.start_soon(link.watch, interval, timeout)
+        nursery.start_soon(listening.watch, interval, timeout)
+        return link
+
+    def _start(self, task_status: trio.TaskStatus[None]) -> None:
+        if not self._has_started:
+            self._has_started = True
+            task_status.started()
+
+    # -----------------------------------------------------------------------
+    # Using them
+    # -----------------------------------------------------------------------
+
+    async def _send(self, link: Link) -> None:
+        while True:
+            batch = await self._outgoing.next_batch()
+            asked = [[link.ask(*words) for words in self._mode.commands(item)] for item in batch]
+            for item, replies in zip(batch, asked, strict=True):
+                try:
+                    for reply in replies:
+                        await link.answer(reply)
+                except BrokerRefused as exc:
+                    self._outgoing.settle(refused=True)
+                    self._log_refused(item.topic, exc)
+                else:
+                    self._outgoing.settle()
+
+    @property
+    def keeps_history(self) -> bool:
+        return self._streams is not None
+
+    async def history(
+        self, topic: str, *, count: int | None = None, since: str | None = None
+    ) -> list[HistoryEntry]:
+        if self._streams is None:
+            return await super().history(topic)
+        check_topic(topic)
+        await trio.lowlevel.checkpoint()
+        if self._link is None:
+            raise BackplaneError(f"Redis at {self._address} is away")
+        try:
+            return await self._streams.history(self._link, topic, count, since)
+        except (BrokerLost, BrokerRefused) as exc:
+            raise BackplaneError(f"Redis at {self._address}: {exc}") from exc
+
+    # -----------------------------------------------------------------------
+    # Saying so
+    # -----------------------------------------------------------------------
+
+    def _note_connected(self) -> None:
+        super()._note_connected()
+        if self._problem:
+            self._logger.info("Redis at %s is back", self._address)
+            self._problem = ""
+
+    def _log_problem(self, problem: str) -> None:
+        """Once, and not for each try that ends the same way."""
+        level = logging.DEBUG if problem == self._problem else logging.WARNING
+        self._logger.log(level, "Redis at %s %s; trying again", self._address, problem)
+        self._problem = problem
+
+    def _log_refused(self, topic: str, problem: BrokerRefused) -> None:
+        """Not each time, lest it fill the log."""
+        refused = self._outgoing.refused
+        if refused.bit_count() == 1:
+            self._logger.warning(
+                "Redis at %s refuses a message on topic %r, which is lost: %s (%d so far)",
+                self._address,
+                topic,
+                problem,
+                refused,
+            )
+
+
+def _main_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What to tell of all that went wrong at once: a mistake before a refusal before a loss."""
+    return min(errors_in(group), key=_rank, default=group)
+
+
+def _rank(error: BaseException) -> int:
+    return 2 if isinstance(error, BrokerLost) else 1 if isinstance(error, BrokerRefused) else 0
+
+
+def _import_open_link() -> OpenLink:
+    try:
+        from ._link import open_link  # noqa: PLC0415 - where coredis is missing, this fails
+    except ImportError as exc:
+        raise ImportError('a RedisBackplane needs coredis: pip install "trio-ws[redis]"') from exc
+    return open_link
