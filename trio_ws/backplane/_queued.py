@@ -13,6 +13,7 @@ from collections import OrderedDict
 import trio
 
 from .._message import Message, checked_message
+from .._options import check_limit
 from ._base import Backplane, BackplaneStatistics, Deliver, Gap, HistoryEntry
 from ._envelope import ORIGIN_SIZE, Envelope, encode, message_id
 from ._incoming import Incoming
@@ -35,6 +36,8 @@ class QueuedBackplane(Backplane):
     def __init__(
         self, max_queued_messages: float, max_queued_bytes: float, logger: logging.Logger
     ) -> None:
+        check_limit("max_queued_messages", max_queued_messages)
+        check_limit("max_queued_bytes", max_queued_bytes)
         self._logger = logger
         self._origin = os.urandom(ORIGIN_SIZE)
         self._outgoing = Outgoing(max_queued_messages, max_queued_bytes)
