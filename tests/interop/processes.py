@@ -51,6 +51,10 @@ class Peer:
                 yield json.loads(line)
         assert not unread
 
+    async def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(line.encode() + b"\n")
+
     async def stop(self) -> None:
         """Ask it to end, which a server does when its stdin is closed."""
         assert self._process.stdin is not None

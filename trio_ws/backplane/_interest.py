@@ -17,6 +17,7 @@ class Interest:
         self.wanted: dict[str, None] = {}
         #: Changes whenever `wanted` does.
         self.version = 0
+        self._changed: dict[str, None] = {}
         self._unconfirmed: set[str] = set()
         self._known: set[str] = set()  # what the broker has confirmed, now or in an earlier life
         self._moved = ParkingLot()
@@ -28,7 +29,7 @@ class Interest:
             return False
         self.wanted[topic] = None
         self._unconfirmed.add(topic)
-        self._change()
+        self._change(topic)
         return True
 
     def remove(self, topic: str) -> bool:
@@ -38,12 +39,18 @@ class Interest:
         del self.wanted[topic]
         self._unconfirmed.discard(topic)
         self._known.discard(topic)
-        self._change()
+        self._change(topic)
         return True
 
-    def _change(self) -> None:
+    def _change(self, topic: str) -> None:
         self.version += 1
+        self._changed[topic] = None
         self._moved.unpark_all()
+
+    def take_changes(self) -> list[str]:
+        """The topics that came or went since the last call; some of them both."""
+        changed, self._changed = self._changed, {}
+        return list(changed)
 
     def confirm(self, topic: str) -> bool:
         """The broker knows of it; `True` if that is not the first time.

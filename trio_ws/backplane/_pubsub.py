@@ -36,13 +36,16 @@ class PubSub:
         self._prefix = prefix.encode()
         self._interest = interest
         self._incoming = incoming
-        # What Redis was told in this session, and the version of the interest that this was.
-        self._subscribed: set[str] = set()
+        # What Redis was told in this session, what it has confirmed of that, and the version of
+        # the interest that this was.
+        self._told: set[str] = set()
+        self._confirmed: set[str] = set()
         self._seen = -1
 
     def start_session(self) -> None:
         """The connections are new ones: Redis knows nothing about us."""
-        self._subscribed = set()
+        self._told.clear()
+        self._confirmed.clear()
 
     def commands(self, item: Item) -> list[tuple[Word, ...]]:
         """What publishes a message."""
@@ -59,22 +62,29 @@ class PubSub:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.dispatch, self._take)
-            await self._follow(link)
+            self._interest.take_changes()
+            await self._follow(link, list(self._interest.wanted))
             task_status.started()
             while True:
                 await self._interest.wait_for_change(self._seen)
-                await self._follow(link)
+                await self._follow(link, self._interest.take_changes())
 
-    async def _follow(self, link: Link) -> None:
+    async def _follow(self, link: Link, changed: list[str]) -> None:
         self._seen = self._interest.version
-        wanted = set(self._interest.wanted)
-        self._send(link, b"UNSUBSCRIBE", self._subscribed - wanted)
-        self._send(link, b"SUBSCRIBE", wanted - self._subscribed)
-        self._subscribed = wanted
+        wanted = self._interest.wanted
+        gone = [topic for topic in changed if topic not in wanted and topic in self._told]
+        new = [topic for topic in changed if topic in wanted and topic not in self._told]
+        for topic in self._confirmed.intersection(changed):  # it went, and came back at once
+            self._interest.confirm(topic)
+        self._send(link, b"UNSUBSCRIBE", gone)
+        self._send(link, b"SUBSCRIBE", new)
+        self._told.update(new)
+        self._told.difference_update(gone)
+        self._confirmed.difference_update(gone)
         # What Redis has against it comes as an answer, to nobody: this one asks for it.
         await link.request(b"PING")
 
-    def _send(self, link: Link, command: bytes, topics: set[str]) -> None:
+    def _send(self, link: Link, command: bytes, topics: list[str]) -> None:
         channels = [self._channel(topic) for topic in topics]
         for start in range(0, len(channels), CHANNELS_PER_COMMAND):
             link.send(command, *channels[start : start + CHANNELS_PER_COMMAND])
@@ -87,6 +97,7 @@ class PubSub:
                     self._incoming.take(topic, data)
             case [b"subscribe", bytes(channel), _]:
                 topic = self._topic(channel)
+                self._confirmed.add(topic)
                 if self._interest.confirm(topic):  # for the second time: we were away meanwhile
                     self._incoming.announce_gap(topic)
             case _:  # that something was unsubscribed

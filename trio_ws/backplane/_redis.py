@@ -207,7 +207,7 @@ class RedisBackplane(QueuedBackplane):
                 self._start(task_status)
                 await self._send(link)
         except BaseExceptionGroup as group:
-            error = _main_error(group)
+            error = main_error(group)
             raise error from error.__cause__
         finally:
             self._link = None
@@ -299,7 +299,7 @@ class RedisBackplane(QueuedBackplane):
             )
 
 
-def _main_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def main_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """What to tell of all that went wrong at once: a mistake before a refusal before a loss."""
     return min(errors_in(group), key=_rank, default=group)
 

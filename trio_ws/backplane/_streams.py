@@ -180,9 +180,12 @@ class Streams:
     async def _find_positions(self, link: Link) -> None:
         self._seen = self._interest.version
         wanted = self._interest.wanted
-        for topic in [topic for topic in self._positions if topic not in wanted]:
-            del self._positions[topic]
-        self._found &= self._positions.keys()
+        for topic in self._interest.take_changes():
+            if topic not in wanted:
+                self._positions.pop(topic, None)
+                self._found.discard(topic)
+            elif topic in self._found:  # it went, and came back at once
+                self._interest.confirm(topic)
         topics = [topic for topic in wanted if topic not in self._found]
         asked = [
             (
