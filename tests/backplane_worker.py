@@ -41,7 +41,8 @@ class Worker:
         await trio.sleep(0.1)  # for what may come too often
 
     def report(self, what: str, **more: Any) -> None:
-        print(json.dumps({"what": what, "name": self.name, **more}), flush=True)
+        sys.stdout.write(json.dumps({"what": what, "name": self.name, **more}) + "\n")
+        sys.stdout.flush()
 
 
 async def main(url: str, mode: Any, name: str, count: int, pause: float) -> None:
@@ -68,4 +69,5 @@ async def main(url: str, mode: Any, name: str, count: int, pause: float) -> None
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5]))
+    url, mode, name, count, pause = sys.argv[1:]
+    trio.run(main, url, mode, name, int(count), float(pause))

@@ -41,7 +41,7 @@ class RedisServer:
 
     async def start(self) -> None:
         assert self._process is None
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: ASYNC220 - and reaped as soon as it is killed
             [
                 *("redis-server", "--port", str(self.port), "--bind", HOST),
                 *("--unixsocket", str(self.path), "--dir", str(self.folder), "--save", ""),

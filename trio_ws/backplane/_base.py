@@ -187,10 +187,8 @@ class Backplane(ABC):
     # Looking back
     # -----------------------------------------------------------------------
 
-    @property
-    def keeps_history(self) -> bool:
-        """Whether `history` can be asked."""
-        return False
+    #: Whether `history` can be asked.
+    keeps_history: bool = False
 
     async def history(
         self, topic: str, *, count: int | None = None, since: str | None = None

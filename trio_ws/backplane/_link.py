@@ -109,6 +109,7 @@ class Link:
                     handle(push)
                     if self._connection.reusable:  # its buffers are empty
                         self._let_reader_go()
+                raise BrokerLost("nothing more will come")
 
     def _hold_reader(self) -> None:
         if not self._holding:

@@ -94,6 +94,7 @@ class MemoryBackplane(QueuedBackplane):
         logger = logger or logging.getLogger("trio_ws")
         super().__init__(max_queued_messages, max_queued_bytes, logger)
         self._hub = hub
+        self.keeps_history = hub._history_size > 0
 
     @trio.lowlevel.enable_ki_protection
     async def _join(self, task_status: trio.TaskStatus[None]) -> None:
@@ -128,10 +129,6 @@ class MemoryBackplane(QueuedBackplane):
     def _take(self, item: Item) -> None:
         if item.topic in self._interest.wanted:
             self._incoming.take(item.topic, item.data)
-
-    @property
-    def keeps_history(self) -> bool:
-        return self._hub._history_size > 0
 
     async def history(
         self, topic: str, *, count: int | None = None, since: str | None = None

@@ -8,16 +8,17 @@ when to try again. The commands are the mode's, `_pubsub` or `_streams`; the con
 from __future__ import annotations
 
 import logging
-import random
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
 
 import trio
 
 from .._nursery import errors_in
 from .._options import check_limit
+from ._backoff import Backoff
 from ._base import BackplaneError, HistoryEntry
 from ._broker import Address, BrokerLost, BrokerRefused, Scheme, parse_url
 from ._probe import probe
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
     from ._link import Link
 
 OpenLink: TypeAlias = "Callable[[trio.Nursery, Address, ssl.SSLContext | None], Awaitable[Link]]"
-
-#: Seconds before the first new try, and at most before any. Each waits twice as long as the one
-#: before, less up to a half at random, so that many processes do not come back at once.
-FIRST_DELAY = 0.05
-LAST_DELAY = 2.0
-
-#: A connection that has held for this long was a good one: the next delay is the first again. One
-#: that Redis drops as soon as it is made, because we are too slow, does not count.
-STEADY = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +155,10 @@ class RedisBackplane(QueuedBackplane):
                 self._interest,
                 self._incoming,
             )
+        self.keeps_history = self._streams is not None
         self._link: Link | None = None
         self._has_started = False
+        self._connected_at = inf
         self._problem = ""
 
     def __repr__(self) -> str:
@@ -177,9 +171,9 @@ class RedisBackplane(QueuedBackplane):
 
     @trio.lowlevel.enable_ki_protection
     async def _join(self, task_status: trio.TaskStatus[None]) -> None:
-        delay = FIRST_DELAY
+        backoff = Backoff()
         while True:
-            began_at = trio.current_time()
+            self._connected_at = inf
             try:
                 await self._hold_session(task_status)
             except BrokerLost as exc:
@@ -189,10 +183,7 @@ class RedisBackplane(QueuedBackplane):
                     raise BackplaneError(f"Redis at {self._address} refuses: {exc}") from exc
                 self._log_problem(f"refuses: {exc}")
             self._start(task_status)
-            if trio.current_time() >= began_at + STEADY:
-                delay = FIRST_DELAY
-            await trio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - no secret
-            delay = min(2 * delay, LAST_DELAY)
+            await trio.sleep(backoff.delay(trio.current_time() - self._connected_at))
 
     async def _hold_session(self, task_status: trio.TaskStatus[None]) -> None:
         """Connect, and keep everything going until something breaks: then all of it ends.
@@ -252,10 +243,6 @@ class RedisBackplane(QueuedBackplane):
                 else:
                     self._outgoing.settle()
 
-    @property
-    def keeps_history(self) -> bool:
-        return self._streams is not None
-
     async def history(
         self, topic: str, *, count: int | None = None, since: str | None = None
     ) -> list[HistoryEntry]:
@@ -276,6 +263,7 @@ class RedisBackplane(QueuedBackplane):
 
     def _note_connected(self) -> None:
         super()._note_connected()
+        self._connected_at = trio.current_time()
         if self._problem:
             self._logger.info("Redis at %s is back", self._address)
             self._problem = ""
