@@ -18,6 +18,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 import trio_ws
+import trio_ws.backplane
 
 project = "trio_ws"
 author = "The trio_ws authors"
@@ -129,11 +130,12 @@ def resolve_reference(
     """
     target: str = node["reftarget"]
     name = target.rpartition(".")[2].replace("Keywords", "Options")
-    if target.startswith("trio_ws._") and name in trio_ws.__all__:
+    package = "trio_ws.backplane" if name in trio_ws.backplane.__all__ else "trio_ws"
+    if target.startswith(f"{package}._") and name in (*trio_ws.__all__, *trio_ws.backplane.__all__):
         if target.endswith("Keywords"):
             contnode = nodes.inline("", name)
         return env.domains.python_domain.resolve_xref(
-            env, node["refdoc"], app.builder, node["reftype"], f"trio_ws.{name}", node, contnode
+            env, node["refdoc"], app.builder, node["reftype"], f"{package}.{name}", node, contnode
         )
     elsewhere = not target.startswith("trio_ws.") and pydoc.locate(target) is not None
     if node["reftype"] == "obj" or elsewhere or name in UNDOCUMENTED:

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 import trio_ws
+import trio_ws.backplane
 import trio_ws.testing
 from tests.test_examples import PATIENCE
 from trio_ws import ConnectionRejected, WebSocketServer, open_websocket_url
@@ -118,7 +119,11 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("module", [trio_ws, trio_ws.testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [trio_ws, trio_ws.testing, trio_ws.backplane],
+    ids=lambda module: module.__name__,
+)
 def test_the_reference_has_every_public_name_and_no_other(module: ModuleType) -> None:
     reference = (ROOT / "docs" / "reference.rst").read_text("utf-8")
     _, *parts = re.split(r"^\.\. module:: (\S+)$", reference, flags=re.MULTILINE)
