@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+import re
 import ssl
 import subprocess
 import sys
@@ -225,6 +227,30 @@ async def test_a_missing_permission_ends_it_at_the_start(redis: RedisServer, mod
         await start_in_vain(RedisBackplane(**guest), "news")
     async with run(RedisBackplane(**guest, prefix="mine:"), "news"):
         pass
+
+
+@both_modes
+async def test_the_permissions_that_the_documentation_names_are_enough(
+    redis: RedisServer, mode: Mode
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "backplane.md").read_text("utf-8")
+    ((pubsub, channels), (streams, keys)) = re.findall(r"`(\+@[^`]*)`\s+and\s+`([&~][^`]*)`", page)
+    words = f"{pubsub} {channels}" if mode == "pubsub" else f"{streams} {keys}"
+    await redis.command("ACL", "SETUSER", "guest", "on", ">pw", *words.split())
+    url = f"redis://guest:pw@{HOST}:{redis.port}"
+    async with run(RedisBackplane(url, mode=mode)) as one:
+        async with run(RedisBackplane(url, mode=mode), "news") as other:
+            await trio.sleep(0.05)
+            other.backplane.subscribe("weather")
+            await other.backplane.wait_subscribed()
+            one.backplane.publish("weather", "1")
+            await wait_until(lambda: other.received)
+            other.backplane.unsubscribe("weather")
+            other.backplane.subscribe("one more")
+            await other.backplane.wait_subscribed()
+            assert one.statistics.refused == 0
+            if mode == "streams":
+                assert len(await one.backplane.history("weather")) == 1
 
 
 async def test_a_database_that_is_not_there_ends_it_at_the_start(redis: RedisServer) -> None:
@@ -702,6 +728,42 @@ async def test_without_permission_to_cut_a_wait_short_a_topic_is_heard_a_little_
         assert guest.statistics().connections == 1
 
 
+async def test_a_key_that_is_no_stream_leaves_other_topics_alone(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await redis.command("SET", "trio_ws:wrong", "1")
+    async with run_two(redis, "news", "wrong", mode="streams") as (one, other):
+        assert "topic 'wrong': " in caplog.text
+        other.backplane.unsubscribe("wrong")
+        other.backplane.subscribe("wrong")
+        await other.backplane.wait_subscribed()
+        one.backplane.publish("wrong", "1")
+        one.backplane.publish("news", "2")
+        await wait_until(lambda: other.received)
+        assert one.statistics.refused == 1
+        other.backplane.unsubscribe("wrong")
+        await redis.command("DEL", "trio_ws:wrong")
+        other.backplane.subscribe("weather")
+        await other.backplane.wait_subscribed()
+        other.backplane.subscribe("wrong")
+        await other.backplane.wait_subscribed()
+        one.backplane.publish("wrong", "3")
+        await wait_until(lambda: len(other.received) == 2)
+        assert other.received == [("news", "2"), ("wrong", "3")]
+        assert other.statistics.connections == 1
+
+
+async def test_without_permission_to_expire_streams_stay(redis: RedisServer) -> None:
+    await redis.command("ACL", "SETUSER", "guest", "on", ">pw", "+@all", "-expire", "~*", "&*")
+    guest = RedisBackplane(f"redis://guest:pw@{HOST}:{redis.port}", mode="streams")
+    async with run(guest) as node:
+        guest.publish("news", "1")
+        await guest.flush()
+        assert node.statistics.sent == 1
+        assert len(await guest.history("news")) == 1
+    assert await redis.command("TTL", "trio_ws:news") == b":-1\r\n"
+
+
 async def test_streams_are_trimmed_and_go_when_they_are_not_used(redis: RedisServer) -> None:
     bounded = RedisBackplane(redis.url, mode="streams", stream_length=100, stream_ttl=50)
     endless = RedisBackplane(redis.url, mode="streams", stream_length=inf, stream_ttl=inf)
@@ -884,6 +946,12 @@ def test_the_keywords_are_the_options() -> None:
     assert list(RedisKeywords.__annotations__) == list(names)
     hints = get_type_hints(RedisOptions)
     assert get_type_hints(RedisKeywords) == {name: hints[name] for name in names}
+
+
+def test_every_option_says_what_it_is() -> None:
+    source = inspect.getsource(RedisOptions)
+    for option in fields(RedisOptions):
+        assert re.search(rf'^    {option.name}: .*\n    """', source, re.MULTILINE), option.name
 
 
 @pytest.mark.parametrize(

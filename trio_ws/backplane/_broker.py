@@ -18,6 +18,10 @@ class BrokerRefused(Exception):
     """The broker answered with an error, and the connection goes on."""
 
 
+class KeyRefused(BrokerRefused):
+    """What is kept under the name of a topic is nothing of ours."""
+
+
 class Scheme(enum.Enum):
     """How to reach it."""
 

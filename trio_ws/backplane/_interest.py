@@ -15,8 +15,6 @@ class Interest:
     def __init__(self) -> None:
         #: What is wanted, in the order in which it was first wanted. Read only.
         self.wanted: dict[str, None] = {}
-        #: Changes whenever `wanted` does.
-        self.version = 0
         self._changed: dict[str, None] = {}
         self._unconfirmed: set[str] = set()
         self._known: set[str] = set()  # what the broker has confirmed, now or in an earlier life
@@ -43,7 +41,6 @@ class Interest:
         return True
 
     def _change(self, topic: str) -> None:
-        self.version += 1
         self._changed[topic] = None
         self._moved.unpark_all()
 
@@ -69,10 +66,10 @@ class Interest:
         """The broker is away, and will know of nothing when it comes back."""
         self._unconfirmed = set(self.wanted)
 
-    async def wait_for_change(self, version: int) -> None:
-        """Return when the version is not `version` any more."""
+    async def wait_for_changes(self) -> None:
+        """Return when there are changes to take."""
         await trio.lowlevel.checkpoint()
-        while self.version == version:
+        while not self._changed:
             await self._moved.park()
 
     async def wait_confirmed(self) -> None:

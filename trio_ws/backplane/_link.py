@@ -25,9 +25,14 @@ from coredis.connection import (
     UnixDomainSocketConnection,
     UnixDomainSocketLocation,
 )
-from coredis.exceptions import ConnectionError as RedisConnectionError, ReadOnlyError, RedisError
+from coredis.exceptions import (
+    ConnectionError as RedisConnectionError,
+    ReadOnlyError,
+    RedisError,
+    WrongTypeError,
+)
 
-from ._broker import Address, BrokerLost, BrokerRefused, Scheme
+from ._broker import Address, BrokerLost, BrokerRefused, KeyRefused, Scheme
 
 Word: TypeAlias = str | bytes | int
 
@@ -52,6 +57,8 @@ def _translated() -> Generator[None, None, None]:
         yield
     except _LOST as exc:
         raise BrokerLost(str(exc) or type(exc).__name__) from exc
+    except WrongTypeError as exc:
+        raise KeyRefused(str(exc)) from exc
     except RedisError as exc:
         raise BrokerRefused(str(exc)) from exc
 

@@ -36,11 +36,9 @@ class PubSub:
         self._prefix = prefix.encode()
         self._interest = interest
         self._incoming = incoming
-        # What Redis was told in this session, what it has confirmed of that, and the version of
-        # the interest that this was.
+        # What Redis was told in this session, and what it has confirmed of that.
         self._told: set[str] = set()
         self._confirmed: set[str] = set()
-        self._seen = -1
 
     def start_session(self) -> None:
         """The connections are new ones: Redis knows nothing about us."""
@@ -66,11 +64,10 @@ class PubSub:
             await self._follow(link, list(self._interest.wanted))
             task_status.started()
             while True:
-                await self._interest.wait_for_change(self._seen)
+                await self._interest.wait_for_changes()
                 await self._follow(link, self._interest.take_changes())
 
     async def _follow(self, link: Link, changed: list[str]) -> None:
-        self._seen = self._interest.version
         wanted = self._interest.wanted
         gone = [topic for topic in changed if topic not in wanted and topic in self._told]
         new = [topic for topic in changed if topic in wanted and topic not in self._told]

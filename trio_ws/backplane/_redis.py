@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
@@ -233,15 +234,17 @@ class RedisBackplane(QueuedBackplane):
         while True:
             batch = await self._outgoing.next_batch()
             asked = [[link.ask(*words) for words in self._mode.commands(item)] for item in batch]
-            for item, replies in zip(batch, asked, strict=True):
+            for item, (reply, *upkeep) in zip(batch, asked, strict=True):
                 try:
-                    for reply in replies:
-                        await link.answer(reply)
+                    await link.answer(reply)
                 except BrokerRefused as exc:
                     self._outgoing.settle(refused=True)
                     self._log_refused(item.topic, exc)
                 else:
                     self._outgoing.settle()
+                for each in upkeep:
+                    with suppress(BrokerRefused):  # where it is not permitted, it is not meant
+                        await link.answer(each)
 
     async def history(
         self, topic: str, *, count: int | None = None, since: str | None = None

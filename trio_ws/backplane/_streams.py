@@ -16,7 +16,7 @@ import trio
 
 from .._pacing import Pacer
 from ._base import HistoryEntry
-from ._broker import BrokerRefused
+from ._broker import BrokerRefused, KeyRefused
 from ._envelope import InvalidEnvelope, decode
 from ._incoming import Incoming
 from ._interest import Interest
@@ -80,13 +80,15 @@ class Streams:
         self._pacer = Pacer()
         # The id of the last entry that was read, for each topic. It outlives a connection.
         self._positions: dict[str, bytes] = {}
-        self._found: set[str] = set()  # the topics whose stream was looked at in this session
-        self._seen = -1  # the version of the interest that is being read
+        # The topics whose stream was looked at in this session, and those of which it was none.
+        self._found: set[str] = set()
+        self._unreadable: set[str] = set()
         self._expired_at: OrderedDict[str, float] = OrderedDict()
 
     def start_session(self) -> None:
         """The connections are new ones, and so may be what Redis remembers."""
         self._found.clear()
+        self._unreadable.clear()
         self._expired_at.clear()
 
     # -----------------------------------------------------------------------
@@ -136,7 +138,7 @@ class Streams:
     async def _wake(self, other: Link, client_id: int) -> None:
         """Cut short the wait of the reading connection when there is something new to read."""
         while True:
-            await self._interest.wait_for_change(self._seen)
+            await self._interest.wait_for_changes()
             try:
                 await other.request(b"CLIENT", b"UNBLOCK", client_id)
             except BrokerRefused:  # for want of permission: then it waits for up to `BLOCK`
@@ -146,7 +148,7 @@ class Streams:
     async def _read(self, link: Link) -> None:
         topics = list(self._found)
         if not topics:
-            await self._interest.wait_for_change(self._seen)
+            await self._interest.wait_for_changes()
             return
         # Ids that we know, never "$": what is added between two reads would be lost.
         answer: dict[bytes, list[Any]] | None = await link.request(
@@ -178,15 +180,17 @@ class Streams:
     # -----------------------------------------------------------------------
 
     async def _find_positions(self, link: Link) -> None:
-        self._seen = self._interest.version
         wanted = self._interest.wanted
         for topic in self._interest.take_changes():
             if topic not in wanted:
                 self._positions.pop(topic, None)
                 self._found.discard(topic)
-            elif topic in self._found:  # it went, and came back at once
+                self._unreadable.discard(topic)
+            elif topic in self._found or topic in self._unreadable:  # it went, and came back
                 self._interest.confirm(topic)
-        topics = [topic for topic in wanted if topic not in self._found]
+        topics = [
+            topic for topic in wanted if topic not in self._found and topic not in self._unreadable
+        ]
         asked = [
             (
                 topic,
@@ -196,7 +200,12 @@ class Streams:
             for topic in topics
         ]
         for topic, newest, ours in asked:
-            self._find(topic, await link.answer(newest), await link.answer(ours))
+            try:
+                self._find(topic, await link.answer(newest), await link.answer(ours))
+            except KeyRefused as exc:  # the other topics go on
+                self._unreadable.add(topic)
+                self._incoming.complain(topic, str(exc))
+            self._interest.confirm(topic)
 
     def _position(self, topic: str) -> bytes:
         return self._positions.get(topic, BEGINNING)
@@ -212,7 +221,6 @@ class Streams:
             if _as_pair(end) < _as_pair(self._positions[topic]):
                 self._positions[topic] = BEGINNING
         self._found.add(topic)
-        self._interest.confirm(topic)
 
     # -----------------------------------------------------------------------
     # Looking back
