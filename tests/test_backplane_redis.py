@@ -527,6 +527,24 @@ async def test_one_that_is_not_ready_is_as_good_as_away(
         nursery.cancel_scope.cancel()
 
 
+async def test_one_that_goes_away_while_we_connect_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    port = listener.socket.getsockname()[1]
+
+    async def answer_once() -> None:
+        async with listener, await listener.accept() as stream:
+            await stream.receive_some()
+            await listener.aclose()
+            await stream.send_all(b"+PONG\r\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_once)
+        async with run(RedisBackplane(f"redis://{HOST}:{port}")):
+            assert "Unable to establish a connection" in caplog.text
+
+
 async def test_a_start_does_not_wait_longer_than_open_timeout(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

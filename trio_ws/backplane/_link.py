@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, final
 
 import anyio
 import trio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from coredis.connection import (
     BaseConnection,
     BaseConnectionParams,
@@ -177,6 +178,17 @@ async def open_link(
         connection = UnixDomainSocketConnection(UnixDomainSocketLocation(address.path), **params)
     else:
         connection = TCPConnection(TCPLocation(address.host, address.port), **params)
-    with _translated():
-        await nursery.start(connection.run)
+    try:
+        with _translated():
+            await nursery.start(connection.run)
+    except BaseException:
+        _close_streams(connection)
+        raise
     return Link(connection, budget)
+
+
+def _close_streams(connection: BaseConnection) -> None:
+    """Close what a connection that never came about leaves open, and what complains of it later."""
+    for value in vars(connection).values():
+        if isinstance(value, (MemoryObjectSendStream, MemoryObjectReceiveStream)):
+            value.close()

@@ -94,7 +94,7 @@ class MemoryBackplane(QueuedBackplane):
         logger = logger or logging.getLogger("trio_ws")
         super().__init__(max_queued_messages, max_queued_bytes, logger)
         self._hub = hub
-        self.keeps_history = hub._history_size > 0
+        self.keeps_history: bool = hub._history_size > 0
 
     @trio.lowlevel.enable_ki_protection
     async def _join(self, task_status: trio.TaskStatus[None]) -> None:

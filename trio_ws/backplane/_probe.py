@@ -1,8 +1,8 @@
 """Whether there is a Redis that answers, asked by hand before coredis is.
 
-coredis logs a traceback for each connection that fails while it is made, and leaves streams behind
-that complain when they are collected. While a broker is away for a night, that is a lot of both. So
-it is not asked to connect to one that cannot be reached, does not answer, or is not ready.
+coredis logs a traceback for each connection that ends while it is made, and says little of why. A
+broker may be away for a night. So coredis is not asked to connect to one that cannot be reached,
+does not answer, or is not ready.
 
 This module knows one command and the beginnings of its answers, and no client library.
 """

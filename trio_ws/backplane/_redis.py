@@ -156,7 +156,7 @@ class RedisBackplane(QueuedBackplane):
                 self._interest,
                 self._incoming,
             )
-        self.keeps_history = self._streams is not None
+        self.keeps_history: bool = self._streams is not None
         self._link: Link | None = None
         self._has_started = False
         self._connected_at = inf
