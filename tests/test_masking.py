@@ -20,10 +20,10 @@ SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 125, 126, 1000, 1023, 1024, 1025, 1031, 12287, 
 @pytest.mark.parametrize("key", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x01\x80\x00\xfe"])
 def test_masking_is_xor_with_the_key_over_and_over(size: int, key: bytes) -> None:
     data = os.urandom(size)
-    masked = mask(data, key)
-    assert type(masked) is bytes
+    masked = mask(data, 0, size, key)
     assert masked == xor(data, key)
-    assert mask(masked, key) == data
+    assert mask(bytes(masked), 0, size, key) == data
+    assert mask(b"before" + data + b"after", 6, 6 + size, key) == masked
 
 
 WITHOUT_NUMPY = """
@@ -35,7 +35,7 @@ from trio_ws._masking import INTEGER_BELOW, TRANSLATE_STEP, mask
 assert INTEGER_BELOW > 1024
 for size in (*SIZES, TRANSLATE_STEP - 1, TRANSLATE_STEP, TRANSLATE_STEP + 5):
     data, key = os.urandom(size), os.urandom(4)
-    assert mask(data, key) == xor(data, key), size
+    assert mask(data, 0, size, key) == xor(data, key), size
 """
 
 

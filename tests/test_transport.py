@@ -12,7 +12,14 @@ import trio
 import trio.testing
 import trustme
 
-from trio_ws._transport import SocketTransport, Transport, socket_address, wrap_stream
+from trio_ws._transport import (
+    LARGE_RECEIVE_SIZE,
+    RECEIVE_SIZE,
+    SocketTransport,
+    Transport,
+    socket_address,
+    wrap_stream,
+)
 from trio_ws.testing import FaultyStream
 
 from .helpers import reset, socket_pair, tcp_pair
@@ -59,33 +66,39 @@ async def test_a_socket_is_written_to_without_waiting_until_it_is_full() -> None
             await one.send_eof()
 
 
-async def test_no_more_is_read_than_was_asked_for() -> None:
-    for one, other in (socket_pair(), trio.testing.memory_stream_pair()):
-        async with one, other:
-            await other.send_all(b"hello")
-            transport = wrap_stream(one)
-            assert await transport.receive(2) == b"he"
-            assert await transport.receive() == b"llo"
+async def test_a_full_read_is_followed_by_larger_ones_as_long_as_they_bring_much() -> None:
+    one, other = await tcp_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        transport = wrap_stream(one)
+        nursery.start_soon(other.send_all, bytes(4 * 2**20))
+        sizes = list[int]()
+        while sum(sizes) < 4 * 2**20:
+            await trio.sleep(0.001)
+            sizes.append(len(await transport.receive()))
+        assert sizes[0] == RECEIVE_SIZE
+        assert RECEIVE_SIZE < max(sizes) <= LARGE_RECEIVE_SIZE
+        await other.send_all(b"x")
+        assert await transport.receive() == b"x"
+        await other.send_all(bytes(RECEIVE_SIZE + 1))
+        await trio.sleep(0.01)
+        assert len(await transport.receive()) == RECEIVE_SIZE
 
 
 async def test_a_spurious_wake_up_is_waited_out() -> None:
+    class Mistaken(SocketTransport):
+        calls = 0
+
+        def receive_nowait(self) -> bytes | None:
+            self.calls += 1
+            return None if self.calls == 1 else super().receive_nowait()
+
     one, other = socket_pair()
     async with one, other:
-        transport = wrap_stream(one)
-        async with trio.open_nursery() as nursery:
-            results: list[bytes] = []
-
-            async def receive() -> None:
-                results.append(await transport.receive())
-
-            nursery.start_soon(receive)
-            await trio.testing.wait_all_tasks_blocked()
-            await other.send_all(b"x")
-            assert os.read(one.socket.fileno(), 1) == b"x"  # before the task is woken for it
-            await trio.testing.wait_all_tasks_blocked()
-            assert not results
-            await other.send_all(b"y")
-        assert results == [b"y"]
+        transport = Mistaken(one)
+        await other.send_all(b"x")
+        assert await transport.receive() == b"x"
+        assert transport.calls == 2
+        assert transport.receive_nowait() is None
 
 
 async def test_other_streams_take_nothing_without_waiting() -> None:

@@ -69,7 +69,7 @@ from ._options import ConnectionOptions
 from ._outbox import Outbox
 from ._pacing import pacer
 from ._pings import SentPings
-from ._transport import RECEIVE_SIZE, Transport
+from ._transport import Transport
 from ._wire import (
     LARGE,
     MAX_CONTROL_PAYLOAD,
@@ -877,7 +877,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._take(self._trailing_data)
         self._trailing_data = b""
         while self._wire.end is None:
-            data = await self._transport.receive(max(self._wire.expected, RECEIVE_SIZE))
+            data = await self._transport.receive()
             if not data:
                 self._lose(None, "the peer hung up without a Close frame")
                 return False

@@ -50,8 +50,8 @@ def take_masked(
 ) -> tuple[list[str | bytes], int]:
     """The messages of the whole plain frames that follow each other from `position` on.
 
-    Of those that a client sends. Stops at the first frame that is anything else, longer than 64 KiB
-    or `limit`, or no UTF-8.
+    Of those that a client sends. Stops at the first frame that is anything else, longer than
+    `limit`, or no UTF-8.
 
     Args:
         data: what came from the network.
@@ -63,6 +63,7 @@ def take_masked(
         The messages, and where the first frame begins that was not taken.
     """
     messages: list[str | bytes] = []
+    payload: bytes | bytearray
     number = int.from_bytes
     end = len(data) - 5  # before this there is room for the shortest head
     while most and position < end:
@@ -72,11 +73,12 @@ def take_masked(
         length = data[position + 1] - MASKED
         start = position + 6
         if length >= TWO_BYTES_LENGTH:
-            start = position + 8
-            if length != TWO_BYTES_LENGTH or start > len(data):
+            long = length == EIGHT_BYTES_LENGTH
+            start = position + (14 if long else 8)
+            if start > len(data):
                 break
-            (length,) = _read_length2(data, position + 2)
-            if length < TWO_BYTES_LENGTH:
+            (length,) = (_read_length8 if long else _read_length2)(data, position + 2)
+            if length < (2**16 if long else TWO_BYTES_LENGTH):
                 break
         stop = start + length
         if length < 0 or stop > len(data) or length > limit:
@@ -86,14 +88,14 @@ def take_masked(
             pattern = (key * (length // 4 + 1))[:length]
             payload = (number(data[start:stop]) ^ number(pattern)).to_bytes(length)
         else:
-            payload = mask(data[start:stop], key)
+            payload = mask(data, start, stop, key)
         if first == TEXT:
             try:
                 messages.append(payload.decode())
             except UnicodeDecodeError:
                 break
         else:
-            messages.append(payload)
+            messages.append(bytes(payload))
         position = stop
         most -= 1
     return messages, position
@@ -112,11 +114,12 @@ def take_unmasked(
         length = data[position + 1]
         start = position + 2
         if length >= TWO_BYTES_LENGTH:
-            start = position + 4
-            if length != TWO_BYTES_LENGTH or start > len(data):
+            long = length == EIGHT_BYTES_LENGTH
+            start = position + (10 if long else 4)
+            if start > len(data):
                 break
-            (length,) = _read_length2(data, position + 2)
-            if length < TWO_BYTES_LENGTH:
+            (length,) = (_read_length8 if long else _read_length2)(data, position + 2)
+            if length < (2**16 if long else TWO_BYTES_LENGTH):
                 break
         stop = start + length
         if stop > len(data) or length > limit:
@@ -175,7 +178,7 @@ def read_head(data: bytes, position: int) -> Head | None:
 def make_masked_frame(first: int, payload: bytes) -> bytes:
     """A whole frame, in one piece, with a key of its own."""
     key = new_key()
-    return make_head(first, len(payload), MASKED) + key + mask(payload, key)
+    return make_head(first, len(payload), MASKED) + key + mask(payload, 0, len(payload), key)
 
 
 def make_head(first: int, length: int, mask_bit: int = 0) -> bytes:

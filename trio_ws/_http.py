@@ -381,11 +381,9 @@ class ServerExchange:
 
     def switching_protocols(self, headers: Headers) -> bytes:
         """The bytes of a 101 response (RFC 6455 section 4.2.2)."""
-        return self._send(
-            h11.InformationalResponse(
-                status_code=101, headers=_encoded(headers), reason=b"Switching Protocols"
-            )
-        )
+        # Not by h11, whose checks `Headers` has made already: a third of the handshake's cost.
+        lines = [f"{name}: {value}\r\n" for name, value in headers.fields]
+        return f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n".encode("latin-1")
 
     # The body of the request…
 

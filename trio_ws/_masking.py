@@ -25,52 +25,57 @@ TRANSLATE_STEP = 64 * 1024
 KEYS_AT_ONCE = 256
 
 
-def mask(data: bytes, key: bytes) -> bytes:
-    """`data` with `key` applied, which is also how a key is taken off again.
+def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
+    """A part of `data` with `key` applied, which is also how a key is taken off again.
 
     Args:
-        data: any number of bytes.
-        key: 4 bytes, of which the first goes with the first of `data`.
+        data: what the part is of.
+        start: where it begins.
+        stop: where it ends.
+        key: 4 bytes, of which the first goes with the first of the part.
+
+    Returns:
+        A `bytearray` where that saves copying.
     """
-    size = len(data)
+    size = stop - start
     if size >= INTEGER_BELOW:
-        return _mask_large(data, key)
+        return _mask_large(data, start, stop, key)
     # Big-endian, so that the first byte of one meets the first of the other at any length.
     pattern = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(data) ^ int.from_bytes(pattern)).to_bytes(size)
+    return (int.from_bytes(data[start:stop]) ^ int.from_bytes(pattern)).to_bytes(size)
 
 
-def _mask_by_translation(data: bytes, key: bytes) -> bytes:
+def _mask_by_translation(data: bytes, start: int, stop: int, key: bytes) -> bytearray:
     """Each of the key's bytes is one table, for every fourth byte of the data."""
-    masked = bytearray(len(data))
-    for start in range(0, len(data), TRANSLATE_STEP):
-        piece = data[start : start + TRANSLATE_STEP]
+    masked = bytearray(stop - start)
+    for begin in range(start, stop, TRANSLATE_STEP):
+        end = min(begin + TRANSLATE_STEP, stop)
         for index, byte in enumerate(key):
-            masked[start + index : start + len(piece) : 4] = piece[index::4].translate(
-                _TABLES[byte]
-            )
-    return bytes(masked)
+            piece = data[begin + index : end : 4].translate(_TABLES[byte])
+            masked[begin - start + index : end - start : 4] = piece
+    return masked
 
 
 #: What XOR with each byte does to each byte.
 _TABLES = [bytes(byte ^ other for other in range(256)) for byte in range(256)]
 
 
-def _choose() -> tuple[int, Callable[[bytes, bytes], bytes]]:
+def _choose() -> tuple[int, Callable[[bytes, int, int, bytes], bytearray]]:
     """From how many bytes on one big integer is not the fastest any more, and what is then."""
     try:
         import numpy as np  # noqa: PLC0415 - an extra
     except ImportError:
         return 12 * 1024, _mask_by_translation
 
-    def mask_by_words(data: bytes, key: bytes) -> bytes:
+    def mask_by_words(data: bytes, start: int, stop: int, key: bytes) -> bytearray:
         """In place after one copy, eight bytes at a time; the odd ones at the end."""
-        masked = bytearray(data)
-        words = np.frombuffer(masked, np.uint64, len(data) // 8)
+        masked = bytearray(memoryview(data)[start:stop])
+        size = stop - start
+        words = np.frombuffer(masked, np.uint64, size // 8)
         words ^= np.frombuffer(key * 2, np.uint64)
-        for index in range(len(data) - len(data) % 8, len(data)):
+        for index in range(size - size % 8, size):
             masked[index] ^= key[index % 4]
-        return bytes(masked)
+        return masked
 
     return 1024, mask_by_words
 

@@ -62,13 +62,14 @@ class ConnectionOptions:
 
     max_queued_messages: float = 1024
     """Messages received and not yet taken. The connection stops reading when this many wait, and
-    TCP makes the peer wait in turn. One read may overshoot it by what it brings: 64 KiB of frames,
-    which as tiny messages take about 1 MiB. From 16 to 4096 no difference in throughput was seen;
-    larger rides out bursts, smaller makes a slow handler felt sooner."""
+    TCP makes the peer wait in turn. Messages are decoded in batches of at most 64, or of this many
+    where that is less, and one batch may overshoot it. From 16 to 4096 no difference in throughput
+    was seen; larger rides out bursts, smaller makes a slow handler felt sooner."""
 
     max_queued_bytes: float = 256 * 1024
-    """Memory that received and not yet taken messages may take. A message that is larger than this
-    by itself is still received whole once somebody asks for it."""
+    """Memory that received and not yet taken messages may take. What one read brings may overshoot
+    it, 64 KiB, or 256 KiB where much is coming. A message that is larger than this by itself is
+    still received whole once somebody asks for it."""
 
     max_send_buffer: float = 64 * 1024
     """`send` waits while more bytes than this are unsent. One message may go over it, so the

@@ -18,6 +18,7 @@ Nothing is left running then, and what caused the shutdown goes on its way.
 
 from __future__ import annotations
 
+import errno
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, KeysView, Sequence
@@ -62,6 +63,12 @@ from ._site import Site
 from ._transport import Transport, socket_address, wrap_stream
 from ._watchdog import Watchdog
 from ._web import Conversation
+
+#: How many seconds to accept nobody when the system has no descriptors or memory left for another
+#: connection: it would say so again at once, and those that are open may end meanwhile.
+ACCEPT_PAUSE = 0.1
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 #: What serves one connection. The connection is closed when it returns. A `Router` is one.
 Handler: TypeAlias = Callable[[WebSocket], Awaitable[object]]
@@ -240,16 +247,35 @@ class WebSocketServer:
                 grace_ends = trio.current_time() + self._options.grace_period
                 connections.cancel_scope.deadline = grace_ends
 
+    @trio.lowlevel.enable_ki_protection
     async def _accept(self, connections: trio.Nursery) -> None:
+        # trio.serve_listeners would do, but for the task frame and the two cancel scopes that it
+        # adds to each connection, to close a stream that is closed.
         try:
-            await trio.serve_listeners(
-                self._serve_stream, list(self._listeners), handler_nursery=connections
-            )
+            async with trio.open_nursery() as nursery:
+                for listener in self._listeners:
+                    nursery.start_soon(self._accept_from, listener, connections)
         except BaseException as exc:
             errors = errors_in(exc)
             if not errors:
                 raise
             self._fail(errors[0])  # a listener broke
+
+    @trio.lowlevel.enable_ki_protection
+    async def _accept_from(
+        self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery
+    ) -> None:
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as exc:
+                    if exc.errno not in _OUT_OF_RESOURCES:
+                        raise
+                    self._options.logger.error("cannot accept for now: %s", exc)  # noqa: TRY400 - no mistake
+                    await trio.sleep(ACCEPT_PAUSE)
+                else:
+                    connections.start_soon(self._serve_stream, stream)
 
     def _fail(self, exc: BaseException) -> None:
         """Shut down, and then raise `exc` from `serve_websocket`."""
@@ -263,22 +289,27 @@ class WebSocketServer:
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
         # Ctrl-C is not to strike between a 101 and the connection that it opens: the client would
         # be left without a word. The application's own code can be interrupted all the same.
-        # trio.serve_listeners closes the stream when this returns, whatever came of it.
         transport = wrap_stream(stream)
         logger = ConnectionLogger(self._options.logger, new_connection_id())
         visit = _Visit(transport, logger, show_address(transport.remote_address))
         try:
-            opened = await self._open(visit, stream)
-        except BaseException as exc:
-            # A stream's or process_request's own, or a mistake of ours.
-            opened = None
-            self._failed(exc, "the opening handshake", visit)
-        if opened is None:
-            self._refused_total += 1
-        if isinstance(opened, PlainRequest):
-            opened = await self._converse(visit, opened)
-        if opened is not None:
-            await self._serve_connection(opened, logger)
+            try:
+                opened = await self._open(visit, stream)
+            except BaseException as exc:
+                # A stream's or process_request's own, or a mistake of ours.
+                opened = None
+                self._failed(exc, "the opening handshake", visit)
+            if opened is None:
+                self._refused_total += 1
+            if isinstance(opened, PlainRequest):
+                opened = await self._converse(visit, opened)
+            if opened is not None:
+                await self._serve_connection(opened, logger)
+        finally:
+            try:
+                await transport.aclose_forcefully()
+            except Exception:
+                logger.exception("the stream could not be closed")
 
     async def _open(
         self, visit: _Visit, stream: trio.abc.Stream

@@ -80,9 +80,6 @@ BATCH = 64
 MAX_STEP = 2**20
 INFLATING_STEP = 1024
 
-#: The most that is read in one go of a frame that is known to be larger.
-MOST_EXPECTED = 256 * 1024
-
 #: From how many bytes on a frame's head and payload are written separately, rather than to copy
 #: the payload once more only to have both in one piece.
 LARGE = 16 * 1024
@@ -266,24 +263,19 @@ class Wire:
                 else:
                     position = yield from self._take_other(data, position)
 
-    @property
-    def expected(self) -> int:
-        """How many bytes are known to come, because a frame that has begun holds them."""
-        return min(self._arriving.left, MOST_EXPECTED) if self._arriving is not None else 0
-
     def _take_piece(
         self, frame: _ArrivingFrame, data: bytes, position: int
     ) -> tuple[Fragment | Violation, int]:
         """Take what there is of a plain frame's payload."""
-        stop = position + frame.left
+        stop = min(position + frame.left, len(data))
         try:
-            fragment = frame.take(data[position:stop])
+            fragment = frame.take(data, position, stop)
         except UnicodeDecodeError:
             self.end = _NOT_UTF8
             return self.end, len(data)
         if fragment.final:
             self._arriving = None
-        return fragment, min(stop, len(data))
+        return fragment, stop
 
     def _take_other(self, data: bytes, position: int) -> Generator[Event, None, int]:
         """Take a frame that is not plain, or not all here."""
@@ -324,13 +316,13 @@ class Wire:
         if head.first in (PING, PONG):
             if head.length > MAX_CONTROL_PAYLOAD:
                 return None
-            payload = mask(payload, key) if key else payload
+            payload = bytes(mask(payload, 0, len(payload), key)) if key else payload
             return Ping(payload) if head.first == PING else Pong(payload)
         if self._deflate is None or self._step == INFLATING_STEP:
             return None
         if head.first not in (TEXT | RSV1, BINARY | RSV1):
             return None
-        payload = mask(payload, key) if key else payload
+        payload = bytes(mask(payload, 0, len(payload), key)) if key else payload
         try:
             message = self._codecs.inflate_whole(payload, self._limit)
             return [message.decode() if head.first == TEXT | RSV1 else message]
@@ -445,14 +437,14 @@ class Wire:
 
     def large_message(
         self, data: str | bytes, *, compress: bool | None = None
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[bytes, bytes | bytearray]:
         """`message` for `LARGE` ones: head and payload, to be written one after the other."""
         first, payload = self._encode(data, compress=compress)
-        key = b""
-        if self.masks:
-            key = new_key()
-            payload = mask(payload, key)
-        return make_head(first, len(payload), _frames.MASKED if key else 0) + key, payload
+        if not self.masks:
+            return make_head(first, len(payload)), payload
+        key = new_key()
+        head = make_head(first, len(payload), _frames.MASKED) + key
+        return head, mask(payload, 0, len(payload), key)
 
     def fragment(self, data: str | bytes, *, final: bool, compress: bool | None = None) -> bytes:
         """The frame of a part of a message; all of its parts are text, or all are binary.
@@ -506,32 +498,35 @@ class Wire:
 class _ArrivingFrame:
     """A plain frame of which a part is still to come."""
 
-    __slots__ = ("_decoder", "_key", "left")
+    __slots__ = ("_begun_character", "_key", "left")
 
     def __init__(self, head: Head, key: bytes) -> None:
         #: How many bytes of payload are still to come.
         self.left = head.length
         self._key = key
-        self._decoder = _new_decoder() if head.first == TEXT else None
+        #: Of a text, the bytes at the end that begin a character and do not complete it.
+        self._begun_character = b"" if head.first == TEXT else None
 
-    def take(self, piece: bytes) -> Fragment:
+    def take(self, data: bytes, start: int, stop: int) -> Fragment:
         """The next piece of the payload, as what it means.
 
         Raises:
             UnicodeDecodeError: it belongs to a text, and cannot become UTF-8 any more.
         """
-        self.left -= len(piece)
-        if self._key:
-            turn = len(piece) % 4
-            piece = mask(piece, self._key)
-            self._key = self._key[turn:] + self._key[:turn]
+        self.left -= stop - start
         final = not self.left
-        if self._decoder is None:
-            return Fragment(piece, final)
-        return Fragment(self._decoder.decode(piece, final), final)
-
-
-_new_decoder = codecs.getincrementaldecoder("utf-8")
+        piece: bytes | bytearray = data[start:stop]
+        if self._key:
+            piece = mask(data, start, stop, self._key)
+            turn = (stop - start) % 4
+            self._key = self._key[turn:] + self._key[:turn]
+        if self._begun_character is None:
+            return Fragment(bytes(piece), final)
+        if self._begun_character:
+            piece = self._begun_character + piece
+        text, read = codecs.utf_8_decode(piece, "strict", final)
+        self._begun_character = bytes(piece[read:])
+        return Fragment(text, final)
 
 
 class _Codec:
