@@ -30,6 +30,7 @@ ORDER = [
     "_nursery",
     "_pacing",
     "_watchdog",
+    "_flusher",
     "_masking",
     "_frames",
     "_wire",

@@ -18,6 +18,10 @@ from .helpers import socket_pair
 pytestmark = pytest.mark.autojump
 
 
+#: The outboxes that asked to be flushed.
+FLUSHED: list[Outbox] = []
+
+
 async def make(
     stream: trio.abc.Stream, nursery: trio.Nursery, high_water: float = 100
 ) -> tuple[Outbox, list[Exception]]:
@@ -26,7 +30,8 @@ async def make(
     def start_task(task: Callable[[], Awaitable[None]]) -> None:
         nursery.start_soon(task)
 
-    return Outbox(wrap_stream(stream), high_water, start_task, broken.append), broken
+    transport = wrap_stream(stream)
+    return Outbox(transport, high_water, start_task, FLUSHED.append, broken.append), broken
 
 
 async def test_a_socket_takes_small_frames_at_once_and_no_task_is_started() -> None:

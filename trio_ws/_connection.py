@@ -58,6 +58,7 @@ from ._errors import (
     Initiator,
     check_close_arguments,
 )
+from ._flusher import Flusher
 from ._handshake import Opening
 from ._http import Address, Request, Response, show_address
 from ._inbox import Inbox, IncomingMessage
@@ -170,6 +171,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_close_reason",
         "_close_sent",
         "_finished",
+        "_flusher",
         "_idles",
         "_inbox",
         "_liveness",
@@ -230,7 +232,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._trailing_data = opening.trailing_data
         self._inbox = Inbox(options.max_queued_messages, options.max_queued_bytes)
         self._outbox = Outbox(
-            transport, options.max_send_buffer, self._start_task, self._write_failed
+            transport,
+            options.max_send_buffer,
+            self._start_task,
+            self._flush_soon,
+            self._write_failed,
         )
         #: Whose turn it is to wait for room or to send in fragments; made when first needed.
         self._turn: trio.Lock | None = None
@@ -249,6 +255,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         #: Of the blocks of `open_nursery` that are open; made for the first.
         self._nursery_scopes: set[trio.CancelScope] | None = None
         self._nursery: trio.Nursery | None = None
+        self._flusher: Flusher | None = None
         #: Of the reader task. Its deadline is when the closing has to be over.
         self._reader_scope = trio.CancelScope(shield=True)
 
@@ -838,10 +845,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     # The tasks behind it…
 
-    def _start(self, nursery: trio.Nursery) -> None:
+    def _start(self, nursery: trio.Nursery, flusher: Flusher) -> None:
         """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
         self._nursery = nursery
+        self._flusher = flusher
         nursery.start_soon(self._run)
+
+    def _flush_soon(self, outbox: Outbox) -> None:
+        assert self._flusher is not None
+        self._flusher.flush_soon(outbox)
 
     def _start_task(self, task: Callable[[], Awaitable[None]]) -> None:
         assert self._nursery is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import final
 
@@ -11,22 +12,57 @@ import trio
 
 from ._connection import WebSocket
 from ._errors import CloseCode
+from ._flusher import Flusher
 from ._nursery import leaf_exceptions, open_bare_nursery, protected_context
 from ._watchdog import Watchdog
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What connections share: two tasks, and the nursery in which each has tasks of its own.
+
+    Those raise nothing, and end when their connection does.
+    """
+
+    nursery: trio.Nursery
+    watchdog: Watchdog
+    flusher: Flusher
+
+
+@protected_context
+async def open_services() -> AsyncGenerator[Services, None]:
+    """Services for the connections that live within the block.
+
+    A cancellation reaches the block and not the services: they are needed to close connections.
+    """
+    watchdog, flusher = Watchdog(), Flusher()
+    scopes = [trio.CancelScope(shield=True), trio.CancelScope(shield=True)]
+    async with open_bare_nursery() as nursery:
+        for scope, run in zip(scopes, (watchdog.run, flusher.run), strict=True):
+            nursery.start_soon(_run_within, scope, run)
+        try:
+            yield Services(nursery, watchdog, flusher)
+        finally:
+            for scope in scopes:
+                scope.cancel()
+
+
+@trio.lowlevel.enable_ki_protection
+async def _run_within(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()
+
+
 @protected_context
 async def run_connection(websocket: WebSocket) -> AsyncGenerator[WebSocket, None]:
-    """The life of an open connection with a nursery of its own, and a watchdog in it.
+    """The life of an open connection that has services of its own.
 
     Args:
         websocket: one whose tasks were not started yet.
     """
-    watchdog = Watchdog()
-    async with open_bare_nursery() as nursery:
-        nursery.start_soon(_run_watchdog, watchdog, websocket)
-        async with Lifetime(websocket, nursery, watchdog):
-            yield websocket
+    async with open_services() as services, Lifetime(websocket, services):
+        yield websocket
 
 
 @final
@@ -42,21 +78,19 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
 
     Args:
         websocket: one whose tasks were not started yet.
-        nursery: whose children they become. They raise nothing, and end when the connection does.
-        watchdog: one that is running.
+        services: which outlive it.
     """
 
-    __slots__ = ("_nursery", "_watchdog", "_websocket")
+    __slots__ = ("_services", "_websocket")
 
-    def __init__(self, websocket: WebSocket, nursery: trio.Nursery, watchdog: Watchdog) -> None:
+    def __init__(self, websocket: WebSocket, services: Services) -> None:
         self._websocket = websocket
-        self._nursery = nursery
-        self._watchdog = watchdog
+        self._services = services
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
-        self._websocket._start(self._nursery)
-        self._watchdog.watch(self._websocket)
+        self._websocket._start(self._services.nursery, self._services.flusher)
+        self._services.watchdog.watch(self._websocket)
         return self._websocket
 
     @trio.lowlevel.enable_ki_protection
@@ -67,16 +101,6 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
         traceback: TracebackType | None,
     ) -> None:
         await self._websocket._leave(_close_code_for(exc))
-
-
-@trio.lowlevel.enable_ki_protection
-async def _run_watchdog(watchdog: Watchdog, websocket: WebSocket) -> None:
-    """A connection's own watchdog: it ends with the connection."""
-    async with trio.open_nursery() as nursery:
-        nursery.cancel_scope.shield = True
-        nursery.start_soon(watchdog.run)
-        await websocket.wait_closed()
-        nursery.cancel_scope.cancel()
 
 
 def _close_code_for(exc: BaseException | None) -> CloseCode:

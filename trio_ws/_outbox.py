@@ -10,7 +10,7 @@ is something left and ends when there is nothing.
 
 A system call costs as much as a dozen frames. So where the sender has more to do at once, messages
 in its queue that it will probably answer, its frames are gathered and written together: with the
-last of them, or by that same task, which runs when the sender waits for anything at all.
+last of them, or by the flusher, which runs as soon as the sender waits for anything at all.
 """
 
 from __future__ import annotations
@@ -47,13 +47,15 @@ class Outbox:
     Args:
         transport: what to write to.
         high_water: `wait_for_room` waits while more bytes than this are unsent.
-        start_task: starts the flushing task in the connection's nursery.
+        start_task: starts a task in the connection's nursery.
+        flush_soon: has `flush` called when the task that runs now waits.
         on_broken: told, once, that the transport cannot be written to any more.
     """
 
     __slots__ = (
         "_blocked",
         "_broken",
+        "_flush_soon",
         "_flushing",
         "_frames",
         "_high_water",
@@ -73,11 +75,13 @@ class Outbox:
         transport: Transport,
         high_water: float,
         start_task: Callable[[Callable[[], Awaitable[None]]], None],
+        flush_soon: Callable[[Outbox], None],
         on_broken: Callable[[Exception], None],
     ) -> None:
         self._transport = transport
         self._high_water = high_water
         self._start_task = start_task
+        self._flush_soon = flush_soon
         self._on_broken = on_broken
         #: What waits, in order. The first may be the rest of a frame that was started.
         self._frames: list[Buffer] = []
@@ -121,13 +125,11 @@ class Outbox:
         size = len(frame[0]) if len(frame) == 1 else sum(map(len, frame))
         self.bytes_taken += size
         if self._frames or following >= GATHER_FROM:
+            if not self._frames:
+                self._flush_soon(self)
             self._frames += frame
             self.unsent += size
-            if self._blocked:
-                return
-            if following and self.unsent < GATHER_UP_TO:
-                self._start_flushing()
-            else:
+            if not self._blocked and (not following or self.unsent >= GATHER_UP_TO):
                 self._write_what_waits()
         else:
             self._write_at_once(frame, size)
@@ -200,6 +202,11 @@ class Outbox:
 
     # Writing…
 
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if not self._blocked:
+            self._write_what_waits()
+
     def _write_what_waits(self) -> None:
         """Write as much as the transport takes at once."""
         try:
@@ -222,10 +229,6 @@ class Outbox:
         if not self._blocked:
             self._blocked = True
             self._progressed_at = trio.current_time()
-            self._start_flushing()
-
-    def _start_flushing(self) -> None:
-        if self._flushing is None:
             self._flushing = trio.CancelScope(shield=True)
             self._start_task(self._flush)
 
@@ -244,9 +247,7 @@ class Outbox:
         self._blocked = False
 
     async def _flush_some(self) -> None:
-        if not self._blocked:  # gathered, and nobody came who wrote it
-            self._write_what_waits()
-        elif self._transport.immediate:
+        if self._transport.immediate:
             await self._transport.wait_until_writable()
             self._write_what_waits()
         else:

@@ -45,7 +45,7 @@ from ._handshake import (
     refuse_connection,
 )
 from ._http import Address, Request, show_address
-from ._lifetime import Lifetime, run_connection
+from ._lifetime import Lifetime, Services, open_services, run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import (
     errors_in,
@@ -61,7 +61,6 @@ from ._options import (
 )
 from ._site import Site
 from ._transport import Transport, socket_address, wrap_stream
-from ._watchdog import Watchdog
 from ._web import Conversation
 
 #: How many seconds to accept nobody when the system has no descriptors or memory left for another
@@ -135,8 +134,7 @@ class WebSocketServer:
         self._handshakes: set[trio.CancelScope] = set()
         #: HTTP connections between two requests.
         self._idle: set[trio.CancelScope] = set()
-        self._watchdog = Watchdog()
-        self._tasks: trio.Nursery
+        self._services: Services
         self._connections_total = self._refused_total = self._handler_errors_total = 0
         self._http_connections = self._http_requests_total = 0
 
@@ -233,13 +231,11 @@ class WebSocketServer:
     async def _host_connections(self) -> None:
         """The nursery in which connections live; a cancellation from outside does not reach it."""
         with trio.CancelScope(shield=True):
-            # The tasks behind the connections end by themselves, each with its connection.
-            async with open_bare_nursery() as self._tasks, open_bare_nursery() as connections:
-                async with open_bare_nursery() as services:
-                    services.start_soon(self._watchdog.run)
-                    services.start_soon(self._accept, connections)
+            async with open_services() as self._services, open_bare_nursery() as connections:
+                async with open_bare_nursery() as accepting:
+                    accepting.start_soon(self._accept, connections)
                     await self._stopping.wait()
-                    services.cancel_scope.cancel()
+                    accepting.cancel_scope.cancel()
                 for scope in self._handshakes | self._idle:
                     scope.cancel()
                 for websocket in self._connections:
@@ -433,7 +429,7 @@ class WebSocketServer:
         self._connections[websocket] = None
         self._connections_total += 1
         try:
-            async with Lifetime(websocket, self._tasks, self._watchdog):
+            async with Lifetime(websocket, self._services):
                 if self._stopping.is_set():  # while the last bytes of the handshake went out
                     websocket._begin_close(*self._close)
                 await _run_handler(self._handler, websocket)
