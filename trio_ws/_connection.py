@@ -911,7 +911,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             if self._verbose:
                 self._logger.debug("received %s", show_event(event))
             if isinstance(event, list):  # nearly always
-                self._inbox.put(event)
+                self._inbox.put(event, self._liveness.heard_at)
                 self._messages_received += len(event)
                 if self._idles:
                     self._liveness.note_message()
@@ -937,7 +937,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _handle(self, event: Fragment | Ping | Pong | Close | Violation) -> None:
         if isinstance(event, Fragment):
-            self._inbox.put_fragment(event)
+            self._inbox.put_fragment(event, self._liveness.heard_at)
             if event.final:
                 self._messages_received += 1
                 self._liveness.note_message()

@@ -122,13 +122,13 @@ class Inbox:
 
     # Putting in: the reader task only, never waits…
 
-    def put(self, messages: Messages) -> None:
-        """Queue whole messages."""
+    def put(self, messages: Messages, now: float) -> None:
+        """Queue whole messages, which came just now."""
         if self._discarding:
             return
         self._polled = False
         if self._receivers:
-            messages = self._hand_over(messages)
+            messages = self._hand_over(messages, now)
         if messages:
             if self._queue is None:
                 self._queue = deque(messages)
@@ -139,7 +139,7 @@ class Inbox:
         if self._arrivals:
             self._arrivals.unpark_all()
 
-    def _hand_over(self, messages: Messages) -> Messages:
+    def _hand_over(self, messages: Messages, now: float) -> Messages:
         """Give messages to the tasks that wait for them, and return those for which none did."""
         assert self._receivers is not None
         served = list(zip(self._receivers.items(), messages))  # noqa: B905 - whichever are fewer
@@ -147,10 +147,10 @@ class Inbox:
             del self._receivers[task]
             hands.append(message)
             trio.lowlevel.reschedule(task)
-        self.taken_at = trio.current_time()
+        self.taken_at = now
         return messages[len(served) :]
 
-    def put_fragment(self, fragment: Fragment) -> None:
+    def put_fragment(self, fragment: Fragment, now: float) -> None:
         """Add a piece to the message that is arriving, and queue the message if it was the last."""
         if self._discarding:
             return
@@ -162,7 +162,7 @@ class Inbox:
         if fragment.final:
             self._incoming = None
             if not incoming.claimed:
-                self.put([incoming.joined()])
+                self.put([incoming.joined()], now)
         if self._arrivals:
             self._arrivals.unpark_all()
 
