@@ -92,11 +92,23 @@ def test_a_head_is_read_as_soon_as_its_length_is_known(size: int, key: bytes) ->
     assert read_head(made, 0) == expected
 
 
-def test_a_length_that_is_not_minimal_is_noticed() -> None:
-    for second, extended in ((126, b"\0\x7d"), (127, (2**16 - 1).to_bytes(8, "big"))):
-        head = read_head(bytes([FIN | BINARY, second]) + extended, 0)
-        assert head is not None
-        assert not head.minimal
+@pytest.mark.parametrize(
+    ("second", "length", "right"),
+    [
+        (126, (125).to_bytes(2), False),
+        (126, (126).to_bytes(2), True),
+        (127, (2**16 - 1).to_bytes(8), False),
+        (127, (2**16).to_bytes(8), True),
+        (127, (2**63 - 1).to_bytes(8), True),
+        (127, (2**63).to_bytes(8), False),
+    ],
+)
+def test_a_length_that_is_not_minimal_or_has_64_bits_is_noticed(
+    second: int, length: bytes, right: bool
+) -> None:
+    head = read_head(bytes([FIN | BINARY, second]) + length, 0)
+    assert head is not None
+    assert head.right_length is right
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 70000])

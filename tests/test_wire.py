@@ -146,6 +146,18 @@ def test_the_limit_counts_payload_and_at_least_64_for_each_further_fragment() ->
     assert isinstance(decode(wire, frame(CONTINUATION))[-1], Violation)
 
 
+@pytest.mark.parametrize("limit", [100, inf])
+@pytest.mark.parametrize("role", Role)
+def test_a_length_of_64_bits_breaks_the_protocol_whatever_the_limit(
+    role: Role, limit: float
+) -> None:
+    head = bytes([FIN | BINARY, 0xFF if role is Role.SERVER else 0x7F]) + (2**63).to_bytes(8)
+    for pieces in ([head + b"keys"], [bytes([byte]) for byte in head + b"keys"]):
+        (violation,) = decode(Wire(role, max_message_size=limit), *pieces)
+        assert isinstance(violation, Violation)
+        assert violation.code == 1002
+
+
 def test_a_header_that_a_read_cuts_within_its_masking_key_is_charged_once() -> None:
     fragments = [frame(BINARY, b"x" * 400, fin=False), frame(CONTINUATION, b"x" * 400)]
     stream = b"".join(fragments)

@@ -142,8 +142,8 @@ class Head(NamedTuple):
 
     first: int
     masked: bool
-    minimal: bool
-    """Whether the length is in its shortest form."""
+    right_length: bool
+    """Whether the length is in its shortest form, and not of 64 bits."""
     length: int
     """Of the payload."""
     size: int
@@ -167,7 +167,7 @@ def read_head(data: bytes, position: int) -> Head | None:
     if read is not None:
         (length,) = read(data, position + 2)
     masked = second >= MASKED
-    return Head(first, masked, length >= shortest, length, size + 4 * masked)
+    return Head(first, masked, shortest <= length < 2**63, length, size + 4 * masked)
 
 
 # ---------------------------------------------------------------------------

@@ -286,7 +286,7 @@ class Wire:
                 return (yield from self._judge(data, position))
             self._rest = data[position:]
             return len(data)
-        if head.masked is self.masks or not head.minimal:
+        if head.masked is self.masks or not head.right_length:
             return (yield from self._judge(data, position))
         plain = first in PLAIN and head.length <= self._limit
         start = position + head.size
