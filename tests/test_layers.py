@@ -17,6 +17,7 @@ ORDER = [
     "_version",
     "_faulty_stream",
     "_errors",
+    "_sharing",
     "_headers",
     "_context",
     "_deflate",
@@ -83,6 +84,7 @@ ORDER = [
 OUTSIDE = {
     "_version": set[str](),
     "_errors": {"trio"},  # some errors are trio's as well
+    "_sharing": set[str](),
     "_headers": set[str](),
     "_context": set[str](),
     "_deflate": set[str](),

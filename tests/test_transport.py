@@ -199,3 +199,19 @@ async def test_ipv6_addresses_are_host_and_port() -> None:
     assert isinstance(address, tuple)
     assert address[0] == "::1"
     assert len(address) == 2
+
+
+class SocketOfAnotherFamily:
+    """VSOCK's addresses are two numbers, Netlink's and CAN's are other things again."""
+
+    def __init__(self, address: object) -> None:
+        self.socket = self
+        self.address = address
+
+    def getsockname(self) -> object:
+        return self.address
+
+
+@pytest.mark.parametrize("address", [(3, 1024), ("can0",), None, ()])
+def test_addresses_of_other_families_are_not_known(address: object) -> None:
+    assert socket_address(SocketOfAnotherFamily(address), "getsockname") is None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from sys import intern
 from typing import Any, TypeAlias, cast, final
+
+from ._sharing import shared
 
 #: What the `headers` options and constructors accept.
 HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"
@@ -68,7 +69,7 @@ class Headers(Mapping[str, str]):
         headers = cls()
         headers._set(
             tuple(
-                (intern(name.decode("latin-1")), intern(value.decode("latin-1")))
+                (shared(name.decode("latin-1")), shared(value.decode("latin-1")))
                 for name, value in fields
             )
         )
@@ -77,7 +78,7 @@ class Headers(Mapping[str, str]):
     def _set(self, fields: tuple[tuple[str, str], ...]) -> None:
         self._fields = fields
         #: As they are looked for.
-        self._names = tuple([intern(name.lower()) for name, _ in fields])
+        self._names = tuple([shared(name.lower()) for name, _ in fields])
 
     def __getitem__(self, name: str) -> str:
         values = self.get_all(name)

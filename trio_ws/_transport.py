@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from sys import intern
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import trio
 
 from ._http import Address
+from ._sharing import shared
 
 #: What can be written.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -217,10 +217,13 @@ def socket_address(stream: object, method: Literal["getsockname", "getpeername"]
         address: object = getattr(_below_tls(stream).socket, method)()
     except (AttributeError, OSError):  # no socket, or one whose peer is gone already
         return None
-    if isinstance(address, tuple):
-        host, port = cast("tuple[str, int]", address[:2])
-        return intern(host), port
-    return os.fsdecode(cast("str | bytes", address)) or None
+    match address:
+        case (str(host), int(port), *_):
+            return shared(host), port
+        case str() | bytes():
+            return os.fsdecode(address) or None
+        case _:  # of another family: VSOCK's are two numbers
+            return None
 
 
 def _below_tls(stream: Any) -> Any:

@@ -1,0 +1,38 @@
+"""`_sharing`: equal strings are one, and strangers cannot make it grow."""
+
+from __future__ import annotations
+
+import sys
+
+from trio_ws._headers import Headers
+from trio_ws._sharing import LONGEST, MOST, shared
+
+
+def text(number: int) -> str:
+    """Not a constant, which the compiler would have kept."""
+    return f"text {number}"
+
+
+def test_equal_strings_are_one() -> None:
+    assert text(1) is not text(1)
+    assert shared(text(1)) is shared(text(1))
+    assert Headers({text(1)[:4]: "x"}) == Headers({"TEXT": "x"})
+
+
+def test_no_more_is_kept_than_the_limits_say() -> None:
+    first = shared(text(0))
+    for number in range(1, MOST + 1):
+        shared(text(number))
+    assert shared(text(0)) is not first
+    long = "x" * LONGEST
+    assert shared(long) is shared("x" * int(LONGEST))
+    longer = long + "x"
+    assert shared(longer) is longer
+    assert shared(long + "x") is not longer
+
+
+def test_what_strangers_send_is_not_interned() -> None:
+    headers = Headers._parsed([(b"X-Never-Seen-Before", b"neither seen before")])
+    [(name, value)] = headers.fields
+    assert sys.intern("".join(list(name))) is not name
+    assert sys.intern("".join(list(value))) is not value
