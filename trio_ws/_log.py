@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
 
 class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
-    """Puts a connection's id before each message, and on each record as `connection_id`."""
+    """Puts a connection's id before each message, and on each record as `connection_id`.
+
+    Logging never raises: a handler or a filter that does, because a disk is full, would otherwise
+    end the tasks behind a connection, and with them the server. It is told on stderr, as logging
+    itself does for handlers that keep to its rules.
+    """
 
     def __init__(self, logger: logging.Logger, connection_id: str) -> None:
         super().__init__(logger)
         self.connection_id = connection_id
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the caller's line, not this one
+        try:
+            super().log(level, msg, *args, **kwargs)
+        except Exception:
+            if logging.raiseExceptions and sys.stderr is not None:
+                traceback.print_exc()
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]

@@ -214,7 +214,7 @@ def wrap_stream(stream: trio.abc.Stream) -> Transport:
 def socket_address(stream: object, method: Literal["getsockname", "getpeername"]) -> Address:
     """What the socket of a stream or listener says, TLS looked through; `None` without a socket."""
     try:
-        address: object = getattr(_below_tls(stream).socket, method)()
+        address: Any = getattr(_below_tls(stream).socket, method)()
     except (AttributeError, OSError):  # no socket, or one whose peer is gone already
         return None
     match address:
