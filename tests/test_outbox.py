@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import os
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 
 import pytest
 import trio
 import trio.testing
 
-from trio_ws._outbox import PIECE, Outbox
-from trio_ws._transport import wrap_stream
+from trio_ws._outbox import GATHER_FROM, GATHER_UP_TO, JOIN_UP_TO, MOST_BUFFERS, PIECE, Outbox
+from trio_ws._transport import Buffer, Transport, wrap_stream
 from trio_ws.testing import FaultyStream
 
 from .helpers import socket_pair
@@ -124,3 +126,211 @@ async def test_seal_wakes_who_waits_for_room_and_stop_who_waits_for_the_end() ->
         await trio.testing.wait_all_tasks_blocked()
         assert events == ["room", "empty"]
     assert not broken
+
+
+async def test_what_was_stopped_while_a_stream_took_it_leaves_nothing_unsent() -> None:
+    class StubbornStream(FaultyStream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        outbox, broken = await make(StubbornStream(trio.testing.memory_stream_pair()[0]), nursery)
+        outbox.write(b"x" * 1000)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.stop()
+    assert outbox.unsent == 0
+    assert not broken
+
+
+# Gathering…
+
+
+def arrived(stream: trio.SocketStream) -> bytes:
+    """What can be read without waiting."""
+    try:
+        return os.read(stream.socket.fileno(), 2**20)
+    except BlockingIOError:
+        return b""
+
+
+async def test_frames_are_gathered_while_enough_messages_wait_and_written_with_the_last() -> None:
+    one, other = socket_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        outbox, _ = await make(one, nursery)
+        outbox.write(b"too few: ", following=GATHER_FROM - 1)
+        assert arrived(other) == b"too few: "
+        for following in range(GATHER_FROM, 0, -1):
+            outbox.write(b"%d " % following, following=following)
+            assert arrived(other) == b""
+        assert outbox.unsent == 2 * GATHER_FROM
+        assert outbox.stalled_since == inf  # nobody can be blamed for it
+        outbox.write(b"0", following=0)
+        assert arrived(other) == b" ".join(b"%d" % left for left in range(GATHER_FROM, -1, -1))
+        assert outbox.unsent == 0
+
+
+async def test_gathered_frames_are_written_as_soon_as_the_sender_waits() -> None:
+    one, other = socket_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        outbox, _ = await make(one, nursery)
+        for _ in range(3):
+            outbox.write(b"abc", following=100)
+            outbox.write(b"def", following=100)
+            assert arrived(other) == b""
+            await outbox.wait_until_empty()
+            assert arrived(other) == b"abcdef"
+            await trio.testing.wait_all_tasks_blocked()
+            assert not nursery.child_tasks
+
+
+@pytest.mark.parametrize("high_water", [5000, 100_000])
+async def test_no_more_is_gathered_than_has_room(high_water: int) -> None:
+    one, other = socket_pair()
+    frame = bytes(1000)
+    async with one, other, trio.open_nursery() as nursery:
+        outbox, _ = await make(one, nursery, high_water)
+        for _ in range(100):
+            outbox.write(frame, following=100)
+            assert outbox.has_room
+            assert outbox.unsent < GATHER_UP_TO
+        await outbox.wait_until_empty()
+        assert arrived(other) == frame * 100
+
+
+async def test_a_pong_and_a_large_message_go_out_behind_what_was_gathered() -> None:
+    one, other = socket_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        outbox, _ = await make(one, nursery)
+        outbox.write(b"first ", following=9)
+        outbox.write_pong(b"pong ")
+        assert arrived(other) == b"first pong "
+        outbox.write(b"second ", following=9)
+        outbox.write(b"head ", b"payload")
+        assert arrived(other) == b"second head payload"
+
+
+async def test_a_transport_that_breaks_under_gathered_frames_is_reported() -> None:
+    one, other = socket_pair()
+    async with one, trio.open_nursery() as nursery:
+        outbox, broken = await make(one, nursery)
+        outbox.write(b"abc", following=9)
+        await other.aclose()
+        await outbox.wait_until_empty()
+        assert len(broken) == 1
+        assert outbox.unsent == 0
+        outbox.write(b"dropped")
+        assert outbox.unsent == 0
+    assert len(broken) == 1
+
+
+async def test_the_oldest_of_gathered_frames_is_no_sign_of_a_peer_that_stalls() -> None:
+    """The clock runs from when the transport refused, and again from each byte that it took."""
+    transport = Narrow()
+    async with trio.open_nursery() as nursery:
+        outbox = Outbox(transport, 100, nursery.start_soon, failed)
+        transport.rooms = [5, 0]
+        outbox.write(b"x" * 10)
+        start = trio.current_time()
+        assert outbox.stalled_since == start
+        await trio.sleep(3)
+        assert outbox.stalled_since == start
+        transport.open(2)
+        await trio.sleep(1)
+        assert outbox.stalled_since == start + 3
+        transport.open(3)
+        await outbox.wait_until_empty()
+        assert outbox.stalled_since == inf
+
+
+# Every way to be written in part…
+
+
+def failed(exc: Exception) -> None:
+    raise AssertionError(exc)
+
+
+class Narrow(Transport):
+    """Takes as many bytes as it is told, without waiting."""
+
+    immediate = True
+
+    def __init__(self) -> None:
+        super().__init__(trio.testing.memory_stream_pair()[0])
+        #: How many bytes the next calls take; after the last, everything.
+        self.rooms: list[int] = []
+        self.taken = b""
+        self.calls: list[int] = []
+        self.writable = trio.Event()
+
+    def send_nowait(self, buffers: Sequence[Buffer]) -> int:
+        room = self.rooms.pop(0) if self.rooms else 2**30
+        data = b"".join(buffers)[:room]
+        self.taken += data
+        self.calls.append(len(buffers))
+        return len(data)
+
+    async def wait_until_writable(self) -> None:
+        if self.rooms:
+            await self.writable.wait()
+        await trio.lowlevel.checkpoint()
+
+    def open(self, room: int) -> None:
+        """Take so many bytes more."""
+        self.rooms = [room, 0]
+        self.writable.set()
+        self.writable = trio.Event()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_frames_go_out_whole_and_in_order_wherever_writing_stops(seed: int) -> None:
+    chance = random.Random(seed)
+    transport = Narrow()
+    expected = b""
+    async with trio.open_nursery() as nursery:
+        outbox = Outbox(transport, 2000, nursery.start_soon, failed)
+        for number in range(300):
+            size = chance.choice([1, 10, 100, 5000, GATHER_UP_TO, JOIN_UP_TO + 1])
+            frame = (b"%d," % number * size)[:size]
+            expected += frame
+            if size > 10 and chance.random() < 0.3:
+                outbox.write(frame[: size // 3], frame[size // 3 :])
+            else:
+                outbox.write(frame, following=chance.choice([0, 0, 1, GATHER_FROM, 50]))
+            if chance.random() < 0.1:
+                transport.rooms = [chance.choice([0, 1, 7, 3000, JOIN_UP_TO]) for _ in range(5)]
+                transport.writable.set()
+            assert outbox.unsent == len(expected) - len(transport.taken)
+            if chance.random() < 0.05:
+                transport.rooms = []
+                transport.writable.set()
+                await outbox.wait_until_empty()
+                assert transport.taken == expected
+        transport.rooms = []
+        transport.writable.set()
+        await outbox.wait_until_empty()
+    assert transport.taken == expected
+    assert outbox.bytes_taken == len(expected)
+    assert max(transport.calls) <= MOST_BUFFERS
+
+
+async def test_a_pong_that_was_held_back_goes_out_as_soon_as_there_is_room() -> None:
+    transport = Narrow()
+    async with trio.open_nursery() as nursery:
+        outbox = Outbox(transport, 5, nursery.start_soon, failed)
+        transport.rooms = [0, 0]
+        outbox.write(b"1234567890")
+        outbox.write_pong(b"old")
+        outbox.write_pong(b"new")
+        assert outbox.bytes_taken == 10
+        await trio.testing.wait_all_tasks_blocked()
+        transport.open(5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert transport.taken == b"12345"
+        assert outbox.unsent == 5 + 3
+        assert outbox.bytes_taken == 13
+        outbox.write(b"!")
+        transport.rooms = []
+        transport.writable.set()
+        await outbox.wait_until_empty()
+    assert transport.taken == b"1234567890new!"

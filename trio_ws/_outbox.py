@@ -117,7 +117,7 @@ class Outbox:
         is written to it afterwards is dropped.
 
         Args:
-            frame: in one piece, or head and payload.
+            frame: in one piece, or head and payload; neither is empty.
             following: how many more messages wait for the sender, which may answer them, too.
         """
         if self._broken:
@@ -129,7 +129,8 @@ class Outbox:
                 self._flush_soon(self)
             self._frames += frame
             self.unsent += size
-            if not self._blocked and (not following or self.unsent >= GATHER_UP_TO):
+            gathering = following and self.has_room and self.unsent < GATHER_UP_TO
+            if not self._blocked and not gathering:
                 self._write_what_waits()
         else:
             self._write_at_once(frame, size)
@@ -253,16 +254,19 @@ class Outbox:
         else:
             piece = self._piece()
             await self._transport.send_all(piece)
-            self._forget(len(piece))
+            if not self._broken:  # what was stopped meanwhile has nothing to forget
+                self._forget(len(piece))
 
     def _piece(self) -> bytes:
         """The first bytes of what waits."""
-        piece = b""
+        pieces: list[Buffer] = []
+        room = PIECE
         for frame in self._frames:
-            piece += frame[: PIECE - len(piece)]
-            if len(piece) == PIECE:
+            pieces.append(frame[:room])
+            room -= len(pieces[-1])
+            if not room:
                 break
-        return piece
+        return b"".join(pieces)
 
     def _forget(self, sent: int) -> None:
         """So many bytes of what waits have gone out."""
