@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from trio_ws._flusher import Flusher
 from trio_ws._outbox import GATHER_FROM, GATHER_UP_TO, JOIN_UP_TO, MOST_BUFFERS, PIECE, Outbox
 from trio_ws._transport import Buffer, Transport, wrap_stream
 from trio_ws.testing import FaultyStream
@@ -18,10 +19,6 @@ from trio_ws.testing import FaultyStream
 from .helpers import socket_pair
 
 pytestmark = pytest.mark.autojump
-
-
-#: The outboxes that asked to be flushed.
-FLUSHED: list[Outbox] = []
 
 
 async def make(
@@ -32,8 +29,14 @@ async def make(
     def start_task(task: Callable[[], Awaitable[None]]) -> None:
         nursery.start_soon(task)
 
+    async def flush(outbox: Outbox) -> None:
+        outbox.flush()
+
+    def flush_soon(outbox: Outbox) -> None:
+        nursery.start_soon(flush, outbox)
+
     transport = wrap_stream(stream)
-    return Outbox(transport, high_water, start_task, FLUSHED.append, broken.append), broken
+    return Outbox(transport, high_water, start_task, flush_soon, broken.append), broken
 
 
 async def test_a_socket_takes_small_frames_at_once_and_no_task_is_started() -> None:
@@ -228,7 +231,7 @@ async def test_the_oldest_of_gathered_frames_is_no_sign_of_a_peer_that_stalls() 
     """The clock runs from when the transport refused, and again from each byte that it took."""
     transport = Narrow()
     async with trio.open_nursery() as nursery:
-        outbox = Outbox(transport, 100, nursery.start_soon, failed)
+        outbox = Outbox(transport, 100, nursery.start_soon, gathered, failed)
         transport.rooms = [5, 0]
         outbox.write(b"x" * 10)
         start = trio.current_time()
@@ -248,6 +251,10 @@ async def test_the_oldest_of_gathered_frames_is_no_sign_of_a_peer_that_stalls() 
 
 def failed(exc: Exception) -> None:
     raise AssertionError(exc)
+
+
+def gathered(outbox: Outbox) -> None:
+    raise AssertionError(outbox)
 
 
 class Narrow(Transport):
@@ -287,8 +294,10 @@ async def test_frames_go_out_whole_and_in_order_wherever_writing_stops(seed: int
     chance = random.Random(seed)
     transport = Narrow()
     expected = b""
+    flusher = Flusher()
     async with trio.open_nursery() as nursery:
-        outbox = Outbox(transport, 2000, nursery.start_soon, failed)
+        nursery.start_soon(flusher.run)
+        outbox = Outbox(transport, 2000, nursery.start_soon, flusher.flush_soon, failed)
         for number in range(300):
             size = chance.choice([1, 10, 100, 5000, GATHER_UP_TO, JOIN_UP_TO + 1])
             frame = (b"%d," % number * size)[:size]
@@ -309,6 +318,7 @@ async def test_frames_go_out_whole_and_in_order_wherever_writing_stops(seed: int
         transport.rooms = []
         transport.writable.set()
         await outbox.wait_until_empty()
+        nursery.cancel_scope.cancel()
     assert transport.taken == expected
     assert outbox.bytes_taken == len(expected)
     assert max(transport.calls) <= MOST_BUFFERS
@@ -317,7 +327,7 @@ async def test_frames_go_out_whole_and_in_order_wherever_writing_stops(seed: int
 async def test_a_pong_that_was_held_back_goes_out_as_soon_as_there_is_room() -> None:
     transport = Narrow()
     async with trio.open_nursery() as nursery:
-        outbox = Outbox(transport, 5, nursery.start_soon, failed)
+        outbox = Outbox(transport, 5, nursery.start_soon, gathered, failed)
         transport.rooms = [0, 0]
         outbox.write(b"1234567890")
         outbox.write_pong(b"old")
