@@ -256,6 +256,35 @@ async def test_a_handshake_that_fails_unexpectedly_is_logged_once_and_others_go_
     assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]
 
 
+class StuckStream(trio_ws.testing.FaultyStream):
+    """Raises what no trio stream does when it is closed."""
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            raise KeyError("a bug in somebody's stream")
+
+
+async def test_a_stream_that_cannot_be_closed_is_logged_and_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with memory_server(echo) as (_, listener, _):
+        for leave_early in (True, False):
+            client, bad = trio.testing.memory_stream_pair()
+            await listener.deliver(StuckStream(bad))
+            if leave_early:
+                await client.aclose()
+                continue
+            async with connect(listener, client) as ws:
+                await ws.send("fine")
+                assert await ws.receive() == "fine"
+        async with connect(listener, await listener.connect()) as ws:
+            await ws.send("fine")
+            assert await ws.receive() == "fine"
+    assert "a stream could not be closed: KeyError" in caplog.text
+
+
 async def test_a_process_request_that_fails_when_it_is_cancelled_stays_in_its_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
