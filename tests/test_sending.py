@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
-from trio_ws import ConnectionEnded, ConnectionLost
+from trio_ws import (
+    ConnectionClosed,
+    ConnectionEnded,
+    ConnectionLost,
+    WebSocket,
+    open_websocket_url,
+)
 from trio_ws._pacing import CALLS_PER_CHECKPOINT
 from trio_ws.testing import FaultyStream
 
@@ -22,10 +31,13 @@ from .helpers import (
     PONG,
     TEXT,
     close_code,
+    forever,
     open_client_with_raw_server,
     open_pair,
+    open_server,
     open_server_with_raw_client,
     socket_pair,
+    tcp_pair,
 )
 
 pytestmark = pytest.mark.autojump
@@ -376,3 +388,78 @@ async def test_pongs_owed_while_there_is_no_room_are_only_the_newest() -> None:
         assert await peer.receive_frame() == (FIN | BINARY, b"x" * 100)
         assert await peer.receive_frame() == (FIN | PONG, b"999")
         await peer.send_close(1000)
+
+
+# Answers that are gathered, because more messages wait…
+
+
+async def tls_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    authority = trustme.CA()
+    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("example.org").configure_cert(theirs)
+    ours = ssl.create_default_context()
+    authority.configure_trust(ours)
+    one, other = await tcp_pair()
+    return (
+        trio.SSLStream(one, ours, server_hostname="example.org"),
+        trio.SSLStream(other, theirs, server_side=True),
+    )
+
+
+async def memory_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    return trio.testing.memory_stream_pair()
+
+
+@pytest.mark.parametrize("make_streams", [tcp_pair, memory_pair, tls_pair])
+@pytest.mark.parametrize("end", ["wait", "return", "aclose", "receive", "aclose at once"])
+async def test_answers_are_on_their_way_when_their_sender_waits_or_ends(
+    make_streams: Callable[[], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream]]], end: str
+) -> None:
+    """Ten messages wait; three are answered, and the sender then does something else."""
+    async with open_pair(streams=await make_streams()) as (client, server):
+        for number in range(10):
+            await client.send(f"question {number}")
+        await client.ping()  # they have all arrived
+        for number in range(3):
+            assert await server.receive() == f"question {number}"
+            await server.send(f"answer {number}")
+        async with trio.open_nursery() as nursery:
+            if end == "wait":
+                nursery.start_soon(forever)
+            elif end == "aclose":
+                nursery.start_soon(server.aclose)
+            elif end == "receive":
+                async with server.open_message("text") as writer:
+                    await writer.send("more")
+            elif end == "aclose at once":
+                await server.send("x" * 100_000)
+                nursery.start_soon(server.aclose, 4000, "enough")
+            with trio.fail_after(5):
+                assert [await client.receive() for _ in range(3)] == [
+                    f"answer {number}" for number in range(3)
+                ]
+                if end == "receive":
+                    assert await client.receive() == "more"
+                elif end == "aclose at once":
+                    assert await client.receive() == "x" * 100_000
+                if end.startswith("aclose"):
+                    with pytest.raises(ConnectionClosed) as caught:
+                        await client.receive()
+                    assert caught.value.reason.code == (4000 if end == "aclose at once" else 1000)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("code", [1000, 1011])
+async def test_what_a_handler_sent_comes_before_the_close_frame_however_it_ends(code: int) -> None:
+    async def handler(ws: WebSocket) -> None:
+        await ws.ping()  # they have all arrived
+        for _ in range(3):
+            await ws.send(await ws.receive())
+        if code == 1011:
+            raise ValueError("as asked")
+
+    async with open_server(handler) as server, open_websocket_url(server.urls[0]) as client:
+        for number in range(10):
+            await client.send(f"{number}")
+        assert [await client.receive() for _ in range(3)] == ["0", "1", "2"]
+        assert (await client.wait_closed()).code == code

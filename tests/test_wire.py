@@ -12,6 +12,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, TextMessage
 
 from trio_ws._wire import (
+    MOST_EXPECTED,
     Close,
     Event,
     Fragment,
@@ -164,6 +165,42 @@ def test_a_header_that_a_read_cuts_within_its_masking_key_is_charged_once() -> N
     for cut in range(len(stream)):
         events = decode(server(800), stream[:cut], stream[cut:])
         assert normalized(events) == [b"x" * 800]
+
+
+@pytest.mark.parametrize("first", [FIN | 3, PING, FIN | PING])
+def test_a_frame_that_must_be_wrong_is_refused_at_its_second_byte(first: int) -> None:
+    """An unknown opcode, a control frame in fragments, one that is too long."""
+    head = bytes([first, 0x80 | 126])
+    for pieces in ([head], [head[:1], head[1:]]):
+        assert [type(event) for event in decode(server(), *pieces)] == [Violation]
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_after_a_frame_that_wsproto_judged_the_short_way_is_taken_again(cut: int) -> None:
+    wire = server()
+    odd = frame(PING, b"x" * 4) + frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b")
+    events = decode(wire, odd[:cut], odd[cut:] + frame(TEXT, b"first") + frame(BINARY, b"second"))
+    assert events == [
+        Ping(b"xxxx"),
+        Fragment("a", final=False),
+        Fragment("b", final=True),
+        "first",  # no fragments
+        b"second",
+    ]
+
+
+def test_it_says_how_much_is_to_come_of_a_large_frame() -> None:
+    wire = server(inf)
+    assert wire.expected == 0
+    head = frame(BINARY, bytes(100_000))[:14]
+    decode(wire, head)
+    assert wire.expected == 100_000
+    decode(wire, bytes(99_999))
+    assert wire.expected == 1
+    decode(wire, bytes(1))
+    assert wire.expected == 0
+    decode(wire, frame(BINARY, bytes(MOST_EXPECTED + 1))[:14])
+    assert wire.expected == MOST_EXPECTED  # what one read may take, however much is promised
 
 
 def test_what_has_been_given_out_is_not_kept() -> None:

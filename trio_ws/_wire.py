@@ -282,7 +282,7 @@ class Wire:
         first = data[position]
         head = read_head(data, position)
         if head is None:
-            if not self._may_be_plain(data[position : position + 2]):
+            if first not in PLAIN:
                 return (yield from self._judge(data, position))
             self._rest = data[position:]
             return len(data)
@@ -304,12 +304,6 @@ class Wire:
                 yield event
                 return stop
         return (yield from self._judge(data, position))
-
-    def _may_be_plain(self, start: bytes) -> bool:
-        """Whether a frame that starts with this byte, or these two, needs no judge so far."""
-        if start[0] not in PLAIN:
-            return False
-        return len(start) == 1 or (start[1] >= _frames.MASKED) is not self.masks
 
     def _take_whole(self, head: Head, key: bytes, payload: bytes) -> Event | None:
         """Take a ping, a pong or a compressed message that is here in one piece."""
