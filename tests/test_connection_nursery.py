@@ -29,6 +29,18 @@ async def test_both_patterns_end_when_the_peer_closes() -> None:
         assert received == ["one"]
 
 
+async def test_one_inside_another_and_one_after_another_all_end_with_the_connection() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        async with ws.open_nursery() as outer:
+            outer.start_soon(trio.sleep_forever)
+            async with ws.open_nursery() as inner:
+                inner.start_soon(trio.sleep_forever)
+                await peer.send_close(1000)
+        async with ws.open_nursery() as late:
+            late.start_soon(trio.sleep_forever)
+    assert not (outer.child_tasks or inner.child_tasks or late.child_tasks)
+
+
 async def test_messages_before_the_close_are_not_lost_to_the_cancellation() -> None:
     async with open_server_with_raw_client() as (ws, peer):
         handled: list[str | bytes] = []

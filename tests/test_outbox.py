@@ -131,11 +131,16 @@ async def test_seal_wakes_who_waits_for_room_and_stop_who_waits_for_the_end() ->
     assert not broken
 
 
-async def test_what_was_stopped_while_a_stream_took_it_leaves_nothing_unsent() -> None:
+@pytest.mark.parametrize("error", [None, OSError("too late")])
+async def test_what_was_stopped_while_a_stream_took_it_leaves_nothing_unsent(
+    error: Exception | None,
+) -> None:
     class StubbornStream(FaultyStream):
         async def send_all(self, data: bytes | bytearray | memoryview) -> None:
             with trio.CancelScope(shield=True):
                 await trio.sleep(1)
+            if error is not None:
+                raise error
 
     async with trio.open_nursery() as nursery:
         outbox, broken = await make(StubbornStream(trio.testing.memory_stream_pair()[0]), nursery)

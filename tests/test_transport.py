@@ -107,6 +107,8 @@ async def test_other_streams_take_nothing_without_waiting() -> None:
     assert type(transport) is Transport
     assert not transport.immediate
     assert transport.send_nowait([b"hello"]) == 0
+    with pytest.raises(NotImplementedError):
+        await transport.wait_until_writable()
     await transport.send_all(b"hello")
     assert await wrap_stream(other).receive() == b"hello"
 

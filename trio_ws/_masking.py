@@ -109,5 +109,5 @@ def _forget_keys() -> None:
     _keys = _draw_keys()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
     os.register_at_fork(after_in_child=_forget_keys)
