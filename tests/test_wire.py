@@ -12,7 +12,6 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, TextMessage
 
 from trio_ws._wire import (
-    MOST_EXPECTED,
     Close,
     Event,
     Fragment,
@@ -187,20 +186,6 @@ def test_after_a_frame_that_wsproto_judged_the_short_way_is_taken_again(cut: int
         "first",  # no fragments
         b"second",
     ]
-
-
-def test_it_says_how_much_is_to_come_of_a_large_frame() -> None:
-    wire = server(inf)
-    assert wire.expected == 0
-    head = frame(BINARY, bytes(100_000))[:14]
-    decode(wire, head)
-    assert wire.expected == 100_000
-    decode(wire, bytes(99_999))
-    assert wire.expected == 1
-    decode(wire, bytes(1))
-    assert wire.expected == 0
-    decode(wire, frame(BINARY, bytes(MOST_EXPECTED + 1))[:14])
-    assert wire.expected == MOST_EXPECTED  # what one read may take, however much is promised
 
 
 def test_what_has_been_given_out_is_not_kept() -> None:
