@@ -282,7 +282,7 @@ async def test_a_stream_that_cannot_be_closed_is_logged_and_others_go_on(
         async with connect(listener, await listener.connect()) as ws:
             await ws.send("fine")
             assert await ws.receive() == "fine"
-    assert "a stream could not be closed: KeyError" in caplog.text
+    assert "the stream could not be closed" in caplog.text
 
 
 async def test_a_process_request_that_fails_when_it_is_cancelled_stays_in_its_request(
