@@ -141,6 +141,19 @@ async def test_one_direction_can_stall_alone() -> None:
     assert scope.cancelled_caught
 
 
+async def test_stalling_what_is_stalled_changes_nothing() -> None:
+    stream, other = make()
+    async with trio.open_nursery() as nursery:
+        stream.stall()
+        nursery.start_soon(stream.send_all, b"1")
+        nursery.start_soon(stream.receive_some)
+        await other.send_all(b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        stream.stall()
+        stream.go_on()
+    assert await other.receive_some() == b"1"
+
+
 async def test_a_stalled_stream_is_busy_like_any_other() -> None:
     stream, _ = make()
     stream.stall()

@@ -291,7 +291,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         queued_messages, queued_bytes = self._inbox.statistics()
         return ConnectionStatistics(
             messages_received=self._messages_received,
-            messages_sent=self._messages_sent,
+            messages_sent=self._messages_sent + self._outbox.messages_posted,
             bytes_received=self._bytes_received,
             bytes_sent=self._outbox.bytes_taken,
             queued_messages=queued_messages,
@@ -421,6 +421,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._checkpoint()
         async with self._my_turn():
             writer = MessageWriter(type(empty), partial(self._send_fragment, compress=compress))
+            self._outbox.hold()
             try:
                 yield writer
                 if self._state is not OPEN:
@@ -433,6 +434,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 writer._close()
             last = self._wire.fragment(empty, final=True, compress=compress)
             self._write(Fragment(empty, final=True), last)
+            if self._outbox.release():
+                # What was posted meanwhile follows only now, and comes between this message and
+                # the next in the peer's window (RFC 7692 section 7.2.2), but not in ours.
+                self._wire.restart_compression()
             self._messages_sent += 1
             if self._idles:
                 self._liveness.note_message()
@@ -470,6 +475,18 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         else:
             self._outbox.write(*self._wire.large_message(data, compress=compress))
         self._messages_sent += 1
+        if self._idles:
+            self._liveness.note_message()
+
+    @property
+    def _notes_messages(self) -> bool:
+        """Whether `_note_posted` has to be called."""
+        return self._idles or self._verbose
+
+    def _note_posted(self, data: str | bytes) -> None:
+        """A message that was posted to the outbox is out, or on its way."""
+        if self._verbose:
+            self._logger.debug("sent %s", show_event([data]))
         if self._idles:
             self._liveness.note_message()
 

@@ -324,12 +324,20 @@ class Deflater:
         """Whether it holds no memory: before the first message, or between two without takeover."""
         return self._compressor is None
 
+    @property
+    def parameters(self) -> tuple[int, int, int]:
+        """Two with the same give the same for the same message, when they begin with it."""
+        return self._settings.level, self._bits, self._settings.mem_level
+
+    def restart(self) -> None:
+        """Refer to nothing before the next message, or the next part of one."""
+        self._compressor = None
+
     def deflate(self, data: bytes, *, final: bool) -> bytes:
         """The compressed form of a message, or of the next part of one (section 7.2.1)."""
         if self._compressor is None:
-            self._compressor = zlib.compressobj(
-                self._settings.level, zlib.DEFLATED, -self._bits, self._settings.mem_level
-            )
+            level, bits, mem_level = self.parameters
+            self._compressor = zlib.compressobj(level, zlib.DEFLATED, -bits, mem_level)
         compressed = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         if not final:
             return compressed

@@ -109,11 +109,11 @@ class FaultyStream(trio.abc.Stream):
 
     def stall_sends(self) -> None:
         """From now on, nothing goes out."""
-        self._sends.may_go_on = trio.Event()
+        self._sends.stall()
 
     def stall_receives(self) -> None:
         """From now on, nothing comes in."""
-        self._receives.may_go_on = trio.Event()
+        self._receives.stall()
 
     def go_on(self) -> None:
         """End a stall. What waited is done now."""
@@ -250,6 +250,10 @@ class _Direction:
         self.may_go_on.set()
         self.failed = False
         self.scope: trio.CancelScope | None = None
+
+    def stall(self) -> None:
+        if self.may_go_on.is_set():  # else somebody may be waiting for this event
+            self.may_go_on = trio.Event()
 
     def interrupt(self) -> None:
         if self.scope is not None:

@@ -11,6 +11,9 @@ is something left and ends when there is nothing.
 A system call costs as much as a dozen frames. So where the sender has more to do at once, messages
 in its queue that it will probably answer, its frames are gathered and written together: with the
 last of them, or by the flusher, which runs as soon as the sender waits for anything at all.
+
+What is posted, rather than written, may be taken back for as long as it waits. So it waits in a
+line of its own kind, and from then on so does everything that is written after it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from math import inf
 import trio
 from trio.lowlevel import ParkingLot
 
+from ._line import Line, Parcel
 from ._transport import Buffer, Transport
 
 #: How many more messages have to wait for the sender before its frames are gathered, which costs
@@ -40,6 +44,10 @@ MOST_BUFFERS = 64
 #: before it has taken all of it, and progress is what a slow peer is judged by.
 PIECE = 16 * 1024
 
+#: How many bytes leave the line at a time. They cannot be taken back any more, so it is no more
+#: than makes a system call worth its while.
+TURN = 16 * 1024
+
 
 class Outbox:
     """See the module.
@@ -58,15 +66,19 @@ class Outbox:
         "_flush_soon",
         "_flushing",
         "_frames",
+        "_held",
         "_high_water",
+        "_line",
         "_moved",
         "_on_broken",
         "_owed",
         "_progressed_at",
+        "_ready",
         "_sealed",
         "_start_task",
         "_transport",
         "bytes_taken",
+        "messages_posted",
         "unsent",
     )
 
@@ -79,15 +91,23 @@ class Outbox:
         on_broken: Callable[[Exception], None],
     ) -> None:
         self._transport = transport
+        #: The socket, as long as a frame may go straight into it. See `_set_ready`.
+        self._ready = transport.plain_socket
         self._high_water = high_water
         self._start_task = start_task
         self._flush_soon = flush_soon
         self._on_broken = on_broken
         #: What waits, in order. The first may be the rest of a frame that was started.
         self._frames: list[Buffer] = []
+        #: What waits behind that. Between two tasks' turns there is nothing in it unless there is
+        #: something before it, or it is held.
+        self._line: Line | None = None
+        #: Nothing may leave the line.
+        self._held = False
         #: The transport would not take all of it: until all is out, only the flushing task writes.
         self._blocked = False
-        self._owed = b""
+        #: A pong, and for how many bytes to have gone out it is held back.
+        self._owed: tuple[float, bytes] | None = None
         self._sealed = False
         self._broken = False
         self._flushing: trio.CancelScope | None = None
@@ -97,11 +117,18 @@ class Outbox:
         self.unsent = 0
         #: How many bytes were given to it to send, since the start.
         self.bytes_taken = 0
+        #: How many messages of those that were posted are out, or on their way.
+        self.messages_posted = 0
         self._progressed_at = 0.0
 
     @property
     def has_room(self) -> bool:
         return self.unsent <= self._high_water
+
+    @property
+    def _gone(self) -> int:
+        """How many bytes have gone out."""
+        return self.bytes_taken - self.unsent
 
     @property
     def stalled_since(self) -> float:
@@ -127,8 +154,13 @@ class Outbox:
         if self._frames or following >= GATHER_FROM:
             if not self._frames:
                 self._flush_soon(self)
-            self._frames += frame
             self.unsent += size
+            self._ready = None
+            if self._line and not self._held:
+                for buffer in frame:
+                    self._line.put(buffer)
+            else:
+                self._frames += frame
             gathering = following and self.has_room and self.unsent < GATHER_UP_TO
             if not self._blocked and not gathering:
                 self._write_what_waits()
@@ -143,10 +175,13 @@ class Outbox:
             self._break(exc)
             return
         if sent < size:
-            self._frames += frame
-            self.unsent = size
-            self._forget(sent)
-            self._block()
+            self._finish_later(frame, sent, size)
+
+    def _finish_later(self, frame: Sequence[Buffer], sent: int, size: int) -> None:
+        self._frames += frame
+        self.unsent += size
+        self._forget(sent)
+        self._block()
 
     def write_pong(self, frame: bytes) -> None:
         """Write a pong, or hold it back while there is no room: only the newest is kept.
@@ -156,43 +191,160 @@ class Outbox:
         """
         if self.has_room:
             self.write(frame)
+        elif self._owed is None:
+            self._owed = (self._gone_when_there_is_room, frame)
         else:
-            self._owed = frame
+            self._owed = (self._owed[0], frame)
+
+    @property
+    def _gone_when_there_is_room(self) -> float:
+        """What `_gone` will be when all that waits now has gone out, but for the high water.
+
+        It is not enough to wait for `has_room`, because what is posted does not wait for that. Who
+        only posts enough would keep others from sending for ever.
+        """
+        return self.bytes_taken - self._high_water
 
     async def wait_for_room(self) -> None:
-        """Return when not more than the high-water mark is unsent, or after `seal`."""
-        while not self.has_room and not self._sealed:
-            await self._wait_for_progress()
+        """Return when there is room for what is sent, or after `seal`.
+
+        That is when of what was unsent at first not more than the high-water mark is left.
+        """
+        gone = self._gone_when_there_is_room
+        while not self.has_room and self._gone < gone and not self._sealed:
+            await self.wait_for_progress()
 
     async def wait_until_empty(self) -> None:
         """Return when everything has been written, or nothing will be any more."""
         while self._frames:
-            await self._wait_for_progress()
+            await self.wait_for_progress()
 
-    async def _wait_for_progress(self) -> None:
+    async def wait_for_progress(self) -> None:
+        """Return when bytes have gone out, or after `seal` or `stop`."""
         if self._moved is None:
             self._moved = ParkingLot()
         await self._moved.park()
+
+    # Posting: frames that may be taken back while they wait…
+
+    def post_now(self, frame: Buffer, *, messages: int = 1) -> bool:
+        """Write a frame if nothing has to be written before it; else do nothing, and say so.
+
+        As it would have to wait for nothing, it can no more be taken back than one that is written.
+
+        Args:
+            frame: or several, one after the other.
+            messages: how many these are.
+        """
+        if self._frames or self._held or self._sealed:
+            return False
+        size = len(frame)
+        self.bytes_taken += size
+        self.messages_posted += messages
+        self._write_at_once((frame,), size)
+        return True
+
+    def post(self, parcel: Parcel, frame: Buffer) -> None:
+        """Put a frame in line, where `post_now` was in vain."""
+        if self._sealed:
+            parcel.leave(sent=False)
+            return
+        if self._line is None:
+            self._line = Line()
+        self._line.post(parcel, frame)
+        self._count(len(frame))
+
+    def take_back(self, parcel: Parcel) -> None:
+        """Take a frame out of the line again."""
+        assert self._line is not None
+        self._count(-self._line.take_back(parcel))
+
+    def exchange(self, parcel: Parcel, frame: Buffer) -> None:
+        """Put another frame in its place."""
+        assert self._line is not None
+        self._count(self._line.exchange(parcel, frame))
+
+    def drop_parcels(self) -> None:
+        """Throw away all that can be taken back."""
+        if self._line is not None:
+            self._count(-self._line.drop_parcels())
+
+    def _count(self, more: int) -> None:
+        self.bytes_taken += more
+        self.unsent += more
+
+    @property
+    def is_sealed(self) -> bool:
+        return self._sealed
+
+    @property
+    def messages_in_line(self) -> int:
+        return self._line.messages if self._line is not None else 0
+
+    @property
+    def bytes_in_line(self) -> int:
+        return self._line.size if self._line is not None else 0
+
+    def may_be_exchanged(self, parcel: Parcel) -> bool:
+        """Whether it is in line, and what is put in its place overtakes nothing that was sent."""
+        return self._line is not None and parcel.barrier == self._line.barriers
+
+    def hold(self) -> None:
+        """Write what waits, and then only what is written: what is posted has to wait.
+
+        Between the fragments of a message there must not be another (RFC 6455 section 5.4).
+        """
+        self._take_turn(inf)
+        self._held = True
+        self._set_ready()
+
+    def release(self) -> bool:
+        """Go on as usual; whether anything was posted meanwhile."""
+        self._held = False
+        waited = bool(self._line)
+        if not self._frames:
+            self._take_turn(TURN)
+            self._write_what_waits()
+        self._set_ready()
+        return waited
+
+    def _set_ready(self) -> None:
+        clear = not (self._frames or self._held or self._sealed)
+        self._ready = self._transport.plain_socket if clear else None
+
+    def _take_turn(self, size: float) -> None:
+        """Let the next in line, so many bytes of them, come forward to be written."""
+        if self._line is not None and not self._held:
+            messages = self._line.messages
+            self._frames += self._line.take(size)
+            self.messages_posted += messages - self._line.messages
+            if not self._line:
+                self._line = None
 
     # The end…
 
     def seal(self) -> None:
         """No more messages will come, only what ends the connection: let those who wait go on."""
         self._sealed = True
-        self._owed = b""
-        self._wake()
+        self._owed = None
+        self._ready = None
+        if self._held:  # a message is left unfinished, and only a Close frame may follow
+            self.drop_parcels()
+        self.wake()
 
     def stop(self) -> None:
         """Write nothing more, also of what waits."""
         self.seal()
+        self.drop_parcels()
+        self._line = None
         self._broken = True
         self._frames = []  # a new one: the flushing task may be looking at the old
         self.unsent = 0
-        self._wake()
+        self.wake()
         if self._flushing is not None:
             self._flushing.cancel()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         if self._moved:
             self._moved.unpark_all()
 
@@ -283,9 +435,39 @@ class Outbox:
             sent -= size
             done += 1
         del frames[:done]
-        if self._owed and self.has_room:
-            frames.append(self._owed)
-            self.unsent += len(self._owed)
-            self.bytes_taken += len(self._owed)
-            self._owed = b""
-        self._wake()
+        if self._owed is not None and (self.has_room or self._gone >= self._owed[0]):
+            frames.append(self._owed[1])
+            self._count(len(self._owed[1]))
+            self._owed = None
+        if not frames:
+            self._take_turn(TURN)
+        self._set_ready()
+        self.wake()
+
+
+def post_to_all(outboxes: Sequence[Outbox], frame: bytes) -> list[int]:
+    """`post_now` to many; the positions of those for which it was in vain.
+
+    One after the other it would take half as much time again, nearly all the rest of which is the
+    system's.
+    """
+    in_vain: list[int] = []
+    size = len(frame)
+    for position, outbox in enumerate(outboxes):
+        ready = outbox._ready
+        if ready is None:
+            if not outbox.post_now(frame):
+                in_vain.append(position)
+            continue
+        try:
+            sent = ready.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            outbox._break(trio.BrokenResourceError(f"socket connection broken: {exc}"))
+            continue
+        outbox.bytes_taken += size
+        outbox.messages_posted += 1
+        if sent < size:
+            outbox._finish_later((frame,), sent, size)
+    return in_vain

@@ -48,7 +48,7 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from . import _frames
-from ._deflate import RESTART_CHARGE, Agreement, Deflate
+from ._deflate import RESTART_CHARGE, Agreement, Deflate, Deflater
 from ._errors import CloseCode
 from ._frames import (
     BINARY,
@@ -440,6 +440,27 @@ class Wire:
         head = make_head(first, len(payload), _frames.MASKED) + key
         return head, mask(payload, 0, len(payload), key)
 
+    def shared(self, message: Prepared) -> bytes:
+        """The frame of a message that other wires send as well.
+
+        It refers to nothing that this wire sent before. So it may be thrown away rather than sent,
+        and another may go in its place.
+        """
+        frame = message.plain
+        if self._deflate is not None and message.weight >= self._threshold:
+            frame = self._codecs.share(message)
+        return _masked(frame) if self.masks else frame
+
+    @property
+    def shares_plain_below(self) -> float:
+        """For what `weight` the frame of `shared` is `Prepared.plain`."""
+        return -inf if self.masks else self._threshold
+
+    def restart_compression(self) -> None:
+        """What is sent from now on refers to nothing before it."""
+        if self._codec is not None:
+            self._codec.restart()
+
     def fragment(self, data: str | bytes, *, final: bool, compress: bool | None = None) -> bytes:
         """The frame of a part of a message; all of its parts are text, or all are binary.
 
@@ -487,6 +508,51 @@ class Wire:
         if codec is None or not codec.deflated_received:
             return None
         return codec.plain_received / codec.deflated_received
+
+
+class Prepared:
+    """A message for many wires: each form of it is made once, when the first of them needs it.
+
+    Args:
+        data: the message.
+        compress: whether to compress it, where that was agreed on; `None` leaves it to each wire's
+            threshold.
+
+    Raises:
+        UnicodeEncodeError: a `str` with lone surrogates.
+    """
+
+    __slots__ = ("_deflated", "_start", "data", "plain", "weight")
+
+    def __init__(self, data: str | bytes, *, compress: bool | None = None) -> None:
+        first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
+        self.data = data
+        #: The whole frame, neither compressed nor masked.
+        self.plain = make_head(first, len(payload)) + payload
+        self._start = len(self.plain) - len(payload)
+        #: What is held against a threshold.
+        self.weight: float = len(data)
+        if compress is not None:
+            self.weight = inf if compress else -1
+        self._deflated: dict[tuple[int, int, int], bytes] | None = None
+
+    def deflated(self, deflater: Deflater) -> bytes:
+        """The whole frame as `deflater` makes it, beginning with this message; not masked."""
+        if self._deflated is None:
+            self._deflated = {}
+        frame = self._deflated.get(deflater.parameters)
+        if frame is None:
+            payload = deflater.deflate(self.plain[self._start :], final=True)
+            frame = make_head(self.plain[0] | RSV1, len(payload)) + payload
+            self._deflated[deflater.parameters] = frame
+        return frame
+
+
+def _masked(frame: bytes) -> bytes:
+    """The same frame as a client sends it."""
+    head = read_head(frame, 0)
+    assert head is not None
+    return make_masked_frame(head.first, frame[head.size :])
 
 
 class _ArrivingFrame:
@@ -574,6 +640,23 @@ class _Codec:
         self.plain_sent += len(data)
         self.deflated_sent += len(deflated)
         return deflated
+
+    def share(self, message: Prepared) -> bytes:
+        """The frame of a message that other connections send as well.
+
+        It must not refer to what only this peer got before it. Nor must what follows refer past
+        it: the peer will have this message in its window (RFC 7692 section 7.2.2), a compressor
+        that others share has not. So it stands alone, and the next message begins anew.
+        """
+        self.restart()
+        frame = message.deflated(self._deflater)
+        self.restart()
+        self.plain_sent += len(message.plain)
+        self.deflated_sent += len(frame)
+        return frame
+
+    def restart(self) -> None:
+        self._deflater.restart()
 
 
 def _too_big(limit: float) -> _Refused:
