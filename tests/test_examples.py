@@ -224,6 +224,21 @@ async def test_site() -> None:
                 "Alice hears 'Alice: is anybody here?' and 'Bob: I am!'",
             },
         ),
+        (
+            "broadcast",
+            {
+                "Alice sees {'value': 0, 'users': 1}",
+                "Alice sees {'value': 0, 'users': 2}",
+                "Bob sees {'value': 1, 'users': 2}",
+                "Alice sees {'value': 1, 'users': 2}",
+                "Alice sees {'value': 1, 'users': 1}",
+            },
+        ),
+        (
+            "catch_up",
+            {f"It is {hour} o'clock." for hour in ("one", "two", "three", "five", "six", "seven")}
+            | {"(there was more)"},
+        ),
     ],
 )
 async def test_patterns(script: str, lines: set[str]) -> None:

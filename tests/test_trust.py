@@ -195,12 +195,12 @@ class Server:
 
 
 @contextmanager
-def server_process(**settings: Any) -> Iterator[Server]:
+def server_process(program: str = SERVER, /, **settings: Any) -> Iterator[Server]:
     # Measured is what users get: without a tracer, which takes time and memory of its own.
     environment = {key: value for key, value in os.environ.items() if "COV" not in key}
     settings = {"close_timeout": CLOSE_TIMEOUT, "grace_period": 0.3, **settings}
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER, json.dumps(settings)],
+        [sys.executable, "-c", program, json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

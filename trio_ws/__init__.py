@@ -1,10 +1,12 @@
 """WebSocket clients and servers for trio."""
 
 from ._auth import CheckCredentials, Username, basic_auth
+from ._broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection import ConnectionStatistics, State, WebSocket
 from ._context import Context
 from ._deflate import Deflate
+from ._delivery import Dropped
 from ._errors import (
     CloseCode,
     CloseReason,
@@ -37,6 +39,7 @@ from ._options import (
     ServerStreamOptions,
 )
 from ._pacing import CALLS_PER_CHECKPOINT
+from ._policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._pump import pump
 from ._router import Before, Page, Router
 from ._server import (
@@ -54,6 +57,8 @@ __all__ = [
     "Accept",
     "Address",
     "Before",
+    "Broadcast",
+    "BroadcastStatistics",
     "CheckCredentials",
     "ClientOptions",
     "ClientStreamOptions",
@@ -68,6 +73,10 @@ __all__ = [
     "ConnectionStatistics",
     "Context",
     "Deflate",
+    "Disconnect",
+    "DropNewest",
+    "DropOldest",
+    "Dropped",
     "Handler",
     "HandlerErrorPolicy",
     "HandshakeError",
@@ -78,6 +87,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidResponse",
     "InvalidURL",
+    "Latest",
     "ListenerOptions",
     "Message",
     "MessageReader",
@@ -91,7 +101,9 @@ __all__ = [
     "Router",
     "ServerStatistics",
     "ServerStreamOptions",
+    "SlowReaderPolicy",
     "State",
+    "Subscription",
     "TooManyRedirects",
     "Username",
     "WebSocket",
@@ -99,6 +111,7 @@ __all__ = [
     "WebSocketServer",
     "__version__",
     "basic_auth",
+    "open_broadcast",
     "open_websocket",
     "open_websocket_url",
     "pump",

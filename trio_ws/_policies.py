@@ -1,0 +1,88 @@
+"""What becomes of a message for which a slow reader has no room: the choices, and the bounds.
+
+This module owns the values. What acts on them is `_delivery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from ._errors import CloseCode, check_close_arguments
+from ._options import check_limit
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DropOldest:
+    """The oldest message that waits makes room. For a stream of which the newest part matters."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DropNewest:
+    """The new message is dropped. For where what came first has to be finished first."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Of the messages with the same key only the newest waits. For states: prices, positions.
+
+    It takes the place of the older one, so that no key is ever at the end of the line for ever.
+    Nothing overtakes what `WebSocket.send` sent: behind that, a message gets a new place. Where
+    there are more keys than room, the oldest message makes room.
+
+    Args:
+        key: of a message, as a subscriber gets it. `None` is the same for all. Messages of
+            different topics never have the same key.
+    """
+
+    key: Callable[[str | bytes], Hashable] | None = None
+
+    def __post_init__(self) -> None:
+        if self.key is not None and not callable(self.key):
+            raise TypeError(f"key is a function of a message, or None, not {self.key!r}")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """The subscriber is disconnected, and may come back. For where no message may be missing.
+
+    What waits for it is thrown away. It is sent a Close frame with this code and reason, which it
+    gets if it reads on within `close_timeout`. Its handler is ended as by any other end of the
+    connection.
+
+    Raises:
+        ValueError: a Close frame may not carry `code` or `reason`.
+    """
+
+    code: int = CloseCode.TRY_AGAIN_LATER
+    reason: str = "too slow"
+
+    def __post_init__(self) -> None:
+        check_close_arguments(self.code, self.reason)
+
+
+#: What may be done about a subscriber that is too slow.
+SlowReaderPolicy: TypeAlias = DropOldest | DropNewest | Latest | Disconnect
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait for one subscriber, and what is done about more."""
+
+    policy: SlowReaderPolicy
+    max_queued_messages: float
+    max_queued_bytes: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, SlowReaderPolicy):
+            raise TypeError(
+                "policy is DropOldest(), DropNewest(), Latest() or Disconnect(), "
+                f"not {self.policy!r}"
+            )
+        check_limit("max_queued_messages", self.max_queued_messages)
+        check_limit("max_queued_bytes", self.max_queued_bytes)
