@@ -53,7 +53,7 @@ conformance: .venv/.package .tools/autobahn/.installed
 	$(BIN)/python -m tests.conformance.run $(ARGS) .tools/autobahn/bin/wstest
 
 soak: .venv/.group-test
-	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/test_trust.py tests/test_workers.py $(ARGS)
+	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/test_trust.py tests/test_broadcast_load.py tests/test_workers.py $(ARGS)
 
 bench: .venv/.group-bench
 	$(BIN)/python -m benchmarks $(ARGS)

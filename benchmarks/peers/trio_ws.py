@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
 from functools import partial
 from math import inf
 
@@ -11,9 +10,10 @@ import trio
 
 from benchmarks.subject import HOST, Mode, announce, main
 from trio_ws import (
-    ConnectionClosed,
+    Broadcast,
     WebSocket,
     WebSocketServer,
+    open_broadcast,
     open_websocket_url,
     serve_websocket,
 )
@@ -24,39 +24,26 @@ async def echo(ws: WebSocket) -> None:
         await ws.send(message)
 
 
-class Hall:
+async def talk_to_all(broadcast: Broadcast, ws: WebSocket) -> None:
     """What one says here, all hear."""
-
-    def __init__(self) -> None:
-        self._present: set[WebSocket] = set()
-
-    async def enter(self, ws: WebSocket) -> None:
-        self._present.add(ws)
-        try:
-            async for message in ws:
-                self.publish(message)
-        finally:
-            self._present.discard(ws)
-
-    def publish(self, message: str | bytes) -> None:
-        for ws in self._present:
-            with suppress(trio.WouldBlock, ConnectionClosed):
-                ws.send_nowait(message)
+    with broadcast.subscribe(ws, "all"):
+        async for message in ws:
+            broadcast.publish(message, "all")
 
 
 async def serve(context: ssl.SSLContext) -> None:
     alive = partial(serve_websocket, max_message_size=inf)  # keepalive and compression are defaults
     deflate = partial(alive, ping_interval=inf)
     plain = partial(deflate, compression=None)
-    modes = {
-        Mode.ECHO: partial(plain, echo),
-        Mode.TLS: partial(plain, echo, ssl_context=context),
-        Mode.DEFLATE: partial(deflate, echo),
-        Mode.BROADCAST: partial(plain, Hall().enter),
-        Mode.IDLE: partial(alive, echo, compression=None),
-        Mode.IDLE_DEFLATE: partial(alive, echo),
-    }
-    async with trio.open_nursery() as nursery:
+    async with open_broadcast() as broadcast, trio.open_nursery() as nursery:
+        modes = {
+            Mode.ECHO: partial(plain, echo),
+            Mode.TLS: partial(plain, echo, ssl_context=context),
+            Mode.DEFLATE: partial(deflate, echo),
+            Mode.BROADCAST: partial(plain, partial(talk_to_all, broadcast)),
+            Mode.IDLE: partial(alive, echo, compression=None),
+            Mode.IDLE_DEFLATE: partial(alive, echo),
+        }
         ports: dict[Mode, int] = {}
         for mode, listen in modes.items():
             server: WebSocketServer = await nursery.start(partial(listen, host=HOST, port=0))
