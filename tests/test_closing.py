@@ -23,12 +23,14 @@ from trio_ws import (
 from trio_ws.testing import FaultyStream
 
 from .helpers import (
+    BINARY,
     CLOSE,
     FIN,
     PING,
     TEXT,
     URL,
     RawPeer,
+    frame,
     open_client_with_raw_server,
     open_pair,
     open_server_with_raw_client,
@@ -655,3 +657,43 @@ async def test_a_frame_behind_the_handshake_response_is_received() -> None:
         async with trio_ws.wrap_client_stream(client_stream, URL) as ws:
             assert [message async for message in ws] == ["first"]
         assert ws.statistics().bytes_received >= 2 + len("first")
+
+
+HALF_A_FRAME = pytest.mark.parametrize("cut", [1, 2, 3, 4, 7, 8, 9, 4000])
+
+
+@HALF_A_FRAME
+async def test_closing_in_the_middle_of_a_frame_waits_for_the_rest_and_the_answer(cut: int) -> None:
+    data = frame(BINARY, bytes(5000))
+    async with open_server_with_raw_client() as (ws, peer):
+        await peer.send(data[:cut])
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.aclose)
+            assert await peer.receive_close() == 1000
+            await peer.send(data[cut:])
+            await peer.send_close(1000)
+        assert ws.close_reason == CloseReason(1000, "", Initiator.LOCAL)
+
+
+@HALF_A_FRAME
+async def test_closing_in_the_middle_of_a_frame_that_never_ends_takes_close_timeout(
+    cut: int,
+) -> None:
+    async with open_server_with_raw_client(close_timeout=3) as (ws, peer):
+        await peer.send(frame(BINARY, bytes(5000))[:cut])
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        await ws.aclose()
+        assert trio.current_time() - start == pytest.approx(3)
+        assert ws.close_reason is not None
+        assert ws.close_reason.code == 1006
+
+
+@HALF_A_FRAME
+async def test_a_peer_that_falls_silent_in_the_middle_of_a_frame_is_dropped(cut: int) -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        await peer.send(frame(BINARY, bytes(5000))[:cut])
+        start = trio.current_time()
+        assert (await ws.wait_closed()).code == 1011
+        assert trio.current_time() - start == pytest.approx(40, abs=1)

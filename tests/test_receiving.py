@@ -130,6 +130,48 @@ async def test_several_receivers_get_each_message_exactly_once() -> None:
         assert sorted(received, key=int) == [str(number) for number in range(100)]
 
 
+async def test_messages_of_one_read_go_to_those_who_wait_first_come_first_served() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        received: dict[int, str | bytes] = {}
+        scopes = [trio.CancelScope() for _ in range(8)]
+
+        async def receive(number: int) -> None:
+            with scopes[number]:
+                received[number] = await ws.receive()
+
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(receive, number)
+                await trio.testing.wait_all_tasks_blocked()
+            for number in (0, 3, 7):  # who gave up is passed over, and takes nothing along
+                scopes[number].cancel()
+            await peer.send(*(frame(TEXT, b"%d" % number) for number in range(6)))
+        assert received == {1: "0", 2: "1", 4: "2", 5: "3", 6: "4"}
+        assert await ws.receive() == "5"
+        await peer.send_close(1000)
+
+
+async def test_a_message_in_hand_is_not_lost_to_a_cancellation_that_comes_with_it() -> None:
+    async with open_pair() as (client, server):
+        received: list[str | bytes] = []
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def receive() -> None:
+                    received.append(await server.receive())
+
+                nursery.start_soon(receive)
+                await trio.testing.wait_all_tasks_blocked()
+                await client.send("first")
+                while server.statistics().messages_received == 0:
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        await client.send("second")
+        while len(received) < 2:
+            received.append(await server.receive())
+        assert received == ["first", "second"]
+
+
 async def test_two_receivers_wait_and_both_messages_are_larger_than_the_queue() -> None:
     async with open_pair(server={"max_queued_bytes": 1000}, streams=socket_pair()) as (
         client,
