@@ -697,3 +697,23 @@ async def test_a_peer_that_falls_silent_in_the_middle_of_a_frame_is_dropped(cut:
         start = trio.current_time()
         assert (await ws.wait_closed()).code == 1011
         assert trio.current_time() - start == pytest.approx(40, abs=1)
+
+
+async def test_a_group_with_an_error_in_it_closes_with_1011_and_one_of_exits_with_1001() -> None:
+    groups = {
+        1011: BaseExceptionGroup("mixed", [SystemExit(1), ValueError("an error")]),
+        1001: BaseExceptionGroup("exits", [SystemExit(1), KeyboardInterrupt()]),
+    }
+    for code, group in groups.items():
+        one, other = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+
+            async def leave(stream: trio.abc.Stream, raised: BaseException) -> None:
+                with pytest.raises(BaseExceptionGroup) as caught:
+                    async with trio_ws.wrap_server_stream(stream):
+                        raise raised
+                assert caught.value is raised
+
+            nursery.start_soon(leave, other, group)
+            async with trio_ws.wrap_client_stream(one, URL) as client:
+                assert (await client.wait_closed()).code == code

@@ -237,11 +237,14 @@ async def test_the_oldest_of_gathered_frames_is_no_sign_of_a_peer_that_stalls() 
     transport = Narrow()
     async with trio.open_nursery() as nursery:
         outbox = Outbox(transport, 100, nursery.start_soon, gathered, failed)
+        await trio.sleep(1)
         transport.rooms = [5, 0]
         outbox.write(b"x" * 10)
         start = trio.current_time()
         assert outbox.stalled_since == start
-        await trio.sleep(3)
+        await trio.sleep(2)
+        transport.open(0)  # writable, it was told, but it is not
+        await trio.sleep(1)
         assert outbox.stalled_since == start
         transport.open(2)
         await trio.sleep(1)
@@ -249,6 +252,62 @@ async def test_the_oldest_of_gathered_frames_is_no_sign_of_a_peer_that_stalls() 
         transport.open(3)
         await outbox.wait_until_empty()
         assert outbox.stalled_since == inf
+
+
+async def test_what_was_gathered_is_one_buffer_and_large_messages_are_not_copied() -> None:
+    transport = Narrow()
+    async with trio.open_nursery() as nursery:
+        outbox = Outbox(transport, inf, nursery.start_soon, gathered, failed)
+        for following in range(9, -1, -1):
+            outbox.write(b"abc", following=following)
+        assert transport.calls == [1]
+        outbox.write(b"abc", following=9)
+        outbox.write(b"head", b"x" * JOIN_UP_TO)
+        assert transport.calls == [1, 3]
+
+
+async def test_while_the_transport_takes_no_more_it_is_not_asked_again() -> None:
+    transport = Narrow()
+    async with trio.open_nursery() as nursery:
+        outbox = Outbox(transport, 100, nursery.start_soon, gathered, failed)
+        transport.rooms = [0, 0]
+        for _ in range(5):
+            outbox.write(b"abc")
+        await trio.testing.wait_all_tasks_blocked()
+        assert transport.calls == [1]
+        transport.open(100)
+        await outbox.wait_until_empty()
+        assert transport.calls == [1, 1]
+        assert transport.taken == b"abc" * 5
+
+
+async def test_no_pong_follows_what_was_the_last_frame() -> None:
+    transport = Narrow()
+    async with trio.open_nursery() as nursery:
+        outbox = Outbox(transport, 5, nursery.start_soon, gathered, failed)
+        transport.rooms = [0, 0]
+        outbox.write(b"1234567890")
+        outbox.write_pong(b"pong")
+        outbox.write(b"close")
+        outbox.seal()
+        await trio.testing.wait_all_tasks_blocked()
+        transport.open(100)
+        await outbox.wait_until_empty()
+        assert transport.taken == b"1234567890close"
+
+
+async def test_whatever_a_stream_raises_breaks_the_outbox_and_nothing_else() -> None:
+    class BuggyStream(FaultyStream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            raise error
+
+    for error in (KeyError("a bug"), ExceptionGroup("two", [OSError("1"), OSError("2")])):
+        async with trio.open_nursery() as nursery:
+            stream = BuggyStream(trio.testing.memory_stream_pair()[0])
+            outbox, broken = await make(stream, nursery)
+            outbox.write(b"x")
+        assert broken == [error]
+        assert outbox.unsent == 0
 
 
 # Every way to be written in part…

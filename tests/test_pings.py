@@ -312,3 +312,15 @@ async def test_an_old_connection_is_closed_with_1000() -> None:
         assert trio.current_time() - start == pytest.approx(600)
         assert client.close_reason is not None
         assert client.close_reason.reason == "open for too long"
+
+
+async def test_keepalive_goes_on_in_a_block_that_is_shielded_from_a_cancellation() -> None:
+    with trio.CancelScope() as scope:
+        async with open_client_with_raw_server(ping_interval=5) as (_, peer):
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                received = await peer.receive_frame()
+                assert received is not None
+                assert received[0] == FIN | PING
+                assert trio.current_time() == pytest.approx(5)
+                await peer.send_close(1000)
