@@ -256,14 +256,16 @@ async def test_the_oldest_of_gathered_frames_is_no_sign_of_a_peer_that_stalls() 
 
 async def test_what_was_gathered_is_one_buffer_and_large_messages_are_not_copied() -> None:
     transport = Narrow()
+    asked: list[Outbox] = []
     async with trio.open_nursery() as nursery:
-        outbox = Outbox(transport, inf, nursery.start_soon, gathered, failed)
+        outbox = Outbox(transport, inf, nursery.start_soon, asked.append, failed)
         for following in range(9, -1, -1):
             outbox.write(b"abc", following=following)
         assert transport.calls == [1]
         outbox.write(b"abc", following=9)
         outbox.write(b"head", b"x" * JOIN_UP_TO)
         assert transport.calls == [1, 3]
+        assert asked == [outbox, outbox]
 
 
 async def test_while_the_transport_takes_no_more_it_is_not_asked_again() -> None:
