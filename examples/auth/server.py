@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import re
 import secrets
+import signal
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -132,6 +133,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8765, help="0 for a free one")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda _, __: signal.raise_signal(signal.SIGINT))  # as Ctrl-C
     try:
         trio.run(main, arguments.port)
     except* KeyboardInterrupt:

@@ -7,6 +7,7 @@ Open the page it names in a few windows, or let a program speak to the room:
 
 import argparse
 import html
+import signal
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8765, help="0 for a free one")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda _, __: signal.raise_signal(signal.SIGINT))  # as Ctrl-C
     try:
         trio.run(main, arguments.port)
     except* KeyboardInterrupt:
