@@ -27,7 +27,7 @@ async def show_time(ws: WebSocket) -> None:
     async with ws.open_nursery():  # ends with the connection, in the middle of a sleep too
         while True:
             await ws.send(datetime.now(UTC).isoformat())
-            await trio.sleep(random.uniform(0.2, 2))
+            await trio.sleep(random.uniform(0.2, 1.5))
 
 
 async def main(port: int) -> None:
@@ -40,7 +40,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8765, help="0 for a free one")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as Ctrl-C
+    signal.signal(signal.SIGTERM, lambda _, __: signal.raise_signal(signal.SIGINT))  # as Ctrl-C
     try:
         trio.run(main, arguments.port)
     except* KeyboardInterrupt:

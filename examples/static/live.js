@@ -5,6 +5,7 @@
 //   const live = connect("/ws", {              // or a function that gives the path each time
 //     onOpen: () => live.send("hello"),        // each time that there is a connection
 //     onMessage: (data) => console.log(data),
+//     onEnd: () => {},                         // the server wants us not to come back
 //   });
 //
 // How the connection is can be read in #status. Whatever has the attribute data-live, buttons and
@@ -12,12 +13,13 @@
 
 const FIRST_DELAY = 500, LONGEST_DELAY = 10_000; // milliseconds
 
-export function connect(path, { onMessage, onOpen = () => {} }) {
+export function connect(path, { onMessage, onOpen = () => {}, onEnd = () => {} }) {
   const id = states.push({ text: "Connecting…", online: false }) - 1;
-  let socket, timer, opened, delay = FIRST_DELAY;
+  let socket, timer, opened, waiting, delay = FIRST_DELAY;
 
   function open() {
     clearTimeout(timer);
+    waiting = false;
     opened = Infinity;
     const url = new URL(typeof path === "function" ? path() : path, location.href);
     url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -32,6 +34,7 @@ export function connect(path, { onMessage, onOpen = () => {} }) {
   }
 
   function wait() {
+    waiting = true;
     // Only a connection that held for a while ends the back-off: a server that accepts
     // connections and then fails is not to be asked twice a second.
     if (Date.now() - opened > delay) delay = FIRST_DELAY;
@@ -42,16 +45,27 @@ export function connect(path, { onMessage, onOpen = () => {} }) {
   }
 
   function end(reason) {
+    removeEventListener("offline", lose);
     removeEventListener("online", openNow);
     document.removeEventListener("visibilitychange", openNow);
     show(id, reason || "The server has ended this", false);
+    onEnd();
+  }
+
+  // Out of the network: the socket would notice much later.
+  function lose() {
+    if (waiting) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+    wait();
   }
 
   // Back in the network, or on the screen: no need to wait any longer.
   function openNow() {
-    if (socket.readyState === WebSocket.CLOSED && !document.hidden) open();
+    if (waiting && !document.hidden) open();
   }
 
+  addEventListener("offline", lose);
   addEventListener("online", openNow);
   document.addEventListener("visibilitychange", openNow);
   open();
