@@ -1,46 +1,41 @@
-"""The demo, for real: its server as a process, with WebSocket clients and with a browser."""
+"""The demo, for real: its server as a process. Its page is opened in `test_pages`."""
 
 from __future__ import annotations
 
 import http.client
 import re
-import shutil
-import signal
-import subprocess
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from examples.counter.server import Counter
-from tests.test_examples import PATIENCE, Script, command, running
+from tests.test_examples import PATIENCE, Script, running
 from trio_ws import (
+    Broadcast,
     ConnectionLost,
+    Latest,
     WebSocket,
+    open_broadcast,
     open_websocket_url,
     wrap_client_stream,
     wrap_server_stream,
 )
 
-ARTIFACTS = Path(__file__).parent / "artifacts"
 COUNTER = "counter/server.py"
 
 
 @asynccontextmanager
 async def serving_counter() -> AsyncGenerator[tuple[Script, int], None]:
     async with running(COUNTER, "--port", "0") as server:
-        yield server, port_in(await server.read_line())
-
-
-def port_in(line: str) -> int:
-    printed = re.fullmatch(r"http://localhost:(\d+)/", line.strip())
-    assert printed, line
-    return int(printed[1])
+        line = await server.read_line()
+        printed = re.fullmatch(r"http://localhost:(\d+)/", line.strip())
+        assert printed, line
+        yield server, int(printed[1])
 
 
 async def receive_state(ws: WebSocket, **wanted: int) -> dict[str, Any]:
@@ -104,12 +99,12 @@ async def test_a_slow_reader_holds_up_nobody_and_gets_the_newest_state() -> None
     counter = Counter()
 
     @asynccontextmanager
-    async def visit(**options: Any) -> AsyncGenerator[WebSocket, None]:
+    async def visit(broadcast: Broadcast, **options: Any) -> AsyncGenerator[WebSocket, None]:
         client_end, server_end = trio.testing.lockstep_stream_pair()
 
         async def serve() -> None:
             async with wrap_server_stream(server_end, max_send_buffer=1) as ws:
-                await counter.serve(ws)
+                await counter.serve(ws, broadcast)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
@@ -117,7 +112,11 @@ async def test_a_slow_reader_holds_up_nobody_and_gets_the_newest_state() -> None
                 yield ws
 
     with trio.fail_after(PATIENCE):
-        async with visit(max_queued_messages=1) as slow, visit() as fast:
+        async with (
+            open_broadcast(policy=Latest(), on_change=counter.show) as broadcast,
+            visit(broadcast, max_queued_messages=1) as slow,
+            visit(broadcast) as fast,
+        ):
             await receive_state(fast, users=2)
             for value in range(1, 101):
                 await fast.send("plus")
@@ -172,106 +171,3 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     addresses = set(re.findall(r"\w+://[^\s\"'<>`$]+", page))
     assert addresses == {"http://www.w3.org/2000/svg"}  # a name, not something that is fetched
     assert not re.search(r"@import|url\(|<script src|<link rel=\"stylesheet", page)
-
-
-# ---------------------------------------------------------------------------
-# With a browser
-# ---------------------------------------------------------------------------
-
-BROWSER_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@contextmanager
-def server_process(port: int = 0) -> Generator[tuple[subprocess.Popen[str], int], None, None]:
-    process = subprocess.Popen(
-        command(COUNTER, "--port", str(port)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            yield process, port_in(process.stdout.readline())
-        finally:
-            process.kill()  # nothing happens to one that has ended
-
-
-def press_ctrl_c(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert (output, process.returncode) == ("", 0)
-
-
-@contextmanager
-def open_browser() -> Generator[Browser, None, None]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=BROWSER_FLAGS
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
-def open_tab(browser: Browser, port: int, problems: list[str], **options: Any) -> Page:
-    page = browser.new_page(**options)
-    page.set_default_timeout(PATIENCE * 1000)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.goto(f"http://localhost:{port}/")
-    expect(page.locator("#status")).to_have_text("Connected")
-    return page
-
-
-# Not an async test: Playwright runs an event loop of its own in this thread.
-def test_browser_tabs_share_the_number_and_come_back_after_a_restart() -> None:
-    ARTIFACTS.mkdir(exist_ok=True)
-    problems: list[str] = []
-    expect.set_options(timeout=PATIENCE * 1000)
-    with open_browser() as browser:
-        with server_process() as (server, port):
-            desktop = open_tab(browser, port, problems, viewport={"width": 1100, "height": 700})
-            expect(desktop.locator("#users")).to_have_text("1 user")
-            phone = open_tab(
-                browser, port, problems, viewport={"width": 390, "height": 844}, has_touch=True
-            )
-            for page in (desktop, phone):
-                expect(page.locator("#users")).to_have_text("2 users")
-
-            for button, shown in (("#plus", "1"), ("#plus", "2"), ("#minus", "1")):
-                desktop.click(button)
-                for page in (desktop, phone):
-                    expect(page.locator("#value")).to_have_text(shown)
-            phone.tap("#minus")
-            phone.tap("#minus")
-            for page in (desktop, phone):
-                expect(page.locator("#value")).to_have_text("−1")
-
-            assert phone.evaluate("document.documentElement.scrollWidth") == 390
-            desktop.screenshot(path=ARTIFACTS / "demo-desktop.png")
-            phone.screenshot(path=ARTIFACTS / "demo-phone.png")
-
-            phone.close()
-            expect(desktop.locator("#users")).to_have_text("1 user")
-
-            press_ctrl_c(server)
-            expect(desktop.locator("#status")).to_contain_text("Connection lost")
-            expect(desktop.locator("#plus")).to_be_disabled()
-            desktop.screenshot(path=ARTIFACTS / "demo-lost.png")
-
-        with server_process(port) as (server, _):
-            expect(desktop.locator("#status")).to_have_text("Connected")
-            expect(desktop.locator("#users")).to_have_text("1 user")
-            expect(desktop.locator("#value")).to_have_text("0")  # it was kept in memory
-            desktop.click("#plus")
-            expect(desktop.locator("#value")).to_have_text("1")
-            press_ctrl_c(server)
-    assert problems == []

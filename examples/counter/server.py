@@ -4,13 +4,24 @@ Open the page in several tabs, or on several machines, and press the buttons.
 """
 
 import argparse
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from trio_ws import CloseCode, Request, Response, WebSocket, WebSocketServer, serve_websocket
+from trio_ws import (
+    Broadcast,
+    CloseCode,
+    Latest,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketServer,
+    open_broadcast,
+    serve_websocket,
+)
 
 PAGE = Path(__file__).with_name("index.html").read_bytes()
 
@@ -20,42 +31,23 @@ class Counter:
 
     def __init__(self) -> None:
         self.value = 0
-        self.users = 0
-        self._changed = trio.Event()
 
-    def change(self, *, value: int = 0, users: int = 0) -> None:
-        self.value += value
-        self.users += users
-        self._changed.set()
-        self._changed = trio.Event()
+    async def serve(self, ws: WebSocket, broadcast: Broadcast) -> None:
+        with broadcast.subscribe(ws, "counter"):
+            async for message in ws:
+                match message:
+                    case "plus":
+                        self.value += 1
+                    case "minus":
+                        self.value -= 1
+                    case _:
+                        await ws.aclose(CloseCode.UNSUPPORTED_DATA, "say plus or minus")
+                        return
+                self.show(broadcast, "counter")
 
-    async def serve(self, ws: WebSocket) -> None:
-        self.change(users=+1)
-        try:
-            async with ws.open_nursery() as nursery:
-                nursery.start_soon(self._show, ws)
-                await self._obey(ws)
-        finally:
-            self.change(users=-1)
-
-    async def _show(self, ws: WebSocket) -> None:
-        # Each connection has a task of its own here, so a slow one waits in `send_json` alone.
-        # Only the newest state matters: what it missed while it waited is not sent later.
-        while True:
-            changed = self._changed  # noted before the state is, or a change might be missed
-            await ws.send_json({"value": self.value, "users": self.users})
-            await changed.wait()
-
-    async def _obey(self, ws: WebSocket) -> None:
-        async for message in ws:
-            match message:
-                case "plus":
-                    self.change(value=+1)
-                case "minus":
-                    self.change(value=-1)
-                case _:
-                    await ws.aclose(CloseCode.UNSUPPORTED_DATA, "say plus or minus")
-                    return
+    def show(self, broadcast: Broadcast, topic: str) -> None:
+        """Tell everybody; also called when somebody has come or gone."""
+        broadcast.publish_json({"value": self.value, "users": len(broadcast)}, topic)
 
 
 def answer(request: Request) -> Response | None:
@@ -70,8 +62,13 @@ def answer(request: Request) -> Response | None:
 
 async def main(host: str, port: int) -> None:
     counter = Counter()
-    serve = partial(serve_websocket, counter.serve, host, port, process_request=answer)
-    async with trio.open_nursery() as nursery:
+    # Who is slow gets the newest state, and not all those that it missed.
+    async with (
+        open_broadcast(policy=Latest(), on_change=counter.show) as broadcast,
+        trio.open_nursery() as nursery,
+    ):
+        handler = partial(counter.serve, broadcast=broadcast)
+        serve = partial(serve_websocket, handler, host, port, process_request=answer)
         server: WebSocketServer = await nursery.start(serve)
         print(f"http://{host}:{server.port}/", flush=True)
 
@@ -82,6 +79,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8765, help="0 for a free one")
     arguments = parser.parse_args()
     problem = None
+    signal.signal(signal.SIGTERM, lambda _, __: signal.raise_signal(signal.SIGINT))  # as Ctrl-C
     try:
         trio.run(main, arguments.host, arguments.port)
     except* KeyboardInterrupt:
