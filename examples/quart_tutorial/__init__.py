@@ -1,0 +1,1 @@
+"""What Quart's tutorial makes with WebSockets, made with trio_ws."""
