@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_ws import open_websocket_url
+from trio_ws import Router, open_websocket_url
+from trio_ws._application import load_application
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -45,10 +47,10 @@ class Script:
         self.lines.append(line)
         return line
 
-    async def interrupt(self) -> list[str]:
+    async def interrupt(self, how: signal.Signals = signal.SIGINT) -> list[str]:
         """Press Ctrl-C; give what it still prints. It must end by itself, and in good order."""
         assert self.process.stdout is not None
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(how)
         async for data in self.process.stdout:
             self._rest += data.decode()
         assert await self.process.wait() == 0, self._rest
@@ -84,6 +86,10 @@ async def serving(script: str, *arguments: str) -> AsyncGenerator[tuple[Script, 
         yield server, line.split()[2]
 
 
+async def read_page_url(server: Script) -> None:
+    assert re.fullmatch(r"Open https?://localhost:\d+/", await server.read_line())
+
+
 async def output_of(script: str, *arguments: str) -> list[str]:
     """What a script prints that ends by itself."""
     result = await trio.run_process(
@@ -97,6 +103,7 @@ async def output_of(script: str, *arguments: str) -> list[str]:
 async def test_hello() -> None:
     with trio.fail_after(PATIENCE):
         async with serving("hello/server.py") as (server, url):
+            await read_page_url(server)
             lines = await output_of("hello/client.py", "--url", url, "--name", "Ada")
             assert lines == [">>> 'Ada'", "<<< 'Hello Ada!'"]
             assert await server.interrupt() == ["<<< 'Ada'", ">>> 'Hello Ada!'"]
@@ -113,7 +120,7 @@ async def test_echo() -> None:
             ]
             assert ping.startswith("a ping takes ")
             assert await server.read_line() == "/: 1000 (normal closure), closed by the peer"
-            assert await server.interrupt() == []
+            assert await server.interrupt(signal.SIGTERM) == []
 
 
 async def test_secure(tmp_path: Path) -> None:
@@ -123,6 +130,7 @@ async def test_secure(tmp_path: Path) -> None:
         assert certificate.stat().st_mode & 0o077 == 0
 
         async with serving("secure/server.py", "--certificate", str(certificate)) as (server, url):
+            await read_page_url(server)
             assert url.startswith("wss://")
             lines = await output_of("secure/client.py", "--url", url, "--authority", str(authority))
             assert lines == ["<<< 'Hello trio!'"]
@@ -138,6 +146,7 @@ async def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path) -> 
         authority = str(tmp_path / "ours" / "ca.pem")
 
         async with serving("secure/server.py", "--certificate", certificate) as (server, url):
+            await read_page_url(server)
             async with running(
                 "secure/client.py", "--url", url, "--authority", authority
             ) as client:
@@ -152,6 +161,7 @@ async def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path) -> 
 async def test_a_server_that_waits_for_its_client_ends_quietly_too() -> None:
     with trio.fail_after(PATIENCE):
         async with serving("hello/server.py") as (server, url):
+            await read_page_url(server)
             stream = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2].strip("/")))
             async with stream:  # connected, and in the middle of the handshake
                 assert await server.interrupt() == []
@@ -170,13 +180,13 @@ async def test_auth() -> None:
                 "closed with 1008: send a valid token first",
                 "hello ada, you have introduced yourself",
             ]
-            assert await server.interrupt() == []
+            assert await server.interrupt(signal.SIGTERM) == []
 
 
 async def test_site() -> None:
     with trio.fail_after(PATIENCE):
         async with serving("site/server.py") as (server, url):
-            assert (await server.read_line()).startswith("Open http://localhost:")
+            await read_page_url(server)
             lobby = f"{url}rooms/lobby"
             page = url.rstrip("/").replace("ws", "http", 1)
 
@@ -198,7 +208,7 @@ async def test_site() -> None:
                 assert told == '{"told": 2}'
                 assert [await ada.receive(), await bob.receive()] == ["from curl"] * 2
                 assert await curl(f"{page}/health") == '{"status": "ok", "rooms": 1}'
-            assert await server.interrupt() == []
+            assert await server.interrupt(signal.SIGTERM) == []
 
 
 @pytest.mark.parametrize(
@@ -248,25 +258,36 @@ async def test_patterns(script: str, lines: set[str]) -> None:
     assert set(printed) == lines
 
 
-async def test_testing() -> None:
-    command = [sys.executable, "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider", "testing"]
+@pytest.mark.parametrize(
+    "folder", ["sync_time", "chat", "quart_tutorial", "dashboard", "connect_four"]
+)
+async def test_applications_are_found_by_the_command_line(folder: str) -> None:
+    application = load_application(f"examples.{folder}.server:application")
+    async with application() as handler:
+        assert isinstance(handler, Router)
+
+
+@pytest.mark.parametrize(("folder", "tests"), [("testing", 10), ("quart_tutorial", 9)])
+async def test_examples_of_tests(folder: str, tests: int) -> None:
+    command = [sys.executable, "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider", folder]
     with trio.fail_after(PATIENCE):
         result = await trio.run_process(
             command, cwd=EXAMPLES, capture_stdout=True, stderr=subprocess.STDOUT, check=False
         )
     text = result.stdout.decode()
     assert result.returncode == 0, text
-    assert "10 passed" in text, text
+    assert f"{tests} passed" in text, text
 
 
 def test_every_script_says_what_it_is_and_can_be_imported() -> None:
-    tried = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site", "deploy"}
+    here = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site", "deploy"}
+    of_pages = {"show_time", "sync_time", "chat", "quart_tutorial", "dashboard", "connect_four"}
     scripts = sorted(EXAMPLES.rglob("*.py"))
-    assert {script.parent.name for script in scripts} == tried
+    assert {script.parent.name for script in scripts} == here | of_pages
     for script in scripts:
         module = ast.parse(script.read_text("utf-8"))
         assert ast.get_docstring(module), script
-        if script.name.startswith("test_"):  # pytest runs it
+        if script.name.startswith(("test_", "__")):  # pytest runs it, or nobody
             continue
         names = {
             node.name
