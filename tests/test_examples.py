@@ -259,7 +259,7 @@ async def test_patterns(script: str, lines: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["sync_time", "chat", "quart_tutorial", "dashboard", "connect_four"]
+    "folder", ["sync_time", "chat", "quart_tutorial", "dashboard", "connect_four", "site"]
 )
 async def test_applications_are_found_by_the_command_line(folder: str) -> None:
     application = load_application(f"examples.{folder}.server:application")

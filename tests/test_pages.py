@@ -306,6 +306,23 @@ def test_the_tutorial_echoes_to_one_and_posts_to_all(tabs: Tabs) -> None:
 
 
 # ---------------------------------------------------------------------------
+# The site
+# ---------------------------------------------------------------------------
+
+
+def test_a_site_has_rooms_behind_links(tabs: Tabs) -> None:
+    with serving("site/server.py") as server:
+        page = tabs.open(server.url, PHONE, wait=False)
+        page.click("text=Enter the lobby")
+        other = tabs.open(page.url)
+        page.fill("input", "hello")
+        page.press("input", "Enter")
+        for each in (page, other):
+            expect(each.locator("li")).to_have_text(["hello"])
+        keep(page, "site-phone")
+
+
+# ---------------------------------------------------------------------------
 # The dashboard
 # ---------------------------------------------------------------------------
 

@@ -8,83 +8,77 @@ Open the page it names in a few windows, or let a program speak to the room:
 import argparse
 import html
 import signal
-from collections import defaultdict
-from functools import partial
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
 from trio_ws import (
-    ConnectionClosed,
+    Broadcast,
     Request,
     Router,
     WebSocket,
     WebSocketServer,
+    open_broadcast,
     serve_websocket,
 )
 
 HERE = Path(__file__).parent
-
-rooms: defaultdict[str, set[WebSocket]] = defaultdict(set)
-
-
-def tell(room: str, text: str) -> int:
-    """Tell everybody in a room, and say how many that were. Who does not keep up misses it."""
-    told = 0
-    for member in rooms.get(room, ()):
-        try:
-            member.send_nowait(text)
-            told += 1
-        except (trio.WouldBlock, ConnectionClosed):
-            pass
-    return told
+PAGE = """<!doctype html><html lang=en>
+<meta name=viewport content="width=device-width, initial-scale=1">
+<meta name=color-scheme content="light dark">
+<link rel=icon href="data:,">
+<title>{title}</title>
+{content}
+"""
 
 
-chat = Router()
+def rooms(broadcast: Broadcast, script: str) -> Router:
+    """The routes of one room, which know nothing of where they will be mounted."""
+    router = Router()
+
+    @router.get("/")
+    def page(request: Request, room: str) -> str:
+        return PAGE.format(title=html.escape(room), content=f"<script src={script}></script>")
+
+    @router.websocket("/ws")
+    async def talk(ws: WebSocket, room: str) -> None:
+        with broadcast.subscribe(ws, room):
+            async for message in ws:
+                broadcast.publish(message, room)
+
+    @router.post("/publish")
+    def publish(request: Request, room: str) -> dict[str, int]:
+        return {"told": broadcast.publish(str(request.json()), room)}
+
+    return router
 
 
-@chat.get("/")
-def page(request: Request, room: str) -> str:
-    script = router.url_for("static", filename="chat.js")
-    return f"<!doctype html><title>{html.escape(room)}</title><script src={script}></script>"
+@asynccontextmanager
+async def application() -> AsyncGenerator[Router, None]:
+    router = Router()
+    router.static("/static", HERE / "static", headers={"Cache-Control": "max-age=60"})
 
+    @router.get("/")
+    def index(request: Request) -> str:
+        link = router.url_for("page", room="lobby")
+        return PAGE.format(title="Rooms", content=f"<a href={link}>Enter the lobby</a>")
 
-@chat.websocket("/ws")
-async def talk(ws: WebSocket, room: str) -> None:
-    rooms[room].add(ws)
-    try:
-        async for message in ws:
-            tell(room, str(message))
-    finally:
-        rooms[room].discard(ws)
-        if not rooms[room]:
-            del rooms[room]  # names of rooms are the visitors', and must not pile up
+    async with open_broadcast() as broadcast:
+        script = router.url_for("static", filename="chat.js")
+        router.mount("/rooms/<room>", rooms(broadcast, script))
 
+        @router.get("/health")
+        def health(request: Request) -> dict[str, object]:
+            return {"status": "ok", "rooms": broadcast.statistics().topics}
 
-@chat.post("/publish")
-async def publish(request: Request, room: str) -> dict[str, int]:
-    return {"told": tell(room, str(request.json()))}
-
-
-router = Router()
-router.mount("/rooms/<room>", chat)
-router.static("/static", HERE / "static", headers={"Cache-Control": "max-age=60"})
-
-
-@router.get("/")
-def index(request: Request) -> str:
-    return f"<!doctype html><a href={router.url_for(page, room='lobby')}>Enter the lobby</a>"
-
-
-@router.get("/health")
-def health(request: Request) -> dict[str, object]:
-    return {"status": "ok", "rooms": len(rooms)}
+        yield router
 
 
 async def main(port: int) -> None:
-    async with trio.open_nursery() as nursery:
-        serve = partial(serve_websocket, router, "localhost", port)
-        server: WebSocketServer = await nursery.start(serve)
+    async with application() as router, trio.open_nursery() as nursery:
+        server: WebSocketServer = await nursery.start(serve_websocket, router, "localhost", port)
         print(f"Serving on {server.urls[0]}", flush=True)
         print(f"Open http://localhost:{server.port}/", flush=True)
 
