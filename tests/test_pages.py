@@ -423,7 +423,7 @@ def test_two_play_one_watches_and_a_reload_keeps_the_seat(tabs: Tabs) -> None:
 
         yellow.close()
         expect(red.locator("#yellow span")).to_have_text("away")
-        server.stop()
-    with serving("connect_four/server.py", port=server.port):
-        expect(red.locator("#status")).to_have_text("There is no such game any more")
-        expect(red.locator("text=Start a game")).to_be_visible()
+
+        lost = tabs.open(f"{server.url}?join=nowhere", PHONE, wait=False)
+        expect(lost.locator("#status")).to_have_text("There is no such game any more")
+        expect(lost.locator("text=Start a game")).to_be_visible()
