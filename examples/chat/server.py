@@ -12,8 +12,8 @@ import re
 import secrets
 import signal
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from trio_ws import (
     open_broadcast,
     serve_websocket,
 )
-from trio_ws.backplane import RedisBackplane
+from trio_ws.backplane import Backplane, RedisBackplane
 
 HERE = Path(__file__).parent
 PAGE = (HERE / "index.html").read_text("utf-8")
@@ -50,14 +50,16 @@ class People:
     what others there are, and the people of one that is gone are forgotten.
     """
 
-    def __init__(self, broadcast: Broadcast) -> None:
+    def __init__(self, broadcast: Broadcast, *backplanes: Backplane) -> None:
         self._broadcast = broadcast
+        self._backplanes = backplanes
         self._server = secrets.token_hex(4)
         self._rooms: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
-    @contextmanager
-    def presence(self, ws: WebSocket, room: str, name: str) -> Generator[None, None, None]:
+    @asynccontextmanager
+    async def presence(self, ws: WebSocket, room: str, name: str) -> AsyncGenerator[None, None]:
         with self._broadcast.subscribe(ws, f"people/{room}"):
+            await self._wait_subscribed()
             self._rooms[room][name] += 1  # the same name may be there twice
             # A newcomer wants to know who is there: all servers are asked, this one too.
             self._broadcast.publish(room, "who is there?")
@@ -72,6 +74,13 @@ class People:
     def _show(self, room: str) -> None:
         people = {"server": self._server, "people": sorted(self._rooms[room])}
         self._broadcast.publish_json(people, f"people/{room}")
+
+    async def _wait_subscribed(self) -> None:
+        # What others say before Redis knows of a subscription would be missed. So whoever is shown
+        # as being there hears them; without Redis, there is nobody else to be heard.
+        with trio.move_on_after(2):
+            for backplane in self._backplanes:
+                await backplane.wait_subscribed()
 
     async def answer(self) -> None:
         with self._broadcast.open_channel("who is there?", policy=Latest(key=str)) as questions:
@@ -103,15 +112,13 @@ async def chat(ws: WebSocket, room: str, lines: Broadcast, people: People) -> No
         await ws.aclose(BAD_NAME, "Names have at most 24 letters")
         return
     since = query.get("since", [None])[0]
-    with (
-        lines.subscribe(ws, f"lines/{room}", since=since) as subscription,
-        people.presence(ws, room, name),
-    ):
+    with lines.subscribe(ws, f"lines/{room}", since=since) as subscription:
         if since is not None and subscription.missed:
             await ws.send_json({"missed": True})
-        async for text in ws:
-            line = {"name": name, "text": str(text), "time": datetime.now(UTC).isoformat()}
-            lines.publish_json(line, f"lines/{room}")
+        async with people.presence(ws, room, name):
+            async for text in ws:
+                line = {"name": name, "text": str(text), "time": datetime.now(UTC).isoformat()}
+                lines.publish_json(line, f"lines/{room}")
 
 
 @asynccontextmanager
@@ -123,17 +130,17 @@ async def application(*, redis: str | None = None) -> AsyncGenerator[Router, Non
     def page(request: Request) -> str:
         return PAGE
 
-    def backplane() -> RedisBackplane | None:
-        return RedisBackplane(redis) if redis else None
-
+    # A backplane serves one broadcast.
+    backplanes = [RedisBackplane(redis) for _ in range(2)] if redis else []
+    of_lines, of_people = backplanes or (None, None)
     # Lines must not be missing: who is too slow for them has to come back. Of the lists of people
     # only the newest of each server counts.
     async with (
-        open_broadcast(history=HISTORY, envelope=with_id, backplane=backplane()) as lines,
-        open_broadcast(policy=Latest(key=server_of), backplane=backplane()) as broadcast,
+        open_broadcast(history=HISTORY, envelope=with_id, backplane=of_lines) as lines,
+        open_broadcast(policy=Latest(key=server_of), backplane=of_people) as broadcast,
         trio.open_nursery() as nursery,
     ):
-        people = People(broadcast)
+        people = People(broadcast, *backplanes)
         nursery.start_soon(people.answer)
         nursery.start_soon(people.remind)
 
