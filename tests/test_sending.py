@@ -449,6 +449,19 @@ async def test_answers_are_on_their_way_when_their_sender_waits_or_ends(
             nursery.cancel_scope.cancel()
 
 
+async def test_answers_are_gathered_up_to_the_last_message_that_waits() -> None:
+    async with open_pair(streams=socket_pair()) as (client, server):
+        for number in range(10):
+            await client.send(f"{number}")
+        await client.ping()  # they have all arrived
+        unsent: list[bool] = []
+        while server.statistics().queued_messages:
+            server.send_nowait(server.receive_nowait())
+            unsent.append(server.statistics().unsent_bytes > 0)
+        assert unsent == [True] * 9 + [False]
+        assert [await client.receive() for _ in range(10)] == [f"{n}" for n in range(10)]
+
+
 @pytest.mark.parametrize("code", [1000, 1011])
 async def test_what_a_handler_sent_comes_before_the_close_frame_however_it_ends(code: int) -> None:
     async def handler(ws: WebSocket) -> None:
