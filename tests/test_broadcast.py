@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from math import inf
@@ -370,6 +371,32 @@ async def test_a_channel_is_bounded_in_bytes_as_well() -> None:
             broadcast.publish("a" * 60, "t")  # its place is too small for it now
             assert broadcast.statistics().queued_bytes <= 100
             assert [await channel.receive()] == ["a" * 60]
+
+
+# Sockets…
+
+
+async def test_a_socket_that_takes_nothing_at_all_is_waited_for() -> None:
+    one, other = socket_pair()
+    async with open_broadcast() as broadcast:
+        async with open_server_with_raw_client(streams=(one, other)) as (ws, _):
+            with broadcast.subscribe(ws, "t"):
+                with pytest.raises(BlockingIOError):
+                    while True:
+                        os.write(other.socket.fileno(), bytes(100_000))
+                assert broadcast.publish("waits", "t") == 1
+                assert ws.statistics().unsent_bytes == 2 + len("waits")
+                await trio.aclose_forcefully(one)
+
+
+async def test_a_history_for_a_connection_that_is_over_goes_nowhere() -> None:
+    async with open_broadcast(history=10) as broadcast, open_pair() as (_, ws):
+        broadcast.publish("x", "t")
+        ws._begin_close(1000, "")
+        with broadcast.subscribe(ws, "t"):
+            assert broadcast.publish("y", "t") == 0
+        assert ws.statistics().messages_sent == 0
+        assert broadcast.statistics().queued_messages == 0
 
 
 # Order…
@@ -1243,6 +1270,8 @@ async def test_a_backplane_brings_messages_to_the_subscribers_of_other_processes
         await trio.testing.wait_all_tasks_blocked()
         assert (here.statistics().published, there.statistics().published) == (3, 2)
     assert here.publish("too late", "a") == 0
+    here._take("a", "too late as well", "1-1")
+    assert here.statistics().published == 3
     with pytest.raises(ZeroDivisionError):
         async with open_two(MemoryHub()):
             raise ZeroDivisionError

@@ -217,3 +217,19 @@ class SocketOfAnotherFamily:
 @pytest.mark.parametrize("address", [(3, 1024), ("can0",), None, ()])
 def test_addresses_of_other_families_are_not_known(address: object) -> None:
     assert socket_address(SocketOfAnotherFamily(address), "getsockname") is None
+
+
+async def test_whoever_holds_the_stream_sees_the_same_socket_as_the_transport() -> None:
+    one, other = socket_pair()
+    async with other:
+        transport = wrap_stream(one)
+        plain = transport.plain_socket
+        assert plain is not None
+        assert plain.fileno() == one.socket.fileno()
+        assert wrap_stream(trio.testing.memory_stream_pair()[0]).plain_socket is None
+        await one.aclose()
+        assert plain.fileno() == -1
+        with pytest.raises(trio.ClosedResourceError):
+            transport.send_nowait([b"x"])
+        with pytest.raises(trio.ClosedResourceError):
+            await wrap_stream(one).receive()

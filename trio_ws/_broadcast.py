@@ -603,7 +603,8 @@ class Broadcast:
 
     def _take(self, topic: str, message: str | bytes, message_id: str) -> None:
         """A message of another process came. Called by the backplane."""
-        self._call(self._spread, message, topic, message_id)
+        if not self._over:
+            self._call(self._spread, message, topic, message_id)
 
     def _note_gap(self, topic: str | None) -> None:
         """Messages of other processes may be missing. Called by the backplane."""
@@ -641,6 +642,17 @@ class Subscription:
             The client should load all of its state again.
     """
 
+    __slots__ = (
+        "_broadcast",
+        "_delivery",
+        "_entered",
+        "_left",
+        "_since",
+        "_topics",
+        "missed",
+        "websocket",
+    )
+
     def __init__(
         self,
         broadcast: Broadcast,
@@ -668,10 +680,10 @@ class Subscription:
         if self._entered:
             raise RuntimeError("a subscription is entered once: call subscribe() again")
         wanted = tuple(self._topics)
-        self._topics.clear()
         self._broadcast._check_open()
         self._check_new(wanted)
         self._entered = True
+        self._topics.clear()
         self._broadcast._enter(self.websocket)
         self._add(wanted, self._since)
         return self

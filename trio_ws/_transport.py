@@ -221,9 +221,9 @@ def _broken(exc: OSError) -> trio.BrokenResourceError:
 
 def wrap_stream(stream: trio.abc.Stream) -> Transport:
     """The transport that suits `stream` on this platform."""
-    if isinstance(stream, trio.SocketStream) and os.name == "posix":
+    if isinstance(stream, trio.SocketStream) and os.name == "posix" and stream.socket.fileno() >= 0:
         return SocketTransport(stream)
-    return Transport(stream)
+    return Transport(stream)  # which one that is closed already says itself
 
 
 def socket_address(stream: object, method: Literal["getsockname", "getpeername"]) -> Address:
