@@ -661,8 +661,8 @@ class Subscription:
         limits: Limits,
         since: Since,
     ) -> None:
-        self.websocket = websocket
-        self.missed = False
+        self.websocket: WebSocket = websocket
+        self.missed: bool = False
         self._broadcast = broadcast
         self._delivery = ToWebSocket(websocket, limits, broadcast._tally)
         #: What it is subscribed to; before the block is entered, what it will be.

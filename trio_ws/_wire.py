@@ -526,9 +526,9 @@ class Prepared:
 
     def __init__(self, data: str | bytes, *, compress: bool | None = None) -> None:
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
-        self.data = data
+        self.data: str | bytes = data
         #: The whole frame, neither compressed nor masked.
-        self.plain = make_head(first, len(payload)) + payload
+        self.plain: bytes = make_head(first, len(payload)) + payload
         self._start = len(self.plain) - len(payload)
         #: What is held against a threshold.
         self.weight: float = len(data)
