@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 import pytest
@@ -124,6 +125,11 @@ class Crowd:
         answer: dict[str, Any] = await self.publisher.receive_json()
         return answer
 
+    async def wait_for_subscribers(self, count: int) -> None:
+        with trio.fail_after(CLOSE_TIMEOUT + 10):
+            while (await self.ask(0, 0))["subscribers"] != count:
+                await trio.sleep(0.02)
+
     async def publish(self) -> float:
         """Burst after burst, as soon as all have the last one; CPU seconds of the publisher."""
         took = 0.0
@@ -154,7 +160,9 @@ async def open_crowd(server: Server, path: str) -> AsyncGenerator[Crowd, None]:
         async with open_websocket_url(server.url) as publisher, trio.open_nursery() as nursery:
             for reader in readers:
                 nursery.start_soon(reader.read)
-            yield Crowd(publisher, readers)
+            crowd = Crowd(publisher, readers)
+            await crowd.wait_for_subscribers(len(readers))
+            yield crowd
             nursery.cancel_scope.cancel()
     finally:
         for peer in peers:
@@ -177,6 +185,7 @@ async def numbers_left(peer: RawPeer, count: int) -> list[int]:
 async def test_stalled_readers_in_a_broadcast_cost_the_others_nothing(policy: str) -> None:
     bounds = {"max_queued_messages": MESSAGES, "max_queued_bytes": BYTES}
     settings: dict[str, Any] = {"bounds": bounds, "size": SIZE, "keys": KEYS, "compression": None}
+    settings["ping_interval"] = inf  # these readers answer no pings
     with server_process(PROGRAM, **settings) as server:
         async with open_crowd(server, "/" + policy) as crowd:
             alone = await crowd.publish()
@@ -186,6 +195,7 @@ async def test_stalled_readers_in_a_broadcast_cost_the_others_nothing(policy: st
             stalled = [
                 await server.connect("/" + policy, receive_buffer=4096) for _ in range(STALLED)
             ]
+            await crowd.wait_for_subscribers(SUBSCRIBERS)
             with_stalled = await crowd.publish()
             crowd.check()
             grown = server.memory("VmHWM") - before
@@ -195,9 +205,7 @@ async def test_stalled_readers_in_a_broadcast_cost_the_others_nothing(policy: st
                 assert statistics["disconnected"] == statistics["reports"] == STALLED
                 for peer in stalled:
                     await check_disconnected(peer)
-                with trio.fail_after(CLOSE_TIMEOUT + 5):
-                    while (await crowd.ask(0, 0))["subscribers"] > len(crowd.readers):
-                        await trio.sleep(0.02)
+                await crowd.wait_for_subscribers(len(crowd.readers))
             else:
                 missed = statistics["replaced" if policy == "latest" else "dropped"]
                 assert statistics["reports"] == statistics["dropped"]
