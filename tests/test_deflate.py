@@ -122,6 +122,14 @@ def test_an_offer_is_answered_with_no_more_than_was_offered(offer: str, answer: 
     assert str(agreement) == answer
 
 
+def test_a_bound_on_our_window_is_answered_with_one_even_where_it_bounds_nothing() -> None:
+    """RFC 7692 section 7.1.2.1: accepting the offer is done by naming the parameter."""
+    largest = Deflate(server_window_bits=15)
+    offer = f"{NAME}; server_max_window_bits=15"
+    assert str(server_choice(offer, largest)) == offer
+    assert str(server_choice(NAME, largest)) == NAME
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

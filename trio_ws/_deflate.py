@@ -94,6 +94,9 @@ class Agreement:
     client_window_bits: int = _MAX_BITS
     server_context_takeover: bool = True
     client_context_takeover: bool = True
+    #: The client asked for a bound on the server's window, which a server that accepts it has to
+    #: name, also where it is the largest there is (section 7.1.2.1).
+    names_server_window: bool = False
 
     def codecs(self, settings: Deflate, *, server: bool) -> tuple[Inflater, Deflater]:
         """What one end inflates and deflates with. Neither holds anything until it is used."""
@@ -109,7 +112,7 @@ class Agreement:
             parts.append("server_no_context_takeover")
         if not self.client_context_takeover:
             parts.append("client_no_context_takeover")
-        if self.server_window_bits < _MAX_BITS:
+        if self.server_window_bits < _MAX_BITS or self.names_server_window:
             parts.append(f"server_max_window_bits={self.server_window_bits}")
         if self.client_window_bits < _MAX_BITS:
             parts.append(f"client_max_window_bits={self.client_window_bits}")
@@ -271,8 +274,9 @@ def _accept(parameters: _Parameters, settings: Deflate) -> Agreement:
     if server_bits < _MIN_COMPRESSING_BITS:
         raise _Unacceptable("zlib cannot make a window of 256 bytes")
     # A client that does not say that it can limit its window must not be asked to (7.1.2.2).
+    names = {name for name, _ in parameters}
     client_bits = _MAX_BITS
-    if any(name == "client_max_window_bits" for name, _ in parameters):
+    if "client_max_window_bits" in names:
         client_bits = min(offered.client_window_bits, settings.client_window_bits)
     return Agreement(
         server_window_bits=server_bits,
@@ -283,6 +287,7 @@ def _accept(parameters: _Parameters, settings: Deflate) -> Agreement:
         client_context_takeover=(
             offered.client_context_takeover and settings.client_context_takeover
         ),
+        names_server_window="server_max_window_bits" in names,
     )
 
 
