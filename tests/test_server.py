@@ -883,3 +883,38 @@ async def test_six_hundred_quick_connects_half_aborted_leave_nothing_behind() ->
         assert len(open_descriptors()) <= before_descriptors
         assert server.statistics().connections == 0
         assert server.statistics().connections_total == 300
+
+
+@pytest.mark.autojump
+async def test_a_server_out_of_descriptors_says_so_waits_and_accepts_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Recovering(trio.abc.Listener[trio.abc.Stream]):
+        """Fails a few times, and then lets one client in."""
+
+        def __init__(self, stream: trio.abc.Stream) -> None:
+            self.failures = 3
+            self.streams = [stream]
+
+        async def accept(self) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            if self.failures:
+                self.failures -= 1
+                raise OSError(errno.EMFILE, "too many open files")
+            if not self.streams:
+                await trio.sleep_forever()
+            return self.streams.pop()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    client, server_end = trio.testing.memory_stream_pair()
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(trio_ws.serve_listeners, echo, [Recovering(server_end)])
+        async with trio_ws.wrap_client_stream(client, "ws://example.org/") as ws:
+            await ws.send("fine")
+            assert await ws.receive() == "fine"
+        await server.aclose()
+    assert 0.25 < trio.current_time() - start < 1
+    assert caplog.text.count("cannot accept for now") == 3
