@@ -179,6 +179,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_loss",
         "_messages_received",
         "_messages_sent",
+        "_notes_messages",
         "_nursery",
         "_nursery_scopes",
         "_options",
@@ -261,8 +262,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         self._messages_received = self._messages_sent = self._bytes_received = 0
         self._liveness = Liveness(options)
-        # Looked up once, because it is asked for with every message.
+        # Looked up once, because they are asked for with every message.
         self._idles = self._liveness.counts_idleness
+        self._notes_messages = self._idles or self._verbose
 
     # What it is and how it is doing…
 
@@ -467,24 +469,17 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             await self._raise_closed()
 
     def _send_now(self, data: str | bytes, *, compress: bool | None) -> None:
-        if self._verbose:
-            self._logger.debug("sent %s", show_event([data]))
         if len(data) < LARGE:
             frame = self._wire.message(data, compress=compress)
             self._outbox.write(frame, following=self._inbox.waiting)
         else:
             self._outbox.write(*self._wire.large_message(data, compress=compress))
         self._messages_sent += 1
-        if self._idles:
-            self._liveness.note_message()
+        if self._notes_messages:
+            self._note_sent(data)
 
-    @property
-    def _notes_messages(self) -> bool:
-        """Whether `_note_posted` has to be called."""
-        return self._idles or self._verbose
-
-    def _note_posted(self, data: str | bytes) -> None:
-        """A message that was posted to the outbox is out, or on its way."""
+    def _note_sent(self, data: str | bytes) -> None:
+        """A message is out, or on its way. Not worth the call unless `_notes_messages`."""
         if self._verbose:
             self._logger.debug("sent %s", show_event([data]))
         if self._idles:

@@ -151,7 +151,7 @@ class ToWebSocket:
         """Hand over a message; false if it was dropped, or the connection is over."""
         frame = self._wire.shared(message)
         if self._outbox.post_now(frame):
-            self.websocket._note_posted(message.data)
+            self.websocket._note_sent(message.data)
             return True
         return not self._outbox.is_sealed and self._wait_in_line(message, frame, topic)
 
@@ -228,7 +228,7 @@ class ToWebSocket:
     def _left(self, parcel: _Waiting, *, sent: bool) -> None:
         self._forget(parcel)
         if sent:
-            self.websocket._note_posted(parcel.message.data)
+            self.websocket._note_sent(parcel.message.data)
 
     def _forget(self, parcel: _Waiting) -> None:
         assert self._waiting is not None
@@ -284,7 +284,7 @@ class ToWebSocket:
         if not self._outbox.post_now(b"".join(frames), messages=len(frames)):
             return False
         for _ in frames:
-            self.websocket._note_posted(messages.popleft()[0].data)
+            self.websocket._note_sent(messages.popleft()[0].data)
         return True
 
     def has_room(self, size: int) -> bool:
