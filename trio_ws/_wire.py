@@ -307,16 +307,14 @@ class Wire:
 
     def _take_whole(self, head: Head, key: bytes, payload: bytes) -> Event | None:
         """Take a ping, a pong or a compressed message that is here in one piece."""
-        if head.first in (PING, PONG):
-            if head.length > MAX_CONTROL_PAYLOAD:
-                return None
-            payload = bytes(mask(payload, 0, len(payload), key)) if key else payload
+        is_control = head.first in (PING, PONG) and head.length <= MAX_CONTROL_PAYLOAD
+        is_compressed = head.first in (TEXT | RSV1, BINARY | RSV1) and self._inflates_at_once
+        if not is_control and not is_compressed:
+            return None
+        if key:
+            payload = bytes(mask(payload, 0, len(payload), key))
+        if is_control:
             return Ping(payload) if head.first == PING else Pong(payload)
-        if self._deflate is None or self._step == INFLATING_STEP:
-            return None
-        if head.first not in (TEXT | RSV1, BINARY | RSV1):
-            return None
-        payload = bytes(mask(payload, 0, len(payload), key)) if key else payload
         try:
             message = self._codecs.inflate_whole(payload, self._limit)
             return [message.decode() if head.first == TEXT | RSV1 else message]
@@ -325,6 +323,10 @@ class Wire:
         except UnicodeDecodeError:
             self.end = _NOT_UTF8
         return self.end
+
+    @property
+    def _inflates_at_once(self) -> bool:
+        return self._deflate is not None and self._step != INFLATING_STEP
 
     # Receiving, with wsproto…
 
