@@ -79,14 +79,15 @@ class Case(ABC):
     less_is_better: bool = False
     peers: tuple[str, ...] = ()
     """Those that are measured, if not all."""
+    connections: int = 1
+    """How many are open at once."""
+    mode: Mode | None = None
+    """What is asked of the peer's server, where it is one that is measured."""
 
     def suits(self, peer: Peer) -> bool:
         """Whether this peer can do it."""
-        return not self.peers or peer.name in self.peers
-
-    @property
-    def connections_needed(self) -> int:
-        return 1
+        chosen = not self.peers or peer.name in self.peers
+        return chosen and (self.mode is None or self.mode in peer.modes)
 
     @abstractmethod
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement: ...
@@ -123,15 +124,7 @@ class Echo(Case):
 
     size: int
     in_flight: int = 1
-    connections: int = 1
     mode: Mode = Mode.ECHO
-
-    def suits(self, peer: Peer) -> bool:
-        return super().suits(peer) and self.mode in peer.modes
-
-    @property
-    def connections_needed(self) -> int:
-        return self.connections
 
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
         payload, frame = self._message()
@@ -220,14 +213,7 @@ class Broadcast(Case):
 
     unit: str = "deliveries/s"
     size: int
-    connections: int
-
-    def suits(self, peer: Peer) -> bool:
-        return super().suits(peer) and Mode.BROADCAST in peer.modes
-
-    @property
-    def connections_needed(self) -> int:
-        return self.connections
+    mode: Mode = Mode.BROADCAST
 
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
         payload = wire.text(self.size)
@@ -235,7 +221,7 @@ class Broadcast(Case):
         reply_size = len(wire.frame(wire.FIN | wire.TEXT, payload, masked=False))
         with (
             stage.server(peer) as server,
-            open_connections(server.ports[Mode.BROADCAST], self.connections) as sockets,
+            open_connections(server.ports[self.mode], self.connections) as sockets,
         ):
             exchange = BroadcastExchange(sockets, frame, reply_size)
             measured = timed(exchange, seconds, server)
@@ -301,15 +287,7 @@ class Memory(Case):
 
     unit: str = "KiB"
     less_is_better: bool = True
-    connections: int
     mode: Mode = Mode.IDLE
-
-    def suits(self, peer: Peer) -> bool:
-        return super().suits(peer) and self.mode in peer.modes
-
-    @property
-    def connections_needed(self) -> int:
-        return self.connections
 
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
         with stage.server(peer) as server:

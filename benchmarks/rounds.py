@@ -50,7 +50,7 @@ def measure(
     limit = stage.descriptor_limit - OTHER_DESCRIPTORS
     able = [peer for peer in peers if is_able(peer, remark)]
     for case in cases:
-        if case.connections_needed > limit:
+        if case.connections > limit:
             remark(
                 f"{case.name} left out: the system allows {limit:.0f} connections, see ulimit -n"
             )
