@@ -31,6 +31,7 @@ ORDER = [
     "_nursery",
     "_pacing",
     "_watchdog",
+    "_shortcut",
     "_flusher",
     "_masking",
     "_frames",

@@ -70,13 +70,16 @@ from ._options import ConnectionOptions
 from ._outbox import Outbox
 from ._pacing import pacer
 from ._pings import SentPings
+from ._shortcut import Shortcut
 from ._transport import Transport
+from ._watchdog import Watchdog
 from ._wire import (
     LARGE,
     MAX_CONTROL_PAYLOAD,
     Close,
     Event,
     Fragment,
+    Messages,
     Ping,
     Pong,
     Role,
@@ -187,11 +190,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_peer_said_close",
         "_pings",
         "_reader_scope",
+        "_shortcut",
         "_state",
         "_trailing_data",
         "_transport",
         "_turn",
         "_verbose",
+        "_watchdog",
         "_wire",
         "id",
         "local_address",
@@ -241,6 +246,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         )
         #: Whose turn it is to wait for room or to send in fragments; made when first needed.
         self._turn: trio.Lock | None = None
+        self._shortcut = Shortcut(self._relieve_soon)
         self._pings = SentPings()
 
         self._state = OPEN
@@ -257,6 +263,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._nursery_scopes: set[trio.CancelScope] | None = None
         self._nursery: trio.Nursery | None = None
         self._flusher: Flusher | None = None
+        self._watchdog: Watchdog | None = None
         #: Of the reader task. Its deadline is when the closing has to be over.
         self._reader_scope = trio.CancelScope(shield=True)
 
@@ -509,7 +516,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             return self._inbox.take_nowait()
         if self._aclosed:
             raise self._closed_error()
-        message = await self._inbox.take()
+        message = await self._next_message()
         if message is None:
             raise self._no_more()
         return message
@@ -525,6 +532,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             raise self._closed_error()
         try:
             return self._inbox.poll()
+        except trio.WouldBlock:
+            self._shortcut.recall()  # somebody has to read, and this task does not wait
+            raise
         except trio.EndOfChannel:
             raise self._no_more()
 
@@ -537,13 +547,43 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         # Closing is how a handler leaves its own loop; whether this turn or another task did it.
         if self._aclosed:
             raise StopAsyncIteration
-        message = await self._inbox.take()
+        message = await self._next_message()
         if message is not None:
             return message
         error = self._no_more()
         if isinstance(error, (ConnectionEnded, trio.ClosedResourceError)):
             raise StopAsyncIteration
         raise error
+
+    async def _next_message(self) -> str | bytes | None:
+        """Wait for the next message, where none is waiting; `None` if none will come."""
+        if self._shortcut.is_open:
+            message = await self._look_for_message()
+            if message is not None:
+                return message
+        return await self._inbox.take()
+
+    async def _look_for_message(self) -> str | bytes | None:
+        """Read the next message in the reader task's place, if it comes at once."""
+        shortcut = self._shortcut
+        data = await shortcut.look(self._transport.receive_nowait)
+        if data is None:
+            return None
+        messages, position = self._wire.receive_messages(data)
+        if not messages:
+            shortcut.recall(data)
+            return None
+        self._liveness.heard_at = now = trio.current_time()
+        self._bytes_received += position
+        self._note_received(messages)
+        message = self._inbox.put_but_first(messages, now)
+        if position < len(data):
+            shortcut.recall(data[position:])
+        elif self._inbox.is_awaited:
+            shortcut.recall()
+        else:
+            shortcut.succeed()
+        return message
 
     @overload
     async def receive_json(self) -> Any: ...
@@ -578,6 +618,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             the iteration.
         """
         await self._checkpoint()
+        self._shortcut.recall()
         try:
             incoming = await self._inbox.take_incoming()
         except trio.EndOfChannel:
@@ -626,6 +667,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._wait_to_send()
         ping = self._pings.add(os.urandom(4) if payload is None else bytes(payload))
         self._write(Ping(ping.payload), self._wire.ping(ping.payload))
+        self._shortcut.recall()
         try:
             await ping.done.wait()
         finally:
@@ -829,6 +871,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._state is OPEN:
             self._state = State.CLOSING
             self._outbox.seal()
+            self._shortcut.recall()
         deadline = trio.current_time() + seconds
         self._reader_scope.deadline = min(self._reader_scope.deadline, deadline)
 
@@ -857,15 +900,20 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     # The tasks behind it…
 
-    def _start(self, nursery: trio.Nursery, flusher: Flusher) -> None:
+    def _start(self, nursery: trio.Nursery, flusher: Flusher, watchdog: Watchdog) -> None:
         """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
         self._nursery = nursery
         self._flusher = flusher
+        self._watchdog = watchdog
         nursery.start_soon(self._run)
 
     def _flush_soon(self, outbox: Outbox) -> None:
         assert self._flusher is not None
         self._flusher.flush_soon(outbox)
+
+    def _relieve_soon(self, shortcut: Shortcut) -> None:
+        assert self._watchdog is not None
+        self._watchdog.relieve_soon(shortcut)
 
     def _start_task(self, task: Callable[[], Awaitable[None]]) -> None:
         assert self._nursery is not None
@@ -901,7 +949,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._take(self._trailing_data)
         self._trailing_data = b""
         while self._wire.end is None:
-            data = await self._transport.receive()
+            data = await self._shortcut.stand_by() if self._may_stand_by else None
+            if data is None:
+                data = await self._transport.receive()
             if not data:
                 self._lose(None, "the peer hung up without a Close frame")
                 return False
@@ -915,6 +965,20 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._fail(self._wire.end.code, self._wire.end.reason)
         return True
 
+    @property
+    def _may_stand_by(self) -> bool:
+        """Whether a receiver may read in the reader task's place: one waited for what came, and
+        the next thing to come may well be a message.
+        """
+        return (
+            self._inbox.was_awaited(self._liveness.heard_at)
+            and self._transport.immediate
+            and self._state is OPEN
+            and not self._verbose
+            and self._wire.is_between_messages
+            and self._shortcut.is_promising()
+        )
+
     async def _take(self, data: bytes) -> None:
         """Handle what a read brought, as far as there is room for it."""
         self._bytes_received += len(data)
@@ -924,9 +988,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 self._logger.debug("received %s", show_event(event))
             if isinstance(event, list):  # nearly always
                 self._inbox.put(event, self._liveness.heard_at)
-                self._messages_received += len(event)
-                if self._idles:
-                    self._liveness.note_message()
+                self._note_received(event)
                 frames += len(event)
             else:
                 self._handle(event)
@@ -936,6 +998,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             elif frames >= FRAMES_PER_CHECKPOINT:
                 frames = 0
                 await trio.lowlevel.checkpoint()
+
+    def _note_received(self, messages: Messages) -> None:
+        self._messages_received += len(messages)
+        if self._idles:
+            self._liveness.note_message()
 
     async def _wait_for_last_answers(self) -> None:
         self._liveness.paused = True  # we do not listen any more, so silence says nothing

@@ -139,6 +139,14 @@ class Inbox:
         if self._arrivals:
             self._arrivals.unpark_all()
 
+    def put_but_first(self, messages: Messages, now: float) -> str | bytes:
+        """`put`, by a task that takes the first of them itself, where none is waiting."""
+        if len(messages) > 1:
+            self.put(messages[1:], now)
+        if not self.waiting:
+            self.taken_at = now
+        return messages[0]
+
     def _hand_over(self, messages: Messages, now: float) -> Messages:
         """Give messages to the tasks that wait for them, and return those for which none did."""
         assert self._receivers is not None
@@ -149,6 +157,15 @@ class Inbox:
             trio.lowlevel.reschedule(task)
         self.taken_at = now
         return messages[len(served) :]
+
+    def was_awaited(self, now: float) -> bool:
+        """Whether what was put in at this time was awaited, and no task waits for more."""
+        return self.taken_at == now and not self._incoming and not self.is_awaited
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a task waits for a message, or for a piece of one."""
+        return bool(self._receivers or self._arrivals)
 
     def put_fragment(self, fragment: Fragment, now: float) -> None:
         """Add a piece to the message that is arriving, and queue the message if it was the last."""

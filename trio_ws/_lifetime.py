@@ -89,8 +89,9 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
-        self._websocket._start(self._services.nursery, self._services.flusher)
-        self._services.watchdog.watch(self._websocket)
+        services = self._services
+        self._websocket._start(services.nursery, services.flusher, services.watchdog)
+        services.watchdog.watch(self._websocket)
         return self._websocket
 
     @trio.lowlevel.enable_ki_protection

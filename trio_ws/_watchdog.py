@@ -2,7 +2,9 @@
 
 A sleeping task per connection would be the largest part of what an idle connection costs. Here a
 heap holds each connection's next time, and one task sleeps until the earliest. What is due at that
-time, a ping or an end, is the connection's own business.
+time, a ping or an end, is the connection's own business. What nobody attends to for the moment is
+looked at after a few milliseconds, all of it together: that may be asked for after every message,
+and must cost next to nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +17,23 @@ from typing import Protocol
 
 import trio
 
+#: For how many seconds a connection may go without attention.
+RELIEF = 0.005
+
 
 class Watched(Protocol):
     """What can be watched."""
 
     def _check(self, now: float) -> float:
         """Do what is due and return when to look again; `math.inf` for never."""
+        ...
+
+
+class Unattended(Protocol):
+    """What can be without attention for a moment."""
+
+    def relieve(self) -> None:
+        """See to it, if nobody does."""
         ...
 
 
@@ -34,6 +47,9 @@ class Watchdog:
         self._counter = count()
         self._compact_at = 64
         self._nap = trio.CancelScope()
+        #: What is unattended, and when that has to be looked at.
+        self._unattended: list[Unattended] = []
+        self._relief_at = inf
 
     def __len__(self) -> int:
         """How many places are taken, those of connections that are over included."""
@@ -47,9 +63,25 @@ class Watchdog:
     async def run(self) -> None:
         while True:
             with trio.CancelScope() as self._nap:
-                self._nap.deadline = self._due[0][0] if self._due else inf
+                due = self._due[0][0] if self._due else inf
+                self._nap.deadline = min(due, self._relief_at)
                 await trio.sleep_forever()
-            self._check_due(trio.current_time())
+            now = trio.current_time()
+            if now >= self._relief_at:
+                self._relieve_all()
+            self._check_due(now)
+
+    def relieve_soon(self, unattended: Unattended) -> None:
+        """Call its `relieve` after `RELIEF` seconds, or earlier: one look is for all."""
+        if not self._unattended:
+            self._relief_at = trio.current_time() + RELIEF
+            self._wake_at(self._relief_at)
+        self._unattended.append(unattended)
+
+    def _relieve_all(self) -> None:
+        unattended, self._unattended, self._relief_at = self._unattended, [], inf
+        for one in unattended:
+            one.relieve()
 
     def _check_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
@@ -69,5 +101,8 @@ class Watchdog:
             if len(self._due) >= self._compact_at:
                 self._drop_dead()
             heappush(self._due, (due, next(self._counter), weakref.ref(watched)))
-            # If the task sleeps longer than that, wake it earlier.
-            self._nap.deadline = min(self._nap.deadline, due)
+            self._wake_at(due)
+
+    def _wake_at(self, due: float) -> None:
+        """If the task sleeps longer than that, wake it earlier."""
+        self._nap.deadline = min(self._nap.deadline, due)

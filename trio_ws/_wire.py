@@ -263,6 +263,20 @@ class Wire:
                 else:
                     position = yield from self._take_other(data, position)
 
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether nothing is there of what comes next."""
+        return not self._rest and self._arriving is None and not self._is_judging
+
+    def receive_messages(self, data: bytes) -> tuple[Messages, int]:
+        """The short way alone, where the wire `is_between_messages`: it costs half as much.
+
+        Returns:
+            The messages that `data` begins with, at the most as many as are decoded in one go, and
+            where what follows them begins: that is for `receive`.
+        """
+        return self._take_messages(data, 0, self._limit, self._batch)
+
     def _take_piece(
         self, frame: _ArrivingFrame, data: bytes, position: int
     ) -> tuple[Fragment | Violation, int]:
