@@ -184,14 +184,14 @@ def make_masked_frame(first: int, payload: bytes) -> bytes:
 def make_head(first: int, length: int, mask_bit: int = 0) -> bytes:
     """A frame's head, up to the key."""
     if length < TWO_BYTES_LENGTH:
-        return _SHORT_HEADS[first][mask_bit | length]
+        return SHORT_HEADS[first][mask_bit | length]
     if length < 2**16:
         return _write_head2(first, mask_bit | TWO_BYTES_LENGTH, length)
     return _write_head8(first, mask_bit | EIGHT_BYTES_LENGTH, length)
 
 
 #: Looking them up takes half as long as making them.
-_SHORT_HEADS = {
+SHORT_HEADS = {
     first: [bytes((first, second)) for second in range(256)]
     for first in (TEXT, BINARY, TEXT | RSV1, BINARY | RSV1, PING, PONG)
 }

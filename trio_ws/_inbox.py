@@ -261,12 +261,13 @@ class Inbox:
             trio.WouldBlock: there is none yet.
             trio.EndOfChannel: there is none, and none will come.
         """
-        if not self._queue:
+        queue = self._queue
+        if not queue:
             raise trio.EndOfChannel if self._closed else trio.WouldBlock
-        message = self._queue.popleft()
+        message = queue.popleft()
         self.waiting -= 1
         self._bytes -= getsizeof(message)
-        if not self.waiting:
+        if not queue:
             self.taken_at = trio.current_time()
         if self._room:
             self._room.unpark_all()

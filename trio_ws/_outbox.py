@@ -66,8 +66,8 @@ class Outbox:
         "_flush_soon",
         "_flushing",
         "_frames",
+        "_gather_up_to",
         "_held",
-        "_high_water",
         "_line",
         "_moved",
         "_on_broken",
@@ -78,6 +78,7 @@ class Outbox:
         "_start_task",
         "_transport",
         "bytes_taken",
+        "high_water",
         "messages_posted",
         "unsent",
     )
@@ -93,7 +94,9 @@ class Outbox:
         self._transport = transport
         #: The socket, as long as a frame may go straight into it. See `_set_ready`.
         self._ready = transport.plain_socket
-        self._high_water = high_water
+        self.high_water = high_water
+        #: At this many bytes what was gathered is written even though more will follow.
+        self._gather_up_to = min(GATHER_UP_TO, high_water + 1)
         self._start_task = start_task
         self._flush_soon = flush_soon
         self._on_broken = on_broken
@@ -123,7 +126,7 @@ class Outbox:
 
     @property
     def has_room(self) -> bool:
-        return self.unsent <= self._high_water
+        return self.unsent <= self.high_water
 
     @property
     def _gone(self) -> int:
@@ -137,35 +140,34 @@ class Outbox:
 
     # Taking frames…
 
-    def write(self, *frame: Buffer, following: int = 0) -> None:
+    def write(self, frame: Buffer, payload: Buffer = b"", *, following: int = 0) -> None:
         """Take a whole frame: out at once as far as possible, the rest as soon as possible.
 
         Never waits and never fails: a transport that broke is reported to `on_broken`, and what
         is written to it afterwards is dropped.
 
         Args:
-            frame: in one piece, or head and payload; neither is empty.
+            frame: in one piece, or only its head.
+            payload: then what follows that.
             following: how many more messages wait for the sender, which may answer them, too.
         """
         if self._broken:
             return
-        size = len(frame[0]) if len(frame) == 1 else sum(map(len, frame))
+        size = len(frame) + len(payload)
         self.bytes_taken += size
-        if self._frames or following >= GATHER_FROM:
-            if not self._frames:
-                self._flush_soon(self)
-            self.unsent += size
+        if not self._frames:
+            if following < GATHER_FROM:
+                self._write_at_once((frame, payload) if payload else (frame,), size)
+                return
+            self._flush_soon(self)
             self._ready = None
-            if self._line and not self._held:
-                for buffer in frame:
-                    self._line.put(buffer)
-            else:
-                self._frames += frame
-            gathering = following and self.has_room and self.unsent < GATHER_UP_TO
-            if not self._blocked and not gathering:
-                self._write_what_waits()
-        else:
-            self._write_at_once(frame, size)
+        self.unsent += size
+        put = self._line.put if self._line and not self._held else self._frames.append
+        put(frame)
+        if payload:
+            put(payload)
+        if not self._blocked and (not following or self.unsent >= self._gather_up_to):
+            self._write_what_waits()
 
     def _write_at_once(self, frame: Sequence[Buffer], size: int) -> None:
         """Write a frame that nothing waits before."""
@@ -203,7 +205,7 @@ class Outbox:
         It is not enough to wait for `has_room`, because what is posted does not wait for that. Who
         only posts enough would keep others from sending for ever.
         """
-        return self.bytes_taken - self._high_water
+        return self.bytes_taken - self.high_water
 
     async def wait_for_room(self) -> None:
         """Return when there is room for what is sent, or after `seal`.

@@ -23,8 +23,6 @@ from typing import final
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task
 
-from ._pacing import pacer
-
 #: For how many seconds a message is looked for. A message takes about as long the usual way, so
 #: that a vain look costs at most what a successful one saves.
 LOOK_FOR = 40e-6
@@ -125,7 +123,6 @@ class Shortcut:
         try:
             while data is None:
                 await trio.lowlevel.checkpoint()
-                pacer.restart()
                 if self._reader is None:  # recalled by somebody else
                     return None
                 data = read()
