@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 from math import inf
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from trio_ws._wire import (
     Close,
@@ -25,6 +26,7 @@ from trio_ws._wire import (
 
 from .helpers import (
     BINARY,
+    CLOSE,
     CONTINUATION,
     FIN,
     PING,
@@ -226,6 +228,36 @@ def test_frames_may_be_sent_until_a_close_frame_went_either_way() -> None:
 
 def test_a_close_frame_without_a_code_is_empty() -> None:
     assert server().close(1005, "") == b"\x88\x00"
+
+
+CLOSE_PAYLOADS = [
+    b"",
+    b"\x03",
+    *(struct.pack("!H", code) for code in (*range(990, 1020), *range(0, 65536, 331))),
+    *(struct.pack("!H", code) for code in (2999, 3000, 4999, 5000, 65535)),
+    b"\x03\xe8" + "why é €".encode(),
+    b"\x03\xe8" + b"\xff",
+    b"\x03\xe8" + "€".encode()[:2],
+    b"\x03\xe8" + b"x" * 123,
+    b"\x03\xe8" + b"x" * 124,
+]
+
+
+@pytest.mark.parametrize("payload", CLOSE_PAYLOADS, ids=repr)
+def test_a_close_frame_means_what_wsproto_says_it_means(payload: bytes) -> None:
+    """One that comes in pieces is for wsproto to judge, one that is whole is read here."""
+    data = frame(CLOSE, payload)
+    (pieces,) = decode(server(), data[:1], data[1:])
+    (whole,) = decode(server(), data)
+    assert whole == pieces
+    assert isinstance(whole, (Close, Violation))
+
+
+@pytest.mark.parametrize("reason", ["", "why", "é" * 61, "é" * 62, "x" + "é" * 62, "€" * 50])
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 3000, 4999])
+def test_a_close_frame_is_the_one_that_wsproto_sends(code: int, reason: str) -> None:
+    expected = Connection(ConnectionType.SERVER).send(CloseConnection(code=code, reason=reason))
+    assert server().close(code, reason) == expected
 
 
 def test_a_client_masks_with_a_fresh_key_each_time() -> None:

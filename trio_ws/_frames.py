@@ -17,6 +17,7 @@ from ._masking import INTEGER_BELOW, mask, new_key
 #: The first byte of a frame: FIN and the opcode.
 TEXT = 0x81
 BINARY = 0x82
+CLOSE = 0x88
 PING = 0x89
 PONG = 0x8A
 
@@ -193,5 +194,5 @@ def make_head(first: int, length: int, mask_bit: int = 0) -> bytes:
 #: Looking them up takes half as long as making them.
 SHORT_HEADS = {
     first: [bytes((first, second)) for second in range(256)]
-    for first in (TEXT, BINARY, TEXT | RSV1, BINARY | RSV1, PING, PONG)
+    for first in (TEXT, BINARY, TEXT | RSV1, BINARY | RSV1, CLOSE, PING, PONG)
 }

@@ -2,9 +2,9 @@
 
 This module owns the two ways that a frame can take. The short way is for *plain* frames (see
 `_frames`), which are nearly all: they are taken apart right here, whole ones many at a time, and
-those that arrive in pieces piece by piece. So are pings, pongs and compressed messages that come in
-one frame and one read. Every other frame is handed to wsproto, which judges the protocol
-(RFC 6455): fragments, Close frames, and all that is not as it should be. What a stream of bytes
+those that arrive in pieces piece by piece. So are pings, pongs, proper Close frames and compressed
+messages that come in one frame and one read. Every other frame is handed to wsproto, which judges
+the protocol (RFC 6455): fragments, and all that is not as it should be. What a stream of bytes
 means does not depend on the way, as wsproto sees every frame that has an influence on others.
 
 It also owns the seam to wsproto and everything that has to be added to it:
@@ -49,9 +49,10 @@ from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from . import _frames
 from ._deflate import RESTART_CHARGE, Agreement, Deflate, Deflater
-from ._errors import CloseCode
+from ._errors import CloseCode, may_be_sent
 from ._frames import (
     BINARY,
+    CLOSE,
     PING,
     PLAIN,
     PONG,
@@ -186,6 +187,7 @@ class Wire:
     __slots__ = (
         "_arriving",
         "_batch",
+        "_close_sent",
         "_codec",
         "_deflate",
         "_guard",
@@ -219,6 +221,7 @@ class Wire:
         self.role = role
         self.masks = role is Role.CLIENT
         self.end = None
+        self._close_sent = False
         self._limit = max_message_size
         self._batch = batch
         self._deflate = deflate
@@ -322,13 +325,16 @@ class Wire:
         return (yield from self._judge(data, position))
 
     def _take_whole(self, head: Head, key: bytes, payload: bytes) -> Event | None:
-        """Take a ping, a pong or a compressed message that is here in one piece."""
-        is_control = head.first in (PING, PONG) and head.length <= MAX_CONTROL_PAYLOAD
+        """Take a control frame or a compressed message that is here in one piece."""
+        is_control = head.first in (PING, PONG, CLOSE) and head.length <= MAX_CONTROL_PAYLOAD
         is_compressed = head.first in (TEXT | RSV1, BINARY | RSV1) and self._inflates_at_once
         if not is_control and not is_compressed:
             return None
         if key:
             payload = bytes(mask(payload, 0, len(payload), key))
+        if head.first == CLOSE:
+            self.end = close = read_close(payload)
+            return close
         if is_control:
             return Ping(payload) if head.first == PING else Pong(payload)
         try:
@@ -404,7 +410,7 @@ class Wire:
         assert self._wsproto is not None
         assert self._guard is not None
         state = self._wsproto.state
-        if state is ConnectionState.REMOTE_CLOSING or state is ConnectionState.CLOSED:
+        if state is ConnectionState.REMOTE_CLOSING:
             code = CloseCode.BAD_GATEWAY if self._guard.bad_gateway else int(event.code)
             return Close(code, event.reason or "")
         if self._guard.refusal is not None:
@@ -418,12 +424,12 @@ class Wire:
     @property
     def may_send(self) -> bool:
         """Whether frames other than Close may be sent: no Close frame went either way."""
-        return self._wsproto is None or self._wsproto.state is ConnectionState.OPEN
+        return self.may_close and not isinstance(self.end, Close)
 
     @property
     def may_close(self) -> bool:
         """Whether a Close frame may be sent: none was yet."""
-        return self.may_send or self._judge_of_frames.state is ConnectionState.REMOTE_CLOSING
+        return not self._close_sent
 
     def message(self, data: str | bytes, *, compress: bool | None = None) -> bytes:
         """The frame of a whole message.
@@ -515,11 +521,15 @@ class Wire:
         return make_head(first, len(payload)) + payload
 
     def close(self, code: int, reason: str) -> bytes:
-        """The frame that closes; 1005 stands for one without a code. No frame may follow it."""
+        """The frame that closes; 1005 stands for one without a code. No frame may follow it.
+
+        A reason that is too long is cut.
+        """
+        self._close_sent = True
         if code == CloseCode.NO_STATUS_RECEIVED:
-            code = frame_protocol.CloseReason.NO_STATUS_RCVD
-            return self._judge_of_frames.send(CloseConnection(code=code))
-        return self._judge_of_frames.send(CloseConnection(code=code, reason=reason))
+            return self._control_frame(CLOSE, b"")
+        text = reason.encode()[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
+        return self._control_frame(CLOSE, _code.pack(code) + text.encode())
 
     @property
     def compression_sent(self) -> float | None:
@@ -534,6 +544,20 @@ class Wire:
         if codec is None or not codec.deflated_received:
             return None
         return codec.plain_received / codec.deflated_received
+
+
+def read_close(payload: bytes) -> Close | None:
+    """What a Close frame says (RFC 6455 section 5.5.1); `None` for one that nobody may send."""
+    if not payload:
+        return Close(CloseCode.NO_STATUS_RECEIVED, "")
+    try:
+        (code,) = _code.unpack_from(payload)
+        return Close(code, payload[2:].decode()) if may_be_sent(code) else None
+    except (struct.error, UnicodeDecodeError):
+        return None
+
+
+_code = struct.Struct("!H")
 
 
 class Prepared:
@@ -821,5 +845,5 @@ class _Guard(Extension):
 _OUT_OF_SEQUENCE = _Refused(CloseCode.PROTOCOL_ERROR, "a data frame out of sequence")
 _NO_RSV = RsvBits(rsv1=False, rsv2=False, rsv3=False)
 _RSV1 = RsvBits(rsv1=True, rsv2=False, rsv3=False)
-_BAD_GATEWAY = struct.pack("!H", CloseCode.BAD_GATEWAY)
-_TRY_AGAIN_LATER = struct.pack("!H", CloseCode.TRY_AGAIN_LATER)
+_BAD_GATEWAY = _code.pack(CloseCode.BAD_GATEWAY)
+_TRY_AGAIN_LATER = _code.pack(CloseCode.TRY_AGAIN_LATER)
