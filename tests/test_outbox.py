@@ -12,7 +12,15 @@ import trio
 import trio.testing
 
 from trio_ws._flusher import Flusher
-from trio_ws._outbox import GATHER_FROM, GATHER_UP_TO, JOIN_UP_TO, MOST_BUFFERS, PIECE, Outbox
+from trio_ws._outbox import (
+    GATHER_FROM,
+    GATHER_UP_TO,
+    JOIN_UP_TO,
+    LARGEST_PIECE,
+    MOST_BUFFERS,
+    PIECE,
+    Outbox,
+)
 from trio_ws._transport import Buffer, Transport, wrap_stream
 from trio_ws.testing import FaultyStream
 
@@ -88,6 +96,26 @@ async def test_progress_of_a_stream_is_seen_piece_by_piece() -> None:
         assert outbox.stalled_since == inf
         assert stream.operations == 2
         await other.receive_some()
+
+
+async def test_pieces_become_larger_while_they_go_out_quickly() -> None:
+    sizes = list[int]()
+    seconds = [0.0, 0.0, 0.0, 1.0, 0.0, *[0.0] * 6]
+
+    class Watched(FaultyStream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            sizes.append(len(data))
+            await trio.sleep(seconds[len(sizes) - 1])
+
+    async with trio.open_nursery() as nursery:
+        outbox, _ = await make(Watched(trio.testing.memory_stream_pair()[0]), nursery)
+        outbox.write(bytes(20 * LARGEST_PIECE))
+        await outbox.wait_for_progress()
+        while len(sizes) < len(seconds):
+            await outbox.wait_for_progress()
+        outbox.stop()
+    quick = [PIECE, 2 * PIECE, 4 * PIECE, 8 * PIECE]
+    assert sizes == [*quick, *quick, LARGEST_PIECE, LARGEST_PIECE, LARGEST_PIECE]
 
 
 async def test_a_broken_transport_is_reported_once_and_later_frames_are_dropped() -> None:

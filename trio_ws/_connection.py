@@ -940,6 +940,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         finally:
             # Nothing here can be cancelled: the socket is closed, whatever came before.
             self._outbox.stop()
+            self._shortcut.close()
             try:
                 await self._transport.aclose_forcefully()
             except Exception:

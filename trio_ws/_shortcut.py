@@ -146,6 +146,10 @@ class Shortcut:
     def _fail(self) -> None:
         self._pause = self._skip = min(2 * self._pause + 1, LONGEST_PAUSE)
 
+    def close(self) -> None:
+        """The connection is over. Whose method this has is not to be kept by it."""
+        self._relieve_soon = _ignore
+
     # The watchdog's side…
 
     def _be_watched(self) -> None:
@@ -165,3 +169,7 @@ class Shortcut:
         elif self.is_open:
             self._fail()
             self.recall()
+
+
+def _ignore(_: Shortcut) -> None:
+    """Nobody reads any more."""
