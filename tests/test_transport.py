@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,15 +16,18 @@ import trustme
 
 from trio_ws._transport import (
     LARGE_RECEIVE_SIZE,
+    MOST_ACCEPTED,
     RECEIVE_SIZE,
+    SocketAcceptor,
     SocketTransport,
     Transport,
     socket_address,
+    wrap_listener,
     wrap_stream,
 )
 from trio_ws.testing import FaultyStream
 
-from .helpers import reset, socket_pair, tcp_pair
+from .helpers import HOST, reset, socket_pair, tcp_pair
 
 
 class OtherLibrarysStream(FaultyStream, trio.abc.HalfCloseableStream):
@@ -92,10 +97,11 @@ async def test_a_spurious_wake_up_is_waited_out() -> None:
             self.calls += 1
             return None if self.calls == 1 else super().receive_nowait()
 
-    one, other = socket_pair()
-    async with one, other:
-        transport = Mistaken(one)
-        await other.send_all(b"x")
+    plain, far = socket.socketpair()
+    plain.setblocking(False)
+    with plain, far:
+        transport = Mistaken(plain, None)
+        far.sendall(b"x")
         assert await transport.receive() == b"x"
         assert transport.calls == 2
         assert transport.receive_nowait() is None
@@ -176,9 +182,13 @@ async def test_addresses_of_every_kind_of_stream(tmp_path: Path) -> None:
         assert transport.scheme == "ws"
         assert transport.local_address == wrap_stream(other).remote_address
         assert transport.remote_address == wrap_stream(other).local_address
+        address = transport.remote_address
         reset(other)
         await transport.discard_until_eof()
-        assert transport.remote_address is None
+        assert transport.remote_address == address
+        assert wrap_stream(one).remote_address is None  # it was gone before it was asked for
+        await transport.aclose()
+        assert transport.local_address is None
     memory = wrap_stream(trio.testing.memory_stream_pair()[0])
     assert memory.local_address is None
     assert memory.remote_address is None
@@ -233,3 +243,129 @@ async def test_whoever_holds_the_stream_sees_the_same_socket_as_the_transport() 
             transport.send_nowait([b"x"])
         with pytest.raises(trio.ClosedResourceError):
             await wrap_stream(one).receive()
+
+
+async def test_send_all_waits_where_the_socket_is_full() -> None:
+    one, other = socket_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        nursery.start_soon(wrap_stream(one).send_all, b"x" * 1_000_000)
+        received = 0
+        while received < 1_000_000:
+            received += len(await other.receive_some())
+    assert received == 1_000_000
+
+
+async def test_a_socket_that_is_gone_cannot_be_shut_down() -> None:
+    one, other = await tcp_pair()
+    async with one:
+        reset(other)
+        transport = wrap_stream(one)
+        await transport.discard_until_eof()
+        with pytest.raises(trio.BrokenResourceError):
+            await transport.send_eof()
+        await transport.aclose()
+        await transport.aclose()
+        await transport.aclose_forcefully()
+
+
+# Accepting…
+
+
+async def test_connections_that_are_there_are_accepted_together() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    address = listener.socket.getsockname()
+    async with listener:
+        acceptor = wrap_listener(listener)
+        clients = [socket.create_connection(address) for _ in range(MOST_ACCEPTED + 1)]
+        try:
+            accepted = await acceptor.accept()
+            assert len(accepted) == MOST_ACCEPTED
+            accepted += await acceptor.accept()
+            assert [each.remote_address for each in accepted] == [
+                client.getsockname() for client in clients
+            ]
+            for each, client in zip(accepted, clients, strict=True):
+                assert each.local_address == address
+                assert each.plain_socket is not None
+                assert each.plain_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                client.sendall(b"hello")
+                assert await each.receive() == b"hello"
+                await each.aclose()
+        finally:
+            for client in clients:
+                client.close()
+        with trio.move_on_after(0.01) as scope:
+            await acceptor.accept()
+        assert scope.cancelled_caught
+    with pytest.raises(trio.ClosedResourceError):
+        await acceptor.accept()
+
+
+async def test_what_was_accepted_before_descriptors_ran_out_is_not_lost() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with listener:
+        acceptor = wrap_listener(listener)
+        clients = [socket.create_connection(listener.socket.getsockname()) for _ in range(3)]
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 1, limits[1]))
+        try:
+            accepted = await acceptor.accept()
+            assert len(accepted) == 1
+            with pytest.raises(OSError, match="Too many open files"):
+                await acceptor.accept()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for client in clients:
+                client.close()
+        accepted += await acceptor.accept()
+        assert len(accepted) == 3
+        for each in accepted:
+            await each.aclose()
+
+
+async def test_a_client_that_left_again_is_passed_over() -> None:
+    """Some systems say so; Linux hands out its socket."""
+
+    class Listening(socket.socket):
+        aborted = True
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if self.aborted:
+                self.aborted = False
+                raise ConnectionAbortedError
+            return super().accept()
+
+    class Acceptor(SocketAcceptor):
+        def __init__(self, listener: trio.SocketListener) -> None:
+            super().__init__(listener)
+            plain = self._socket
+            self._socket = Listening(plain.family, plain.type, plain.proto, plain.detach())
+
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    address = listener.socket.getsockname()
+    acceptor = Acceptor(listener)
+    with acceptor._socket, socket.create_connection(address):
+        (accepted,) = await acceptor.accept()
+        await accepted.aclose()
+
+
+async def test_a_unix_socket_accepts_too(tmp_path: Path) -> None:
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(os.fspath(tmp_path / "socket"))
+    sock.listen()
+    async with trio.SocketListener(sock) as listener:
+        acceptor = wrap_listener(listener)
+        async with await trio.open_unix_socket(os.fspath(tmp_path / "socket")) as near:
+            (far,) = await acceptor.accept()
+            await near.send_all(b"x")
+            assert await far.receive() == b"x"
+            await far.aclose()
+
+
+async def test_a_listener_closed_before_it_is_used_says_so() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    await listener.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await wrap_listener(listener).accept()

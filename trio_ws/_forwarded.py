@@ -14,7 +14,6 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import trio
 
@@ -106,7 +105,7 @@ _MAX_V1 = 107
 _MAX_V2 = 4096
 
 
-async def read_proxy_header(stream: trio.abc.Stream) -> Address:
+async def read_proxy_header(below_tls: trio.abc.Stream) -> Address:
     """Read what a proxy sends before everything else, TLS included, and not a byte more.
 
     Gives the client's address, or `None` where the proxy speaks for itself (a health check), or
@@ -115,9 +114,6 @@ async def read_proxy_header(stream: trio.abc.Stream) -> Address:
     Raises:
         ConnectionFailed: it is not the PROXY protocol.
     """
-    below_tls: Any = stream
-    while hasattr(below_tls, "transport_stream"):
-        below_tls = below_tls.transport_stream
     start = await _read(below_tls, 12)
     if start == _SIGNATURE:
         kind, family, size = struct.unpack("!BBH", await _read(below_tls, 4))

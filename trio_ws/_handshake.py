@@ -30,7 +30,7 @@ from ._errors import (
     InvalidResponse,
 )
 from ._forwarded import from_client, read_proxy_header
-from ._headers import Headers, is_token
+from ._headers import Headers, has_token, is_token
 from ._http import (
     MAX_BODY_BYTES,
     Accept,
@@ -172,9 +172,7 @@ async def accept_connection(
     return Opening(wire, request, response, subprotocol, buffer.rest())
 
 
-async def client_behind_proxy(
-    stream: trio.abc.Stream, transport: Transport, options: ServerStreamOptions
-) -> Address:
+async def client_behind_proxy(transport: Transport, options: ServerStreamOptions) -> Address:
     """Who a trusted proxy says is there, where it says so before TLS and HTTP.
 
     Raises:
@@ -182,7 +180,7 @@ async def client_behind_proxy(
     """
     if options.proxy_header != "PROXY" or transport.remote_address not in options.proxy_networks:
         return None
-    return await read_proxy_header(stream)
+    return await read_proxy_header(transport.below_tls)
 
 
 async def refuse_connection(transport: Transport, options: ServerStreamOptions) -> None:
@@ -244,7 +242,8 @@ _HOST = re.compile(r"([-0-9A-Za-z_.~%!$&'()*+,;=]{1,255}|\[[0-9A-Fa-f:.]{2,45}\]
 def _check_host(host: str) -> None:
     if not _HOST.fullmatch(host):
         raise refusal(400, "the Host header is not a host and port")
-    if not all(map(_is_label, host.lower().partition(":")[0].split("."))):
+    host = host.lower()
+    if "xn--" in host and not all(map(_is_label, host.partition(":")[0].split("."))):
         raise refusal(400, "the Host header is not a valid internationalised name")
 
 
@@ -271,9 +270,9 @@ def _check_upgrade(request: Request) -> None:
             raise refusal(400, f"the header {name} is not ASCII")
     if request.method != "GET":
         raise refusal(405, "a WebSocket is opened with GET", Allow="GET")
-    if not _has_token(headers, "Upgrade", "websocket"):
+    if not has_token(headers, "Upgrade", "websocket"):
         raise _upgrade_required("the Upgrade header must say websocket")
-    if not _has_token(headers, "Connection", "upgrade"):
+    if not has_token(headers, "Connection", "upgrade"):
         raise _upgrade_required("the Connection header must say Upgrade")
     if headers.get_all("Sec-WebSocket-Version") != ("13",):
         raise _upgrade_required("Sec-WebSocket-Version must be 13")
@@ -292,10 +291,6 @@ def _is_key(text: str) -> bool:
         return len(text) == 24 and len(base64.b64decode(text, validate=True)) == 16
     except binascii.Error:
         return False
-
-
-def _has_token(headers: Headers, name: str, wanted: str) -> bool:
-    return wanted in (token.lower() for token in headers.tokens(name))
 
 
 def _upgrade_required(problem: str) -> InvalidRequest:
@@ -406,10 +401,12 @@ def _accepting_response(
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
     if agreement is not None:
         fields.append(("Sec-WebSocket-Extensions", str(agreement)))
-    extra = [*options.extra_headers.fields, *(answer.headers.fields if answer is not None else ())]
-    if options.server_header is not None and (not extra or "Server" not in Headers(extra)):
+    extra = Headers._known(
+        [*options.extra_headers.fields, *(answer.headers.fields if answer is not None else ())]
+    )
+    if options.server_header is not None and "Server" not in extra:
         fields.append(("Server", options.server_header))
-    return Response(101, [*fields, *extra]), subprotocol
+    return Response(101, Headers._known([*fields, *extra.fields])), subprotocol
 
 
 async def respond_and_hang_up(transport: Transport, data: bytes) -> None:
@@ -502,9 +499,9 @@ async def _read_response(
 
 def _check_response(headers: Headers, key: str, options: ClientStreamOptions) -> str | None:
     """RFC 6455 section 4.1, the client's checks of a 101 response; gives the subprotocol."""
-    if not _has_token(headers, "Upgrade", "websocket"):
+    if not has_token(headers, "Upgrade", "websocket"):
         raise InvalidResponse("the 101 response does not say Upgrade: websocket")
-    if not _has_token(headers, "Connection", "upgrade"):
+    if not has_token(headers, "Connection", "upgrade"):
         raise InvalidResponse("the 101 response does not say Connection: Upgrade")
     if headers.get_all("Sec-WebSocket-Accept") != (accept_value(key),):
         raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")

@@ -51,9 +51,12 @@ class Headers(Mapping[str, str]):
 
     __slots__ = ("_fields", "_names")
 
+    _fields: tuple[tuple[str, str], ...]
+    _names: tuple[str, ...]
+
     def __init__(self, fields: HeadersLike = ()) -> None:
-        if isinstance(fields, Headers):
-            self._set(fields.fields)  # checked already
+        if isinstance(fields, Headers):  # checked already
+            self._fields, self._names = fields._fields, fields._names
         elif isinstance(fields, Mapping):
             self._set(_checked(cast("Mapping[str, str]", fields).items()))
         else:
@@ -66,13 +69,18 @@ class Headers(Mapping[str, str]):
         Latin-1 keeps every octet, so that nothing can fail to decode. Most names and many values
         are the same for every peer, and kept once.
         """
-        headers = cls()
-        headers._set(
-            tuple(
+        return cls._known(
+            [
                 (shared(name.decode("latin-1")), shared(value.decode("latin-1")))
                 for name, value in fields
-            )
+            ]
         )
+
+    @classmethod
+    def _known(cls, fields: Iterable[tuple[str, str]]) -> Headers:
+        """Of fields that need no check."""
+        headers = cls.__new__(cls)
+        headers._set(tuple(fields))
         return headers
 
     def _set(self, fields: tuple[tuple[str, str], ...]) -> None:
@@ -104,13 +112,18 @@ class Headers(Mapping[str, str]):
         wanted = name.lower()
         if wanted not in self._names:
             return ()
+        if self._names.count(wanted) == 1:
+            return (self._fields[self._names.index(wanted)][1],)
         pairs = zip(self._names, self._fields, strict=True)
         return tuple([value for lower, (_, value) in pairs if lower == wanted])
 
     def tokens(self, name: str) -> tuple[str, ...]:
         """The comma-separated members of a list field, over all its lines (RFC 9110 5.6.1)."""
-        members = (part.strip(" \t") for part in ",".join(self.get_all(name)).split(","))
-        return tuple(member for member in members if member)
+        values = self.get_all(name)
+        if not values:
+            return ()
+        members = [part.strip(" \t") for part in ",".join(values).split(",")]
+        return tuple([member for member in members if member])
 
     @property
     def fields(self) -> tuple[tuple[str, str], ...]:
@@ -130,6 +143,14 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({list(self._fields)!r})"
+
+
+def has_token(headers: Headers, name: str, wanted: str) -> bool:
+    """Whether `wanted`, in lower case here, is a member of the list field `name`, in any case."""
+    values = headers.get_all(name)
+    if len(values) == 1 and values[0].lower() == wanted:  # nearly always
+        return True
+    return wanted in [token.lower() for token in headers.tokens(name)]
 
 
 def _checked(pairs: Iterable[Any]) -> tuple[tuple[str, str], ...]:

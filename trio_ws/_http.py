@@ -22,7 +22,7 @@ import h11
 
 from ._context import Context
 from ._errors import InvalidRequest
-from ._headers import Headers, HeadersLike
+from ._headers import Headers, HeadersLike, has_token
 
 #: How much of a request or response head is accepted: bytes, and header fields.
 MAX_HEAD_BYTES = 16 * 1024
@@ -95,8 +95,8 @@ class Request:
     @property
     def is_upgrade(self) -> bool:
         """Whether the client asks for a WebSocket, rightly or wrongly, rather than for a page."""
-        upgrade = {token.lower() for token in self.headers.tokens("Upgrade")}
-        return "websocket" in upgrade or "Sec-WebSocket-Key" in self.headers
+        headers = self.headers
+        return "Sec-WebSocket-Key" in headers or has_token(headers, "Upgrade", "websocket")
 
     @property
     def cookies(self) -> dict[str, str]:

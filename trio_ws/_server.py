@@ -60,7 +60,7 @@ from ._options import (
     ServerStreamOptions,
 )
 from ._site import Site
-from ._transport import Transport, socket_address, wrap_stream
+from ._transport import Transport, socket_address, wrap_listener, wrap_stream
 from ._web import Conversation
 
 #: How many seconds to accept nobody when the system has no descriptors or memory left for another
@@ -261,17 +261,19 @@ class WebSocketServer:
     async def _accept_from(
         self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery
     ) -> None:
+        acceptor = wrap_listener(listener)
         async with listener:
             while True:
                 try:
-                    stream = await listener.accept()
+                    accepted = await acceptor.accept()
                 except OSError as exc:
                     if exc.errno not in _OUT_OF_RESOURCES:
                         raise
                     self._options.logger.error("cannot accept for now: %s", exc)  # noqa: TRY400 - no mistake
                     await trio.sleep(ACCEPT_PAUSE)
                 else:
-                    connections.start_soon(self._serve_stream, stream)
+                    for transport in accepted:
+                        connections.start_soon(self._serve_transport, transport)
 
     def _fail(self, exc: BaseException) -> None:
         """Shut down, and then raise `exc` from `serve_websocket`."""
@@ -282,15 +284,14 @@ class WebSocketServer:
     # One connection…
 
     @trio.lowlevel.enable_ki_protection
-    async def _serve_stream(self, stream: trio.abc.Stream) -> None:
+    async def _serve_transport(self, transport: Transport) -> None:
         # Ctrl-C is not to strike between a 101 and the connection that it opens: the client would
         # be left without a word. The application's own code can be interrupted all the same.
-        transport = wrap_stream(stream)
         logger = ConnectionLogger(self._options.logger, new_connection_id())
         visit = _Visit(transport, logger, show_address(transport.remote_address))
         try:
             try:
-                opened = await self._open(visit, stream)
+                opened = await self._open(visit)
             except BaseException as exc:
                 # A stream's or process_request's own, or a mistake of ours.
                 opened = None
@@ -307,9 +308,7 @@ class WebSocketServer:
             except Exception:
                 logger.exception("the stream could not be closed")
 
-    async def _open(
-        self, visit: _Visit, stream: trio.abc.Stream
-    ) -> WebSocket | PlainRequest | None:
+    async def _open(self, visit: _Visit) -> WebSocket | PlainRequest | None:
         taken = len(self._connections) + len(self._handshakes) + self._http_connections
         with trio.move_on_after(self._options.open_timeout) as scope:
             if taken >= self._options.max_connections:
@@ -318,7 +317,7 @@ class WebSocketServer:
                 return None
             self._handshakes.add(scope)
             try:
-                await self._ask_proxy(visit, stream)
+                await self._ask_proxy(visit)
                 return await self._shake_hands(visit)
             finally:
                 self._handshakes.discard(scope)
@@ -326,8 +325,8 @@ class WebSocketServer:
         visit.logger.info("%s dropped in the opening handshake: %s", visit.peer, why)
         return None
 
-    async def _ask_proxy(self, visit: _Visit, stream: trio.abc.Stream) -> None:
-        visit.client = await client_behind_proxy(stream, visit.transport, self._options)
+    async def _ask_proxy(self, visit: _Visit) -> None:
+        visit.client = await client_behind_proxy(visit.transport, self._options)
         if visit.client is not None:
             visit.peer = show_address(visit.client)
 
@@ -611,7 +610,7 @@ async def wrap_server_stream(
         settings = ServerStreamOptions(**options)
         logger = ConnectionLogger(settings.logger, new_connection_id())
         with opening_deadline(settings.open_timeout):
-            client = await client_behind_proxy(stream, transport, settings)
+            client = await client_behind_proxy(transport, settings)
             opening = await accept_connection(transport, settings, logger, client=client)
     except BaseException:  # Cancelled among them; all go on their way
         await transport.aclose_forcefully()

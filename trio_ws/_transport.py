@@ -29,6 +29,12 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 RECEIVE_SIZE = 64 * 1024
 LARGE_RECEIVE_SIZE = 256 * 1024
 
+#: How many connections are accepted before other tasks may run.
+MOST_ACCEPTED = 16
+
+#: How many bytes the kernel takes from us before the peer takes them from it.
+NOT_SENT_LOW_WATER = 16 * 1024
+
 #: What closing may raise and nobody needs to know.
 _GONE = (
     trio.BrokenResourceError,
@@ -96,9 +102,7 @@ class Transport:
         TLS cannot. `below_tls` shuts down the TCP connection under it instead: a last resort,
         because the peer's TLS is left without its goodbye.
         """
-        stream: object = self._stream
-        if below_tls:
-            stream = _below_tls(stream)
+        stream = self.below_tls if below_tls else self._stream
         if not isinstance(stream, trio.abc.HalfCloseableStream):
             return False
         try:
@@ -128,6 +132,12 @@ class Transport:
             await trio.aclose_forcefully(self._stream)
 
     @property
+    def below_tls(self) -> trio.abc.Stream:
+        """The stream itself, or what TLS runs over."""
+        stream: trio.abc.Stream = _below_tls(self._stream)
+        return stream
+
+    @property
     def scheme(self) -> str:
         return "wss" if isinstance(self._stream, trio.SSLStream) else "ws"
 
@@ -141,24 +151,19 @@ class Transport:
 
 
 class SocketTransport(Transport):
-    """A plain socket, read and written through its descriptor.
+    """A plain socket that does not block, read and written through its descriptor.
 
     It is read when it is readable, and not tried before: the reader task has always had all there
     was, so that trying would cost a system call and an exception each time.
     """
 
-    __slots__ = ("_receive_size", "_socket", "_wrapped")
+    __slots__ = ("_peer", "_receive_size", "_socket")
 
     immediate = True
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        super().__init__(stream)
-        # trio's socket wraps the system's, and does not give it away. So it is given one: whoever
-        # closes the stream closes this, and to ask it anything takes a tenth of the time.
-        wrapped = stream.socket
-        family, kind, protocol = wrapped.family, wrapped.type, wrapped.proto
-        self._socket = socket.socket(family, kind, protocol, fileno=wrapped.detach())
-        stream.socket = self._wrapped = trio.socket.from_stdlib_socket(self._socket)
+    def __init__(self, sock: socket.socket, peer: object) -> None:
+        self._socket = sock
+        self._peer = _readable(peer)
         self._receive_size = RECEIVE_SIZE
 
     @property
@@ -203,16 +208,52 @@ class SocketTransport(Transport):
     async def wait_until_writable(self) -> None:
         await trio.lowlevel.wait_writable(self._descriptor())
 
+    async def send_all(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest := rest[self.send_nowait([rest]) :]:
+            await self.wait_until_writable()
+
     def is_drained(self) -> bool:
         return not self.receive_nowait()
+
+    async def send_eof(self, *, below_tls: bool = False) -> bool:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            raise _broken(exc) from exc
+        return True
 
     # trio's own way to close a stream takes two turns of the scheduler; the socket needs none.
 
     async def aclose(self) -> None:
-        self._wrapped.close()
+        self._close()
 
     async def aclose_forcefully(self) -> None:
-        self._wrapped.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    @property
+    def below_tls(self) -> trio.abc.Stream:
+        return trio.SocketStream(trio.socket.from_stdlib_socket(self._socket))
+
+    @property
+    def scheme(self) -> str:
+        return "ws"
+
+    @property
+    def local_address(self) -> Address:
+        try:
+            return _readable(self._socket.getsockname())
+        except OSError:  # it was closed behind our back
+            return None
+
+    @property
+    def remote_address(self) -> Address:
+        return self._peer
 
 
 def _broken(exc: OSError) -> trio.BrokenResourceError:
@@ -221,24 +262,121 @@ def _broken(exc: OSError) -> trio.BrokenResourceError:
 
 def wrap_stream(stream: trio.abc.Stream) -> Transport:
     """The transport that suits `stream` on this platform."""
-    if isinstance(stream, trio.SocketStream) and os.name == "posix" and stream.socket.fileno() >= 0:
-        return SocketTransport(stream)
-    return Transport(stream)  # which one that is closed already says itself
+    if not isinstance(stream, trio.SocketStream) or not _is_plain(stream):
+        return Transport(stream)  # which one that is closed already says itself
+    sock = _shared_socket(stream)
+    try:
+        peer = sock.getpeername()
+    except OSError:  # it is gone already
+        peer = None
+    return SocketTransport(sock, peer)
+
+
+def _is_plain(holder: trio.SocketStream | trio.SocketListener) -> bool:
+    return os.name == "posix" and holder.socket.fileno() >= 0
+
+
+def _shared_socket(holder: trio.SocketStream | trio.SocketListener) -> socket.socket:
+    """The system's socket in that of trio, which does not give it away.
+
+    So trio's is given one: whoever closes it closes this, and to ask this one anything takes a
+    tenth of the time.
+    """
+    wrapped = holder.socket
+    family, kind, protocol = wrapped.family, wrapped.type, wrapped.proto
+    sock = socket.socket(family, kind, protocol, fileno=wrapped.detach())
+    holder.socket = trio.socket.from_stdlib_socket(sock)
+    return sock
+
+
+# ---------------------------------------------------------------------------
+# Accepting
+# ---------------------------------------------------------------------------
+
+
+class Acceptor:
+    """Any `trio.abc.Listener`: one connection at a time."""
+
+    def __init__(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+        self._listener = listener
+
+    async def accept(self) -> list[Transport]:
+        """Wait for connections, and take those that are there. There may be none, after all.
+
+        Cancelling it loses nothing.
+
+        Raises:
+            OSError: the listener's own.
+            trio.ClosedResourceError: it was closed.
+        """
+        return [wrap_stream(await self._listener.accept())]
+
+
+class SocketAcceptor(Acceptor):
+    """A plain listening socket: trio's own way takes three times as long for each connection."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        super().__init__(listener)
+        self._socket = _shared_socket(listener)
+        self._is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
+
+    async def accept(self) -> list[Transport]:
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("the listener was closed")
+        await trio.lowlevel.wait_readable(self._socket)
+        accepted: list[Transport] = []
+        while len(accepted) < MOST_ACCEPTED:
+            try:
+                sock, peer = self._socket.accept()
+            except BlockingIOError:
+                break
+            except ConnectionAbortedError:  # by a client that has left again
+                continue
+            except OSError:
+                if accepted:
+                    break  # the next call will say it
+                raise
+            sock.setblocking(False)
+            if self._is_tcp:
+                self._prepare(sock)
+            accepted.append(SocketTransport(sock, peer))
+        return accepted
+
+    @staticmethod
+    def _prepare(sock: socket.socket) -> None:
+        """What `trio.SocketStream` does: no delays, and no hoard of unsent bytes in the kernel."""
+        with suppress(OSError):  # macOS refuses where the client has left again
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
+
+
+def wrap_listener(listener: trio.abc.Listener[trio.abc.Stream]) -> Acceptor:
+    """The acceptor that suits `listener` on this platform."""
+    if isinstance(listener, trio.SocketListener) and _is_plain(listener):
+        return SocketAcceptor(listener)
+    return Acceptor(listener)
+
+
+# ---------------------------------------------------------------------------
+# Addresses
+# ---------------------------------------------------------------------------
 
 
 def socket_address(stream: object, method: Literal["getsockname", "getpeername"]) -> Address:
     """What the socket of a stream or listener says, TLS looked through; `None` without a socket."""
     try:
-        address: Any = getattr(_below_tls(stream).socket, method)()
+        return _readable(getattr(_below_tls(stream).socket, method)())
     except (AttributeError, OSError):  # no socket, or one whose peer is gone already
         return None
-    match address:
-        case (str(host), int(port), *_):
-            return shared(host), port
-        case str() | bytes():
-            return os.fsdecode(address) or None
-        case _:  # of another family: VSOCK's are two numbers
-            return None
+
+
+def _readable(address: Any) -> Address:
+    if isinstance(address, tuple) and len(address) > 1 and isinstance(address[0], str):
+        return shared(address[0]), address[1]
+    if isinstance(address, (str, bytes)):
+        return os.fsdecode(address) or None
+    return None  # it has none, or is of another family: VSOCK's are two numbers
 
 
 def _below_tls(stream: Any) -> Any:
