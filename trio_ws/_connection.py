@@ -7,9 +7,11 @@ socket. It does not know how connections come about (`_client`, `_server`), what
 Who does what:
 
 - The *reader task* reads, decodes, answers pings, fills the inbox, and at the end shuts the
-  transport down. It is the only one that does any of these, and it never waits for a writer: what
-  it writes goes to the outbox, which takes frames without waiting.
-- *Application tasks* send through the outbox and receive from the inbox.
+  transport down. It is the only one that does any of these, but for one case, and it never waits
+  for a writer: what it writes goes to the outbox, which takes frames without waiting.
+- *Application tasks* send through the outbox and receive from the inbox. The one case: in a quick
+  conversation, one of them may read the messages that it wants in the reader task's place, which
+  then stands by (`_shortcut`).
 - The *watchdog* (one per server, one per client connection) sends keepalive pings and drops peers
   that are gone.
 
@@ -347,24 +349,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         data = message if isinstance(message, (str, bytes)) else checked_message(message)
         await next_checkpoint()()
-        if self._may_send_now:
-            self._send_now(data, compress=compress)
-        elif self._aclosed:
-            raise self._closed_error()
-        else:
+        if not self._send_now(data, compress=compress):
+            if self._aclosed:
+                raise self._closed_error()
             async with self._my_turn():
-                self._send_now(data, compress=compress)
+                self._send_now(data, compress=compress, waited=True)
         if self._state is not OPEN:  # the write found the connection broken
             await self._raise_closed()
-
-    @property
-    def _may_send_now(self) -> bool:
-        outbox = self._outbox
-        return (
-            self._state is OPEN
-            and outbox.unsent <= outbox.high_water
-            and (self._turn is None or not self._turn.locked())
-        )
 
     async def _checkpoint(self) -> None:
         """Where every async method starts."""
@@ -388,9 +379,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 # A write failed, and this cannot wait for why, even if a Close frame is unread.
                 self._lose(None, str(self._loss))
             raise self._closed_error()
-        if not self._may_send_now:
+        if not self._send_now(data, compress=compress):
             raise trio.WouldBlock
-        self._send_now(data, compress=compress)
 
     async def send_json(self, value: T, *, dumps: Callable[[T], str | bytes] = json.dumps) -> None:
         """Send `value` as JSON in a text message. `dumps` may give `str` or UTF-8 `bytes`.
@@ -476,15 +466,26 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._state is not OPEN:
             await self._raise_closed()
 
-    def _send_now(self, data: str | bytes, *, compress: bool | None) -> None:
+    def _send_now(
+        self, data: str | bytes, *, compress: bool | None, waited: bool = False
+    ) -> bool:
+        """Send, if that is possible without having `waited` for one's turn; else return false."""
+        outbox = self._outbox
+        if not waited and (
+            self._state is not OPEN
+            or outbox.unsent > outbox.high_water
+            or (self._turn is not None and self._turn.locked())
+        ):
+            return False
         if len(data) < LARGE:
             frame = self._wire.message(data, compress=compress)
-            self._outbox.write(frame, following=self._inbox.waiting)
+            outbox.write(frame, following=self._inbox.waiting)
         else:
-            self._outbox.write(*self._wire.large_message(data, compress=compress))
+            outbox.write(*self._wire.large_message(data, compress=compress))
         self._messages_sent += 1
         if self._notes_messages:
             self._note_sent(data)
+        return True
 
     def _note_sent(self, data: str | bytes) -> None:
         """A message is out, or on its way. Not worth the call unless `_notes_messages`."""

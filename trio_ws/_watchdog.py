@@ -105,4 +105,5 @@ class Watchdog:
 
     def _wake_at(self, due: float) -> None:
         """If the task sleeps longer than that, wake it earlier."""
-        self._nap.deadline = min(self._nap.deadline, due)
+        if due < self._nap.deadline:  # setting it costs more than all the rest
+            self._nap.deadline = due
