@@ -8,8 +8,9 @@ from math import inf
 
 import pytest
 import trio
+import trio.testing
 
-from trio_ws._watchdog import Watchdog
+from trio_ws._watchdog import RELIEF, Watchdog
 
 pytestmark = pytest.mark.autojump
 
@@ -60,4 +61,75 @@ async def test_what_is_over_is_not_kept_by_being_watched() -> None:
         gc.collect()
         assert reference() is None
         await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+
+
+class Unattended:
+    """Wants to be looked at so many times."""
+
+    def __init__(self, watchdog: Watchdog, times: int = 1) -> None:
+        self.watchdog = watchdog
+        self.times = times
+        self.relieved: list[float] = []
+
+    def relieve(self) -> None:
+        self.relieved.append(trio.current_time())
+        if len(self.relieved) < self.times:
+            self.watchdog.relieve_soon(self)
+
+
+async def test_what_is_unattended_is_looked_at_together_with_what_already_is() -> None:
+    async with trio.open_nursery() as nursery:
+        watchdog = Watchdog()
+        early, late, later = [Unattended(watchdog) for _ in range(3)]
+        start = trio.current_time()
+        watchdog.relieve_soon(early)  # before it runs
+        nursery.start_soon(watchdog.run)
+        await trio.sleep(RELIEF / 2)
+        watchdog.relieve_soon(late)
+        await trio.sleep(RELIEF)
+        assert early.relieved == late.relieved == [start + RELIEF]
+        watchdog.relieve_soon(later)
+        await trio.sleep(100)
+        assert later.relieved == [pytest.approx(start + 2.5 * RELIEF)]
+        assert len(early.relieved) == len(late.relieved) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_still_unattended_is_looked_at_again_as_much_later() -> None:
+    async with trio.open_nursery() as nursery:
+        watchdog = Watchdog()
+        nursery.start_soon(watchdog.run)
+        start = trio.current_time()
+        unattended = Unattended(watchdog, times=3)
+        watchdog.relieve_soon(unattended)
+        await trio.sleep(100)
+        assert unattended.relieved == pytest.approx([start + k * RELIEF for k in (1, 2, 3)])
+        nursery.cancel_scope.cancel()
+
+
+async def test_relieving_and_watching_do_not_keep_each_other_waiting() -> None:
+    async with trio.open_nursery() as nursery:
+        watchdog = Watchdog()
+        nursery.start_soon(watchdog.run)
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        before, after = start + RELIEF / 4, start + 1
+        watched = Watched(before, after)
+        unattended = Unattended(watchdog)
+        watchdog.watch(watched)
+        watchdog.relieve_soon(unattended)
+        await trio.sleep(100)
+        assert watched.seen == [start, before, after]
+        assert unattended.relieved == [start + RELIEF]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_nobody_asks_for_wakes_nobody() -> None:
+    async with trio.open_nursery() as nursery:
+        watchdog = Watchdog()
+        nursery.start_soon(watchdog.run)
+        watchdog.relieve_soon(Unattended(watchdog))
+        await trio.sleep(1)
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == inf
         nursery.cancel_scope.cancel()
