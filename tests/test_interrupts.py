@@ -30,7 +30,8 @@ import pytest
 import trio
 
 import trio_ws
-from trio_ws import WebSocket
+from trio_ws import WebSocket, _shortcut
+from trio_ws._shortcut import FIRST_PAUSE
 
 from .helpers import HOST
 
@@ -46,6 +47,7 @@ AT_A_TIME = 4
 STEPS = {
     "client": 7,
     "client's nursery": 13,
+    "quick client": 19,
     "server": 7,
     "client over a stream": 11,
     "server over a stream": 11,
@@ -113,6 +115,15 @@ async def run_client_with_nursery(sock: socket.socket) -> None:
         await websocket.receive()
 
 
+async def run_quick_client(sock: socket.socket) -> None:
+    _shortcut.LOOK_FOR = PROMPT  # the other thread needs longer than usual, being traced
+    host, port = sock.getsockname()
+    async with trio_ws.open_websocket_url(f"ws://{host}:{port}/") as websocket:
+        for _ in range(FIRST_PAUSE + 8):
+            await websocket.send("x")
+            assert await websocket.receive() == "x"
+
+
 async def run_client_over_stream(sock: socket.socket) -> None:
     stream = await trio.open_tcp_stream(*sock.getsockname())
     async with trio_ws.wrap_client_stream(stream, "ws://example.org/") as websocket:
@@ -163,6 +174,7 @@ Side = Callable[[socket.socket], Coroutine[Any, Any, None]]
 SCENARIOS: dict[str, tuple[Side, Side]] = {
     "client": (run_client, be_server),
     "client's nursery": (run_client_with_nursery, be_server),
+    "quick client": (run_quick_client, be_server),
     "server": (run_server, be_client),
     "client over a stream": (run_client_over_stream, be_server),
     "server over a stream": (run_server_over_stream, be_client),
