@@ -739,6 +739,29 @@ async def test_a_message_is_read_in_pieces_as_they_come() -> None:
 
 
 @HASTY
+async def test_ping_measures_its_round_trip_and_not_how_busy_a_receiver_is() -> None:
+    async with open_quick() as (ws, peer), trio.open_nursery() as nursery:
+        times: list[float] = []
+
+        async def ping() -> None:
+            times.append(await ws.ping(b"how far?"))
+
+        nursery.start_soon(ping)
+        assert await peer.receive_frame() == (FIN | PING, b"how far?")
+        # Messages keep coming the usual way, all of them waited for.
+        for _ in range(10):
+            async with trio.open_nursery() as receiving:
+                receiving.start_soon(ws.receive)
+                await trio.testing.wait_all_tasks_blocked()
+                await peer.send_frame(TEXT, b"meanwhile")
+            assert not ws._shortcut.is_open
+        await peer.send_frame(PONG, b"how far?")
+        await trio.testing.wait_all_tasks_blocked()
+        assert times == [pytest.approx(0, abs=RELIEF / 2)]
+        await peer.send_close(1000)
+
+
+@HASTY
 async def test_a_ping_recalls_the_reader_though_nobody_receives() -> None:
     async with open_quick() as (ws, peer), trio.open_nursery() as nursery:
 

@@ -981,6 +981,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             and self._state is OPEN
             and not self._verbose
             and self._wire.is_between_messages
+            and not self._pings.are_awaited
             and self._shortcut.is_promising()
         )
 

@@ -31,6 +31,11 @@ class SentPings:
         #: The last round trip in seconds.
         self.latency: float | None = None
 
+    @property
+    def are_awaited(self) -> bool:
+        """Whether a pong may come that answers one."""
+        return bool(self._waiting)
+
     def add(self, payload: bytes) -> SentPing:
         """Remember a ping that is being sent."""
         ping = SentPing(payload)
