@@ -830,6 +830,22 @@ async def test_one_message_may_wait_where_no_more_may() -> None:
         await peer.send_close(1000)
 
 
+@HASTY
+@pytest.mark.parametrize("ping", [b"", frame(PING)])
+async def test_no_more_is_read_while_more_bytes_wait_than_may(ping: bytes) -> None:
+    async with open_quick(max_queued_bytes=1000) as (ws, peer):
+        batch = [frame(TEXT, b"x" * 100) for _ in range(10)]
+        await peer.send(*batch, ping)
+        await receive_shortly(ws) if not ping else await ws.receive()
+        assert ws.statistics().queued_messages == 9
+        await peer.send(*batch)
+        await trio.sleep(1)
+        assert ws.statistics().queued_messages == 9, "another read, though nobody took anything"
+        for _ in range(19):
+            await ws.receive()
+        await peer.send_close(1000)
+
+
 async def test_two_that_flood_each_other_go_on() -> None:
     options: Options = {"max_send_buffer": 1000, "max_queued_messages": 1}
     async with open_quick_pair(options, options) as (ours, theirs):

@@ -954,7 +954,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._take(self._trailing_data)
         self._trailing_data = b""
         while self._wire.end is None:
-            data = await self._shortcut.stand_by() if self._may_stand_by else None
+            data: bytes | None = None
+            if self._may_stand_by:
+                data = await self._shortcut.stand_by()
+                if self._inbox.full:  # more came than one receiver could take
+                    await self._wait_for_room()
             if data is None:
                 data = await self._transport.receive()
             if not data:
