@@ -160,7 +160,7 @@ class Inbox:
 
     def was_awaited(self, now: float) -> bool:
         """Whether what was put in at this time was awaited, and no task waits for more."""
-        return self.taken_at == now and not self._incoming and not self.is_awaited
+        return self.taken_at == now and not self.is_awaited
 
     @property
     def is_awaited(self) -> bool:
