@@ -480,6 +480,23 @@ async def test_the_reader_does_not_stand_by_for_messages_that_nobody_waited_for(
         assert ws.statistics().queued_messages == 20
 
 
+async def test_the_reader_does_not_stand_by_while_another_task_waits() -> None:
+    async with open_quick() as (ws, peer), trio.open_nursery() as nursery:
+
+        async def receive_in_pieces() -> None:
+            async with ws.receive_message() as chunks:
+                assert [chunk async for chunk in chunks] == ["for the other"]
+
+        nursery.start_soon(receive_in_pieces)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(ws.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send_frame(TEXT, b"for one")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not ws._shortcut.is_open
+        await peer.send_frame(TEXT, b"for the other")
+
+
 @HASTY
 @BOTH_SIDES
 @pytest.mark.parametrize("fragmented", [False, True])

@@ -82,6 +82,7 @@ class Inbox:
     __slots__ = (
         "_arrivals",
         "_bytes",
+        "_claimants",
         "_closed",
         "_discarding",
         "_incoming",
@@ -106,6 +107,8 @@ class Inbox:
         #: The tasks that wait for a whole message, first come first served; see `take`.
         self._receivers: dict[Task, list[str | bytes]] | None = None
         self._incoming: IncomingMessage | None = None
+        #: How many tasks wait for a message to begin, so that they may claim it.
+        self._claimants = 0
         self._discarding = False
         self._closed = False
         #: `poll` found nothing, and nothing has come since.
@@ -164,8 +167,8 @@ class Inbox:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a task waits for a message, or for a piece of one."""
-        return bool(self._receivers or self._arrivals)
+        """Whether a task waits for a message, whole or in pieces."""
+        return bool(self._receivers or self._claimants)
 
     def put_fragment(self, fragment: Fragment, now: float) -> None:
         """Add a piece to the message that is arriving, and queue the message if it was the last."""
@@ -309,13 +312,17 @@ class Inbox:
 
     async def take_incoming(self) -> IncomingMessage:
         """Wait for a message to begin and claim it: the pieces that came, and those to come."""
-        while True:
-            with suppress(trio.WouldBlock):
-                return _whole(self.take_nowait())
-            if self._incoming is not None and not self._incoming.claimed:
-                self._incoming.claimed = True
-                return self._incoming
-            await self._wait_for_arrival()
+        self._claimants += 1
+        try:
+            while True:
+                with suppress(trio.WouldBlock):
+                    return _whole(self.take_nowait())
+                if self._incoming is not None and not self._incoming.claimed:
+                    self._incoming.claimed = True
+                    return self._incoming
+                await self._wait_for_arrival()
+        finally:
+            self._claimants -= 1
 
     async def next_piece(self, incoming: IncomingMessage) -> str | bytes | None:
         """Wait for the next piece of a claimed message; `None` after the last.
