@@ -181,6 +181,15 @@ async def test_vain_looks_become_rare_until_one_succeeds() -> None:
     assert [await look_in_vain(shortcut) for _ in range(3)] == [1, 3, 7]
 
 
+async def test_no_message_at_all_counts_as_a_vain_look() -> None:
+    async with open_reader() as (reader, shortcut):
+        shortcut.succeed()
+        shortcut.fail(b"compressed")
+        await trio.testing.wait_all_tasks_blocked()
+        assert reader.news == [b"compressed"]
+        assert [shortcut.is_promising() for _ in range(2)] == [False, True]
+
+
 @HASTY
 async def test_a_look_lets_other_tasks_run() -> None:
     async with open_reader() as (reader, shortcut):
@@ -600,16 +609,30 @@ async def test_an_end_that_a_look_meets_is_what_the_receiver_learns(kind: str) -
 
 @HASTY
 async def test_a_compressed_message_is_left_to_the_reader_and_the_window_stays_whole() -> None:
-    deflate = Deflate(threshold=100)
-    options: Options = {"compression": deflate}
+    options: Options = {"compression": Deflate(threshold=100)}
     async with open_quick_pair(options, options) as (ours, theirs):
         for size in (10, 200, 20, 300, 400, 10):
             text = "".join(random.Random(size).choices("0123456789", k=size))
             await ours.send(text)
             assert await theirs.receive() == text
+            assert theirs._shortcut.is_open is (size < 100)
             await quicken(theirs, ours.send)
         assert (theirs.statistics().compression_received or 0) > 1
         await ours.aclose()
+
+
+@HASTY
+async def test_where_all_messages_are_compressed_the_short_cut_is_hardly_tried() -> None:
+    options: Options = {"compression": Deflate(threshold=0)}
+    async with open_pair(client=options, server=options, streams=socket_pair()) as (ours, theirs):
+        tries = 0
+        for _ in range(10 * LONGEST_PAUSE):
+            await receive_the_usual_way(theirs, partial(ours.send, "x"))
+            tries += theirs._shortcut.is_open
+            if theirs._shortcut.is_open:
+                await ours.send("y")
+                assert await theirs.receive() == "y"
+        assert 4 < tries < 20
 
 
 @PATIENT

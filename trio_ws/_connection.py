@@ -575,7 +575,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             return None
         messages, position = self._wire.receive_messages(data)
         if not messages:
-            shortcut.recall(data)
+            shortcut.fail(data)
             return None
         self._liveness.heard_at = now = trio.current_time()
         self._bytes_received += position

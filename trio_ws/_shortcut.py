@@ -127,7 +127,7 @@ class Shortcut:
                     return None
                 data = read()
                 if data is None and perf_counter() > until:
-                    self._fail()
+                    self.fail()
                     break
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self.recall(exc)
@@ -143,8 +143,10 @@ class Shortcut:
         self._was_used = True
         self._be_watched()
 
-    def _fail(self) -> None:
+    def fail(self, news: bytes | None = None) -> None:
+        """Nothing came, or no message: the next go the usual way. Recalls the reader task."""
         self._pause = self._skip = min(2 * self._pause + 1, LONGEST_PAUSE)
+        self.recall(news)
 
     def close(self) -> None:
         """The connection is over. Whose method this has is not to be kept by it."""
@@ -167,8 +169,7 @@ class Shortcut:
             self._was_used = False
             self._be_watched()
         elif self.is_open:
-            self._fail()
-            self.recall()
+            self.fail()
 
 
 def _ignore(_: Shortcut) -> None:
