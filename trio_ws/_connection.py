@@ -7,11 +7,10 @@ socket. It does not know how connections come about (`_client`, `_server`), what
 Who does what:
 
 - The *reader task* reads, decodes, answers pings, fills the inbox, and at the end shuts the
-  transport down. It is the only one that does any of these, but for one case, and it never waits
-  for a writer: what it writes goes to the outbox, which takes frames without waiting.
-- *Application tasks* send through the outbox and receive from the inbox. The one case: in a quick
-  conversation, one of them may read the messages that it wants in the reader task's place, which
-  then stands by (`_shortcut`).
+  transport down. It is the only one that does any of these, and it never waits for a writer: what
+  it writes goes to the outbox, which takes frames without waiting. In a quick conversation it
+  stands by, and a task that receives reads the next message itself; see `_shortcut`.
+- *Application tasks* send through the outbox and receive from the inbox.
 - The *watchdog* (one per server, one per client connection) sends keepalive pings and drops peers
   that are gone.
 

@@ -123,7 +123,7 @@ class Inbox:
         """How many messages wait, and how many bytes they and the one still arriving take."""
         return self.waiting, self._bytes + (self._incoming.bytes_held if self._incoming else 0)
 
-    # Putting in: the reader task only, never waits…
+    # Putting in: the reader task, or who reads in its place; never waits…
 
     def put(self, messages: Messages, now: float) -> None:
         """Queue whole messages, which came just now."""
