@@ -31,7 +31,6 @@ from trio_ws import (
     open_websocket_url,
 )
 from trio_ws._connection import LAST_ANSWERS
-from trio_ws._pacing import CALLS_PER_CHECKPOINT, pacer
 from trio_ws._shortcut import FIRST_PAUSE, LONGEST_PAUSE, Shortcut
 from trio_ws._watchdog import RELIEF
 
@@ -199,21 +198,6 @@ async def test_a_look_lets_other_tasks_run() -> None:
         assert reader.news == []
 
 
-@HASTY
-async def test_a_look_begins_the_budget_of_calls_without_a_checkpoint_anew() -> None:
-    async with open_reader() as (_, shortcut):
-        pacer.restart()
-        for _ in range(CALLS_PER_CHECKPOINT - 1):
-            await pacer.checkpoint()
-        await shortcut.look(gives(b"data"))
-        with counted_steps() as steps:
-            for _ in range(CALLS_PER_CHECKPOINT - 1):
-                await pacer.checkpoint()
-            assert steps.count == 0
-            await pacer.checkpoint()
-            assert steps.count == 1
-
-
 @PATIENT
 async def test_a_look_goes_on_for_its_time() -> None:
     async with open_reader() as (reader, shortcut):
@@ -357,7 +341,6 @@ async def quicken(ws: WebSocket, send: Callable[[str], Awaitable[None]]) -> None
         await send(str(number))
         assert await ws.receive() == str(number)
         if ws._shortcut.is_open:
-            pacer.restart()
             return
     raise AssertionError("the short cut never opened")
 

@@ -465,9 +465,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._state is not OPEN:
             await self._raise_closed()
 
-    def _send_now(
-        self, data: str | bytes, *, compress: bool | None, waited: bool = False
-    ) -> bool:
+    def _send_now(self, data: str | bytes, *, compress: bool | None, waited: bool = False) -> bool:
         """Send, if that is possible without having `waited` for one's turn; else return false."""
         outbox = self._outbox
         if not waited and (

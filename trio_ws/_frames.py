@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from ._masking import INTEGER_BELOW, mask, new_key
+from ._masking import REPEATS, SHORT, SPARE, mask, new_key
 
 #: The first byte of a frame: FIN and the opcode.
 TEXT = 0x81
@@ -66,7 +66,8 @@ def take_masked(
     messages: list[str | bytes] = []
     payload: bytes | bytearray
     number = int.from_bytes
-    end = len(data) - 5  # before this there is room for the shortest head
+    size = len(data)
+    end = size - 5  # before this there is room for the shortest head
     while most and position < end:
         first = data[position]
         if first not in PLAIN:
@@ -76,18 +77,18 @@ def take_masked(
         if length >= TWO_BYTES_LENGTH:
             long = length == EIGHT_BYTES_LENGTH
             start = position + (14 if long else 8)
-            if start > len(data):
+            if start > size:
                 break
             (length,) = (_read_length8 if long else _read_length2)(data, position + 2)
             if length < (2**16 if long else TWO_BYTES_LENGTH):
                 break
         stop = start + length
-        if length < 0 or stop > len(data) or length > limit:
+        if length < 0 or stop > size or length > limit:
             break
         key = data[start - 4 : start]
-        if length < INTEGER_BELOW:  # as `mask` does it: a call would cost a third more
-            pattern = (key * (length // 4 + 1))[:length]
-            payload = (number(data[start:stop]) ^ number(pattern)).to_bytes(length)
+        if length < SHORT:  # as `mask` does it: a call would cost a third more
+            pattern = number(key) * REPEATS[length] >> SPARE[length]
+            payload = (number(data[start:stop]) ^ pattern).to_bytes(length)
         else:
             payload = mask(data, start, stop, key)
         if first == TEXT:

@@ -3,8 +3,8 @@
 Three ways to XOR, each the fastest for payloads of its size (microseconds, CPython 3.11):
 
      bytes     one big integer   bytes.translate   NumPy
-        16                0.19              0.9      1.3
-       125                0.37              1.0      1.6
+        16                0.16              0.9      1.3
+       125                0.28              1.0      1.6
      1,024                1.6               2.4      1.3
     16,384                 18                16      1.7
     65,536                 63                58      2.4
@@ -20,6 +20,13 @@ from collections.abc import Callable, Iterator
 
 #: `bytes.translate` passes over the data several times: fastest while it stays in the cache.
 TRANSLATE_STEP = 64 * 1024
+
+#: Below this size the key is repeated by a multiplication: a fifth less time for the whole frame.
+SHORT = 126
+
+#: For each such size the number by which, and how many bits are then too many at the end.
+REPEATS = [sum(1 << 32 * word for word in range(-(-size // 4))) for size in range(SHORT)]
+SPARE = [8 * (-size % 4) for size in range(SHORT)]
 
 #: How many keys are drawn from the system's entropy by one system call.
 KEYS_AT_ONCE = 256
@@ -41,8 +48,11 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
     if size >= INTEGER_BELOW:
         return _mask_large(data, start, stop, key)
     # Big-endian, so that the first byte of one meets the first of the other at any length.
-    pattern = (key * (size // 4 + 1))[:size]
-    return (int.from_bytes(data[start:stop]) ^ int.from_bytes(pattern)).to_bytes(size)
+    if size < SHORT:
+        pattern = int.from_bytes(key) * REPEATS[size] >> SPARE[size]
+    else:
+        pattern = int.from_bytes((key * (size // 4 + 1))[:size])
+    return (int.from_bytes(data[start:stop]) ^ pattern).to_bytes(size)
 
 
 def _mask_by_translation(data: bytes, start: int, stop: int, key: bytes) -> bytearray:

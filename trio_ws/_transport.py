@@ -153,8 +153,8 @@ class Transport:
 class SocketTransport(Transport):
     """A plain socket that does not block, read and written through its descriptor.
 
-    `receive` waits until it is readable, and does not try before: the reader task has always had all
-    there was, so that trying would cost a system call and an exception each time.
+    `receive` waits until it is readable, and does not try before: the reader task has always had
+    all there was, so that trying would cost a system call and an exception each time.
     """
 
     __slots__ = ("_peer", "_receive_size", "_socket")

@@ -105,5 +105,5 @@ class Watchdog:
 
     def _wake_at(self, due: float) -> None:
         """If the task sleeps longer than that, wake it earlier."""
-        if due < self._nap.deadline:  # setting it costs more than all the rest
+        if due < self._nap.deadline:  # noqa: PLR1730 - setting it costs more than asking
             self._nap.deadline = due
