@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import socket
 import ssl
+import struct
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -918,3 +920,19 @@ async def test_a_server_out_of_descriptors_says_so_waits_and_accepts_again(
         await server.aclose()
     assert 0.25 < trio.current_time() - start < 1
     assert caplog.text.count("cannot accept for now") == 3
+
+
+async def test_a_client_that_is_gone_before_it_is_accepted_is_only_a_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    async with open_server(echo) as server:
+        with socket.create_connection((HOST, server.port)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with trio.fail_after(5):
+            while server.statistics().refused_total < 1:
+                await trio.sleep(0.001)
+        async with open_websocket_url(server.urls[0]) as ws:
+            await ws.send("still there")
+            assert await ws.receive() == "still there"
+    assert "left: the connection broke in the handshake" in caplog.text

@@ -287,7 +287,8 @@ async def test_connections_that_are_there_are_accepted_together() -> None:
             for each, client in zip(accepted, clients, strict=True):
                 assert each.local_address == address
                 assert each.plain_socket is not None
-                assert each.plain_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                for option in (socket.TCP_NODELAY, socket.TCP_NOTSENT_LOWAT):
+                    assert each.plain_socket.getsockopt(socket.IPPROTO_TCP, option)
                 client.sendall(b"hello")
                 assert await each.receive() == b"hello"
                 await each.aclose()

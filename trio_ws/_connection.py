@@ -948,8 +948,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     async def _read_until_over(self) -> bool:
         """Read until the last frame; false if the peer hung up before that."""
-        await self._take(self._trailing_data)
-        self._trailing_data = b""
+        if self._trailing_data:
+            await self._take(self._trailing_data)
+            self._trailing_data = b""
         while self._wire.end is None:
             data: bytes | None = None
             if self._may_stand_by:

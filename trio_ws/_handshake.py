@@ -16,6 +16,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from types import EllipsisType
 from typing import overload
 
@@ -162,12 +163,14 @@ async def accept_connection(
         if not request.is_upgrade:
             raise _refusal_of_plain_http(request)
     except (InvalidRequest, ConnectionRejected) as exc:
-        await respond_and_hang_up(transport, exchange.response(exc.response, options.server_header))
+        data = exchange.response(exc.response, options.server_header)
+        with opening_deadline(options.open_timeout):
+            await respond_and_hang_up(transport, data)
         raise
 
     agreement = _choose_compression(request, options)
     response, subprotocol = _accepting_response(request, answer, options, agreement)
-    await _send(transport, exchange.switching_protocols(response.headers))
+    await _send(transport, exchange.switching_protocols(response.headers), options.open_timeout)
     wire = _make_wire(Role.SERVER, options, agreement)
     return Opening(wire, request, response, subprotocol, buffer.rest())
 
@@ -562,6 +565,18 @@ def _make_wire(role: Role, options: ConnectionOptions, agreement: Agreement | No
     return Wire(role, max_message_size=options.max_message_size, deflate=deflate, batch=batch)
 
 
+def glance(transport: Transport) -> bytes:
+    """What is there already.
+
+    Raises:
+        ConnectionFailed: the connection broke.
+    """
+    try:
+        return transport.receive_nowait() or b""
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        raise _broke(exc) from exc
+
+
 async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
     while (head := buffer.take()) is None:
         try:
@@ -569,17 +584,28 @@ async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
             if data is None:
                 data = await transport.receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise ConnectionFailed(f"the connection broke in the handshake: {exc}") from exc
+            raise _broke(exc) from exc
         if not data:
             raise ConnectionFailed("the peer hung up in the handshake")
         buffer.feed(data)
     return head
 
 
-async def _send(transport: Transport, data: bytes) -> None:
+async def _send(transport: Transport, data: bytes, patience: float = inf) -> None:
+    """Send all of it, which takes no waiting but from a peer that reads nothing.
+
+    Raises:
+        ConnectionFailed: the connection broke first.
+        HandshakeTimeout: it took longer than `patience`.
+    """
     try:
         sent = transport.send_nowait([data])
         if sent < len(data):
-            await transport.send_all(data[sent:])
+            with opening_deadline(patience):
+                await transport.send_all(data[sent:])
     except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-        raise ConnectionFailed(f"the connection broke in the handshake: {exc}") from exc
+        raise _broke(exc) from exc
+
+
+def _broke(exc: Exception) -> ConnectionFailed:
+    return ConnectionFailed(f"the connection broke in the handshake: {exc}")

@@ -41,6 +41,7 @@ from ._handshake import (
     PlainRequest,
     accept_connection,
     client_behind_proxy,
+    glance,
     opening_deadline,
     refuse_connection,
 )
@@ -104,14 +105,17 @@ class _Visit:
     Attributes:
         transport: to the peer.
         logger: for what happens on it.
-        peer: who it is, for the log.
         client: who a PROXY header says it is.
     """
 
     transport: Transport
     logger: ConnectionLogger
-    peer: str
     client: Address = None
+
+    @property
+    def peer(self) -> str:
+        """Who it is, for the log."""
+        return show_address(self.client or self.transport.remote_address)
 
 
 @final
@@ -288,7 +292,7 @@ class WebSocketServer:
         # Ctrl-C is not to strike between a 101 and the connection that it opens: the client would
         # be left without a word. The application's own code can be interrupted all the same.
         logger = ConnectionLogger(self._options.logger, new_connection_id())
-        visit = _Visit(transport, logger, show_address(transport.remote_address))
+        visit = _Visit(transport, logger)
         try:
             try:
                 opened = await self._open(visit)
@@ -310,25 +314,36 @@ class WebSocketServer:
 
     async def _open(self, visit: _Visit) -> WebSocket | PlainRequest | None:
         taken = len(self._connections) + len(self._handshakes) + self._http_connections
+        is_full = taken >= self._options.max_connections
+        received = b"" if is_full or not self._decides_alone else glance(visit.transport)
+        if received.endswith(b"\r\n\r\n"):
+            # There is nothing to wait for, so nothing to limit: a scope would cost as much as
+            # reading the request does.
+            return await self._shake_hands(visit, received)
         with trio.move_on_after(self._options.open_timeout) as scope:
-            if taken >= self._options.max_connections:
+            if is_full:
                 visit.logger.info("%s refused: there are %d connections", visit.peer, taken)
                 await refuse_connection(visit.transport, self._options)
                 return None
             self._handshakes.add(scope)
             try:
-                await self._ask_proxy(visit)
-                return await self._shake_hands(visit)
+                visit.client = await client_behind_proxy(visit.transport, self._options)
+                return await self._shake_hands(visit, received)
             finally:
                 self._handshakes.discard(scope)
         why = "the server stops" if self._stopping.is_set() else "out of time"
         visit.logger.info("%s dropped in the opening handshake: %s", visit.peer, why)
         return None
 
-    async def _ask_proxy(self, visit: _Visit) -> None:
-        visit.client = await client_behind_proxy(visit.transport, self._options)
-        if visit.client is not None:
-            visit.peer = show_address(visit.client)
+    @property
+    def _decides_alone(self) -> bool:
+        """Whether a request is all that it takes to open a connection, or to refuse it."""
+        options = self._options
+        return (
+            self._site is None
+            and options.process_request is None
+            and options.proxy_header != "PROXY"
+        )
 
     async def _shake_hands(
         self, visit: _Visit, received: bytes = b""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeAlias
@@ -318,7 +319,11 @@ class SocketAcceptor(Acceptor):
     def __init__(self, listener: trio.SocketListener) -> None:
         super().__init__(listener)
         self._socket = _shared_socket(listener)
-        self._is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
+        is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
+        #: Whether each socket has to be prepared. Linux gives it what the listener's has.
+        self._prepares = is_tcp and sys.platform != "linux"
+        if is_tcp:
+            prepare(self._socket)
 
     async def accept(self) -> list[Transport]:
         if self._socket.fileno() < 0:
@@ -337,18 +342,18 @@ class SocketAcceptor(Acceptor):
                     break  # the next call will say it
                 raise
             sock.setblocking(False)
-            if self._is_tcp:
-                self._prepare(sock)
+            if self._prepares:  # pragma: no cover - not on Linux
+                prepare(sock)
             accepted.append(SocketTransport(sock, peer))
         return accepted
 
-    @staticmethod
-    def _prepare(sock: socket.socket) -> None:
-        """What `trio.SocketStream` does: no delays, and no hoard of unsent bytes in the kernel."""
-        with suppress(OSError):  # macOS refuses where the client has left again
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
+
+def prepare(sock: socket.socket) -> None:
+    """What `trio.SocketStream` does: no delays, and no hoard of unsent bytes in the kernel."""
+    with suppress(OSError):  # macOS refuses where the client has left again
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
 
 
 def wrap_listener(listener: trio.abc.Listener[trio.abc.Stream]) -> Acceptor:
