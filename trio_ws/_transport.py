@@ -25,6 +25,9 @@ from ._sharing import shared
 #: What can be written.
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
+#: An address as the system gives it, for a socket of any family.
+SystemAddress: TypeAlias = tuple[Any, ...] | str | bytes | None
+
 #: One read: the more it brings, the more frames are handled in one go. The larger one takes a third
 #: less time for each byte of large messages, and is for connections where the last read was full.
 RECEIVE_SIZE = 64 * 1024
@@ -162,7 +165,7 @@ class SocketTransport(Transport):
 
     immediate = True
 
-    def __init__(self, sock: socket.socket, peer: object) -> None:
+    def __init__(self, sock: socket.socket, peer: SystemAddress) -> None:
         self._socket = sock
         self._peer = _readable(peer)
         self._receive_size = RECEIVE_SIZE
@@ -376,11 +379,11 @@ def socket_address(stream: object, method: Literal["getsockname", "getpeername"]
         return None
 
 
-def _readable(address: Any) -> Address:
-    if isinstance(address, tuple) and len(address) > 1 and isinstance(address[0], str):
-        return shared(address[0]), address[1]
+def _readable(address: SystemAddress) -> Address:
     if isinstance(address, (str, bytes)):
         return os.fsdecode(address) or None
+    if isinstance(address, tuple) and len(address) > 1 and isinstance(address[0], str):
+        return shared(address[0]), address[1]
     return None  # it has none, or is of another family: VSOCK's are two numbers
 
 
