@@ -311,6 +311,10 @@ async def test_messages_below_the_threshold_go_as_they_are_unless_told_otherwise
     assert is_compressed(sender.message("x" * 100))
     assert is_compressed(sender.message("x", compress=True))
     assert not is_compressed(sender.message("x" * 1000, compress=False))
+    large = b"x" * 100_000
+    assert is_compressed(sender.large_message(large)[0])
+    assert not is_compressed(sender.large_message(large, compress=False)[0])
+    assert sender.large_message(large, compress=False)[1] == large
     # In fragments nobody knows; the first fragment's word counts, and only it is marked.
     first, last = sender.fragment("x", final=False), sender.fragment("y", final=True)
     assert is_compressed(first)
