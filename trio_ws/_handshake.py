@@ -13,8 +13,8 @@ import hashlib
 import inspect
 import os
 import re
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from types import EllipsisType
@@ -116,6 +116,7 @@ async def accept_connection(
     client: Address = None,
     site: Site | None,
     received: bytes = b"",
+    refusing: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Opening | PlainRequest: ...
 
 
@@ -127,11 +128,13 @@ async def accept_connection(
     client: Address = None,
     site: Site | None = None,
     received: bytes = b"",
+    refusing: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Opening | PlainRequest:
     """Read one request and answer it, unless it is plain HTTP and there is a `site` for that.
 
     The site is asked about WebSockets, too. `received` is the start of the request, where that
-    came with the end of the one before; `client` is who is there, where a proxy said so before.
+    is here already; `client` is who is there, where a proxy said so before. A refusal is sent, and
+    waited for to be read, within `refusing`.
 
     Raises:
         InvalidRequest: it was malformed, and has been told so.
@@ -164,7 +167,7 @@ async def accept_connection(
             raise _refusal_of_plain_http(request)
     except (InvalidRequest, ConnectionRejected) as exc:
         data = exchange.response(exc.response, options.server_header)
-        with opening_deadline(options.open_timeout):
+        with refusing():
             await respond_and_hang_up(transport, data)
         raise
 

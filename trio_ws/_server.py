@@ -21,8 +21,8 @@ from __future__ import annotations
 import errno
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, KeysView, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, KeysView, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import NoneType
 from typing import TypeAlias, Unpack, cast, final
@@ -314,26 +314,34 @@ class WebSocketServer:
 
     async def _open(self, visit: _Visit) -> WebSocket | PlainRequest | None:
         taken = len(self._connections) + len(self._handshakes) + self._http_connections
-        is_full = taken >= self._options.max_connections
-        received = b"" if is_full or not self._decides_alone else glance(visit.transport)
+        if taken >= self._options.max_connections:
+            visit.logger.info("%s refused: there are %d connections", visit.peer, taken)
+            with trio.move_on_after(self._options.open_timeout):
+                await refuse_connection(visit.transport, self._options)
+            return None
+        received = glance(visit.transport) if self._decides_alone else b""
         if received.endswith(b"\r\n\r\n"):
             # There is nothing to wait for, so nothing to limit: a scope would cost as much as
             # reading the request does.
-            return await self._shake_hands(visit, received)
+            return await self._shake_hands(visit, received, self._in_handshake)
+        opened = None
+        with self._in_handshake() as scope:
+            visit.client = await client_behind_proxy(visit.transport, self._options)
+            opened = await self._shake_hands(visit, received)
+        if scope.cancelled_caught:
+            why = "the server stops" if self._stopping.is_set() else "out of time"
+            visit.logger.info("%s dropped in the opening handshake: %s", visit.peer, why)
+        return opened
+
+    @contextmanager
+    def _in_handshake(self) -> Generator[trio.CancelScope, None, None]:
+        """For at most `open_timeout`, and not after the server has stopped."""
         with trio.move_on_after(self._options.open_timeout) as scope:
-            if is_full:
-                visit.logger.info("%s refused: there are %d connections", visit.peer, taken)
-                await refuse_connection(visit.transport, self._options)
-                return None
             self._handshakes.add(scope)
             try:
-                visit.client = await client_behind_proxy(visit.transport, self._options)
-                return await self._shake_hands(visit, received)
+                yield scope
             finally:
                 self._handshakes.discard(scope)
-        why = "the server stops" if self._stopping.is_set() else "out of time"
-        visit.logger.info("%s dropped in the opening handshake: %s", visit.peer, why)
-        return None
 
     @property
     def _decides_alone(self) -> bool:
@@ -346,7 +354,10 @@ class WebSocketServer:
         )
 
     async def _shake_hands(
-        self, visit: _Visit, received: bytes = b""
+        self,
+        visit: _Visit,
+        received: bytes = b"",
+        refusing: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> WebSocket | PlainRequest | None:
         transport, logger = visit.transport, visit.logger
         try:
@@ -357,6 +368,7 @@ class WebSocketServer:
                 client=visit.client,
                 site=self._site,
                 received=received,
+                refusing=refusing,
             )
         except (ConnectionRejected, InvalidRequest) as exc:
             what = f": {exc}" if isinstance(exc, InvalidRequest) else ""
