@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import pty
@@ -21,7 +22,7 @@ import trustme
 
 import trio_ws
 from trio_ws import ConnectionLost, WebSocket, open_websocket_url
-from trio_ws._cli import main
+from trio_ws._cli import GARBAGE_THRESHOLDS, main
 
 from .cli_helpers import APPLICATION, PATIENCE, running, serving
 from .helpers import HOST, echo, open_server
@@ -34,7 +35,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    thresholds = gc.get_threshold()
     yield tmp_path
+    gc.set_threshold(*thresholds)
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) is None or str(tmp_path) in str(
             sys.modules[name].__file__
@@ -401,6 +404,26 @@ async def test_an_application_that_sees_to_the_log_itself_is_left_alone(tmp_path
             await command.urls()
             assert await command.stop(signal.SIGINT) == 0
     assert command.output.splitlines()[-1] == "mine: SIGINT: closing 0 connections"
+
+
+@pytest.mark.parametrize(
+    ("line", "thresholds"),
+    [("", GARBAGE_THRESHOLDS), ("gc.set_threshold(123, 4, 5)", (123, 4, 5))],
+    ids=["ours", "its own"],
+)
+async def test_garbage_is_collected_less_often_unless_the_application_says_otherwise(
+    tmp_path: Path, line: str, thresholds: tuple[int, int, int]
+) -> None:
+    (tmp_path / "tells.py").write_text(
+        f"import gc\n{line}\nasync def handler(ws): await ws.send_json(gc.get_threshold())\n",
+        "utf-8",
+    )
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "tells:handler", "--port", "0", cwd=tmp_path) as command:
+            (url,) = await command.urls()
+            async with open_websocket_url(url) as ws:
+                assert await ws.receive_json() == list(thresholds)
+            assert await command.stop(signal.SIGINT) == 0
 
 
 async def test_a_unix_socket_is_used_removed_and_taken_over(tmp_path: Path) -> None:
