@@ -355,7 +355,7 @@ def prepare(sock: socket.socket) -> None:
     """What `trio.SocketStream` does: no delays, and no hoard of unsent bytes in the kernel."""
     with suppress(OSError):  # macOS refuses where the client has left again
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # pragma: no branch - not every system has it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
 
 
