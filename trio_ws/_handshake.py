@@ -569,7 +569,7 @@ def _make_wire(role: Role, options: ConnectionOptions, agreement: Agreement | No
 
 
 def glance(transport: Transport) -> bytes:
-    """What is there already.
+    """What is there already: mostly all of the request, as clients send it at once.
 
     Raises:
         ConnectionFailed: the connection broke.
@@ -583,9 +583,7 @@ def glance(transport: Transport) -> bytes:
 async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
     while (head := buffer.take()) is None:
         try:
-            data = transport.receive_nowait()  # a client has mostly sent it before it is accepted
-            if data is None:
-                data = await transport.receive()
+            data = await transport.receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise _broke(exc) from exc
         if not data:

@@ -319,8 +319,9 @@ class WebSocketServer:
             with trio.move_on_after(self._options.open_timeout):
                 await refuse_connection(visit.transport, self._options)
             return None
-        received = glance(visit.transport) if self._decides_alone else b""
-        if received.endswith(b"\r\n\r\n"):
+        proxied = self._options.proxy_header == "PROXY"  # what comes first is not the request
+        received = b"" if proxied else glance(visit.transport)
+        if self._decides_alone and received.endswith(b"\r\n\r\n"):
             # There is nothing to wait for, so nothing to limit: a scope would cost as much as
             # reading the request does.
             return await self._shake_hands(visit, received, self._in_handshake)
@@ -346,12 +347,7 @@ class WebSocketServer:
     @property
     def _decides_alone(self) -> bool:
         """Whether a request is all that it takes to open a connection, or to refuse it."""
-        options = self._options
-        return (
-            self._site is None
-            and options.process_request is None
-            and options.proxy_header != "PROXY"
-        )
+        return self._site is None and self._options.process_request is None
 
     async def _shake_hands(
         self,
