@@ -40,7 +40,7 @@ import enum
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -175,7 +175,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_close_reason",
         "_close_sent",
         "_finished",
-        "_flusher",
         "_idles",
         "_inbox",
         "_liveness",
@@ -184,7 +183,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_messages_received",
         "_messages_sent",
         "_notes_messages",
-        "_nursery",
         "_nursery_scopes",
         "_options",
         "_outbox",
@@ -197,7 +195,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_transport",
         "_turn",
         "_verbose",
-        "_watchdog",
         "_wire",
         "id",
         "local_address",
@@ -213,6 +210,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     subprotocol: str | None
     local_address: Address
     remote_address: Address
+
+    # Made by `_start`, before anybody else has the connection.
+    _outbox: Outbox
+    _shortcut: Shortcut
 
     def __init__(
         self,
@@ -238,16 +239,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._wire = opening.wire
         self._trailing_data = opening.trailing_data
         self._inbox = Inbox(options.max_queued_messages, options.max_queued_bytes)
-        self._outbox = Outbox(
-            transport,
-            options.max_send_buffer,
-            self._start_task,
-            self._flush_soon,
-            self._write_failed,
-        )
         #: Whose turn it is to wait for room or to send in fragments; made when first needed.
         self._turn: trio.Lock | None = None
-        self._shortcut = Shortcut(self._relieve_soon)
         self._pings = SentPings()
 
         self._state = OPEN
@@ -262,9 +255,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._finished: trio.Event | None = None
         #: Of the blocks of `open_nursery` that are open; made for the first.
         self._nursery_scopes: set[trio.CancelScope] | None = None
-        self._nursery: trio.Nursery | None = None
-        self._flusher: Flusher | None = None
-        self._watchdog: Watchdog | None = None
         #: Of the reader task. Its deadline is when the closing has to be over.
         self._reader_scope = trio.CancelScope(shield=True)
 
@@ -903,22 +893,17 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _start(self, nursery: trio.Nursery, flusher: Flusher, watchdog: Watchdog) -> None:
         """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
-        self._nursery = nursery
-        self._flusher = flusher
-        self._watchdog = watchdog
+        # What these two call is the services' own. Were it methods of this connection, it would
+        # refer to itself, and be freed only when the garbage collector looks.
+        self._outbox = Outbox(
+            self._transport,
+            self._options.max_send_buffer,
+            nursery.start_soon,
+            flusher.flush_soon,
+            self._write_failed,
+        )
+        self._shortcut = Shortcut(watchdog.relieve_soon)
         nursery.start_soon(self._run)
-
-    def _flush_soon(self, outbox: Outbox) -> None:
-        assert self._flusher is not None
-        self._flusher.flush_soon(outbox)
-
-    def _relieve_soon(self, shortcut: Shortcut) -> None:
-        assert self._watchdog is not None
-        self._watchdog.relieve_soon(shortcut)
-
-    def _start_task(self, task: Callable[[], Awaitable[None]]) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(task)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
@@ -938,7 +923,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         finally:
             # Nothing here can be cancelled: the socket is closed, whatever came before.
             self._outbox.stop()
-            self._shortcut.close()
             try:
                 await self._transport.aclose_forcefully()
             except Exception:
@@ -953,7 +937,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._trailing_data = b""
         while self._wire.end is None:
             data: bytes | None = None
-            if self._may_stand_by:
+            if self._may_stand_by and self._shortcut.is_promising():
                 data = await self._shortcut.stand_by()
                 if self._inbox.full:  # more came than one receiver could take
                     await self._wait_for_room()
@@ -984,7 +968,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             and not self._verbose
             and self._wire.is_between_messages
             and not self._pings.are_awaited
-            and self._shortcut.is_promising()
         )
 
     async def _take(self, data: bytes) -> None:

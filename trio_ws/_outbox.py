@@ -350,9 +350,9 @@ class Outbox:
         self.wake()
         if self._flushing is not None:
             self._flushing.cancel()
-        # Whose methods these are has this outbox. It is then freed when it is over, and not when
+        # Whose method this is has this outbox. Both are then freed when they are over, and not when
         # the garbage collector looks: a twentieth of what a short connection costs.
-        self._start_task = self._flush_soon = self._on_broken = _ignore
+        self._on_broken = _ignore
 
     def wake(self) -> None:
         if self._moved:
@@ -459,7 +459,7 @@ class Outbox:
         self.wake()
 
 
-def _ignore(_: object) -> None:
+def _ignore(_: Exception) -> None:
     """What is called from now on comes too late."""
 
 

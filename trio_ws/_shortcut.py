@@ -5,7 +5,7 @@ sleeps meanwhile; then it hands the message to the task that wants it, which run
 scheduler later. In a quick conversation, where the next message is there almost as soon as the last
 one was answered, all of that can be saved. So there the reader task *stands by*, and whoever asks
 for the next message looks for a moment whether it comes, and takes it. This makes twice to three
-times as many messages a second of those that come one by one, in half the processor time of each.
+times as many messages a second of those that come one by one, in 60 % of the time of the processor.
 
 Nobody reads while that task is busy with a message. So the reader task is recalled whenever there
 is something to do for it: what came is not a message, or is more than one task can take; nothing
@@ -68,7 +68,7 @@ class Shortcut:
     # The reader task's side…
 
     def is_promising(self) -> bool:
-        """Whether to stand by now. To be asked once for each read that went the usual way."""
+        """Whether to stand by now. It counts: ask once for each read that went the usual way."""
         if self._skip:
             self._skip -= 1
             return False
@@ -148,10 +148,6 @@ class Shortcut:
         self._pause = self._skip = min(2 * self._pause + 1, LONGEST_PAUSE)
         self.recall(news)
 
-    def close(self) -> None:
-        """The connection is over. Whose method this has is not to be kept by it."""
-        self._relieve_soon = _ignore
-
     # The watchdog's side…
 
     def _be_watched(self) -> None:
@@ -170,7 +166,3 @@ class Shortcut:
             self._be_watched()
         elif self.is_open:
             self.fail()
-
-
-def _ignore(_: Shortcut) -> None:
-    """Nobody reads any more."""
