@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import signal
 import socket
 import ssl
 import struct
 import sys
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +35,7 @@ from trio_ws import (
     serve_listeners,
     serve_websocket,
 )
+from trio_ws._handshake import REFUSAL_LINGER
 from trio_ws._nursery import open_bare_nursery
 
 from .conftest import open_descriptors
@@ -936,3 +939,36 @@ async def test_a_client_that_is_gone_before_it_is_accepted_is_only_a_line_in_the
             await ws.send("still there")
             assert await ws.receive() == "still there"
     assert "left: the connection broke in the handshake" in caplog.text
+
+
+@pytest.mark.autojump
+async def test_a_refusal_of_what_was_there_at_once_counts_and_ends_with_the_server() -> None:
+    async with open_server(echo) as server:
+        with socket.create_connection((HOST, server.port)) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")  # asks for no WebSocket
+            while server.statistics().handshakes == 0:
+                await trio.lowlevel.checkpoint()
+            start = trio.current_time()
+            await server.aclose()
+            assert trio.current_time() - start < REFUSAL_LINGER
+            assert sock.recv(20).startswith(b"HTTP/1.1 426 ")
+
+
+async def test_a_connection_that_is_over_is_freed_without_the_garbage_collector() -> None:
+    served: list[weakref.ref[WebSocket]] = []
+
+    async def handler(ws: WebSocket) -> None:
+        served.append(weakref.ref(ws))
+        await echo(ws)
+
+    gc.disable()
+    try:
+        async with open_server(handler) as server:
+            async with open_websocket_url(server.urls[0]) as ws:
+                await ws.send("x")
+                assert await ws.receive() == "x"
+            with trio.fail_after(5):
+                while server.connections or served[0]() is not None:
+                    await trio.sleep(0.001)
+    finally:
+        gc.enable()
