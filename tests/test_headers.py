@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import pickle
 import time
+from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from trio_ws import Headers
-from trio_ws._headers import is_field_value, is_token
+from trio_ws._headers import http_date, is_field_value, is_token
 
 REPEATED = Headers([("Cookie", "a=1"), ("X-A", "x"), ("COOKIE", "b=2")])
 
@@ -140,3 +143,54 @@ def test_checking_takes_linear_time() -> None:
         assert not is_field_value(text)
     Headers({"A": "," * 10**6}).tokens("A")
     assert time.process_time() - started < 1
+
+
+# Dates…
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 784111777),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 784111777),
+        ("Sun Nov  6 08:49:37 1994", 784111777),
+        ("Sun Nov 16 08:49:37 1994", 784975777),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Wed, 31 Dec 1969 23:59:59 GMT", -1),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 253402300799),
+        ("Sat, 31 Dec 2016 23:59:60 GMT", 1483228799),
+        ("Thu, 29 Feb 2024 00:00:00 GMT", 1709164800),
+        ("Thu, 29 Feb 2023 00:00:00 GMT", None),
+        ("Mon, 01 Jan 0000 00:00:00 GMT", None),
+        ("Mon, 00 Jan 2001 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2001 24:00:00 GMT", None),
+        ("Mon, 01 Jan 2001 00:60:00 GMT", None),
+        ("Mon, 01 Jan 2001 00:00:61 GMT", None),
+        ("Mon, 01 Jan 2001 00:00:00", None),
+        ("Mon, 01 Jan 2001 00:00:00 +0000", None),
+        ("mon, 01 jan 2001 00:00:00 gmt", None),
+        ("Mon, 1 Jan 2001 00:00:00 GMT", None),
+        (" Mon, 01 Jan 2001 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2001 00:00:00 GMT\n", None),
+        ("", None),
+    ],
+)
+def test_a_date_has_one_of_three_forms(text: str, seconds: int | None) -> None:
+    assert http_date(text) == seconds
+
+
+def test_a_year_of_two_digits_is_at_most_fifty_years_ahead() -> None:
+    this_year = datetime.now(UTC).year
+    for year in range(this_year - 49, this_year + 51):
+        date = datetime(year, 6, 1, tzinfo=UTC)
+        assert http_date(f"{date:%A, %d-%b-%y %H:%M:%S} GMT") == date.timestamp()
+
+
+@given(st.integers(-(10**10), 10**11))
+def test_every_date_that_is_sent_is_read_again(seconds: int) -> None:
+    assert http_date(formatdate(seconds, usegmt=True)) == seconds
+
+
+@given(st.one_of(st.text(), st.text("0123456789 :,-GMTSunJa+"), st.binary().map(str)))
+def test_any_text_is_a_date_or_none(text: str) -> None:
+    assert isinstance(http_date(text), int | None)

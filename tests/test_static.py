@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from email.utils import formatdate
+import time
+from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trio
 
 from trio_ws import Response, Router
-from trio_ws._static import CHUNK, content_type
+from trio_ws._static import CHUNK, content_type, unsafe_characters
 
 from .helpers import HOST, open_server
 from .web_helpers import HTTPClient, http, open_site
@@ -106,6 +108,23 @@ async def test_what_is_in_the_folder_is_served(folder: Path, name: str, body: by
     assert head.headers["Content-Length"] == str(len(body))
 
 
+@pytest.mark.parametrize("character", ':?"*<>|~;&=%#')
+async def test_a_character_of_a_file_s_name_is_like_any_other(folder: Path, character: str) -> None:
+    name = f"12{character}30.txt"
+    (folder / name).write_bytes(TEXT)
+    for asked in {quote(name), name} - {"12?30.txt", "12#30.txt", "12%30.txt"}:
+        response = await get(folder, asked)
+        assert (response.status, response.body) == (200, TEXT)
+    (folder / f"a{character}b").mkdir()
+    response = await get(folder, quote(f"a{character}b"))
+    assert response.headers["Location"] == f"/static/{quote(f'a{character}b')}/"
+
+
+def test_windows_gives_some_characters_a_meaning() -> None:
+    assert unsafe_characters(windows=True) - unsafe_characters(windows=False) == {*':~"*<>|?'}
+    assert unsafe_characters(windows=False) >= {"/", "\\", "\0", "\n", "\x7f"}
+
+
 async def test_a_folder_without_its_slash_is_redirected(folder: Path) -> None:
     response = await get(folder, "sub?a=b")
     assert (response.status, response.headers["Location"]) == (308, "/static/sub/?a=b")
@@ -146,6 +165,9 @@ async def test_headers_of_one_s_own_are_added(folder: Path) -> None:
         assert response.headers.get_all("Content-Type") == ("text/x-mine",)
         none = await client.ask(http("GET /static/a.txt", If_None_Match="*"))
         assert (none.status, none.headers["Cache-Control"]) == (304, "max-age=60")
+        failed = await client.ask(http("GET /static/a.txt", If_Match='"x"'))
+        assert (failed.status, failed.headers["Cache-Control"]) == (412, "max-age=60")
+        assert failed.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
 async def test_files_may_be_at_the_root_and_behind_a_hook(folder: Path) -> None:
@@ -269,7 +291,11 @@ async def test_a_file_that_may_not_be_read_is_404(
         ({"If_Modified_Since": DATE}, 304),
         ({"If_Modified_Since": EARLIER}, 200),
         ({"If_Modified_Since": "yesterday"}, 200),
-        ({"If_Modified_Since": DATE.replace("GMT", "-0000")}, 304),
+        ({"If_Modified_Since": "Sunday, 09-Sep-01 01:46:40 GMT"}, 304),
+        ({"If_Modified_Since": "Sun Sep  9 01:46:40 2001"}, 304),
+        ({"If_Modified_Since": DATE.replace("GMT", "-0000")}, 200),
+        ({"If_Modified_Since": f"{DATE}, {DATE}"}, 200),
+        ({"If_Unmodified_Since": f"{EARLIER}, {EARLIER}"}, 200),
         ({"If_Match": "{etag}"}, 200),
         ({"If_Match": "W/{etag}"}, 412),
         ({"If_Match": '"x"'}, 412),
@@ -286,7 +312,44 @@ async def test_a_condition_decides(folder: Path, fields: dict[str, str], status:
     assert response.status == status
     assert response.headers["ETag"] == etag
     if status == 304:
-        assert "Content-Length" not in response.headers
+        described = {"Content-Length", "Content-Type", "Last-Modified", "Date", "Server"}
+        assert described & {*response.headers} == {"Date", "Server"}, "the client has the rest"
+
+
+#: What no parser of dates in the world was made for.
+ODD_DATES = [
+    "Mon, 01 Jan 2001 00:00:00 +99999999999999999999",
+    "Mon, 01 Jan 2001 00:00:00 +9999",
+    f"Mon, 01 Jan {'9' * 30} 00:00:00 GMT",
+    "Mon, 01 Jan 0000 00:00:00 GMT",
+    "Mon, 31 Feb 2001 00:00:00 GMT",
+    "Mon, 01 Jan 2001 25:61:61 GMT",
+    "Mon, 01 Jan 2001 " + "0" * 5000 + ":00:00 GMT",
+    "Mon, 01 Jan ٢٠٠١ 00:00:00 GMT".encode().decode("latin-1"),
+    "-" * 5000,
+    "",
+]
+
+
+@pytest.mark.parametrize("date", ODD_DATES, ids=range(len(ODD_DATES)))
+@pytest.mark.parametrize("name", ["If_Modified_Since", "If_Unmodified_Since", "If_Range"])
+async def test_a_date_that_is_none_is_passed_over(folder: Path, name: str, date: str) -> None:
+    asked = http("GET /static/a.txt", b"", **{name: date, "Range": "bytes=0-1"})
+    async with open_site(site(folder), on_handler_error="propagate") as (_, client):
+        response = await client.ask(asked)
+        assert response.status == (200 if name == "If_Range" else 206)
+
+
+@pytest.mark.parametrize("modified", [2**40, 4_000_000_000, -1, -(2**40)])
+async def test_a_file_from_another_time_was_changed_between_1970_and_now(
+    folder: Path, modified: int
+) -> None:
+    os.utime(folder / "a.txt", (modified, modified))
+    started = int(time.time())
+    response = await get(folder, "a.txt")
+    said = parsedate_to_datetime(response.headers["Last-Modified"]).timestamp()
+    assert said == 0 or started <= said <= time.time()
+    assert (said == 0) == (modified < 0)
 
 
 @pytest.mark.parametrize(
@@ -305,10 +368,17 @@ async def test_a_condition_decides(folder: Path, fields: dict[str, str], status:
         ("bytes=999999999999999999-", 416, None),
         ("bytes=4-2", 200, TEXT),
         ("bytes=-", 200, TEXT),
+        ("bytes= 2-4 ,, ", 206, b"234"),
+        ("bytes=,2-4", 206, b"234"),
+        ("bytes =2-4", 200, TEXT),
+        ("bytes=", 200, TEXT),
+        ("bytes=2-" + "9" * 5000, 206, b"23456789"),
+        ("bytes=" + "0" * 5000 + "2-4", 206, b"234"),
+        ("bytes=-" + "9" * 5000, 206, TEXT),
+        ("bytes=" + "9" * 5000 + "-", 416, None),
         ("bytes=0-1,3-4", 200, TEXT),
         ("bytes=a-b", 200, TEXT),
         ("lines=0-1", 200, TEXT),
-        ("bytes=" + "9" * 5000 + "-", 200, TEXT),
     ],
 )
 async def test_a_range_is_a_part(folder: Path, asked: str, status: int, body: bytes | None) -> None:
@@ -346,6 +416,8 @@ async def test_head_has_no_part(folder: Path) -> None:
 async def test_an_empty_file_has_no_part(folder: Path) -> None:
     response = await get(folder, "empty.txt", "GET", Range="bytes=0-")
     assert (response.status, response.headers["Content-Range"]) == (416, "bytes */0")
+    response = await get(folder, "empty.txt", "GET", Range="bytes=-5")
+    assert (response.status, response.body) == (200, b"")
 
 
 async def test_another_file_of_the_same_size_has_another_etag(folder: Path) -> None:

@@ -1,13 +1,14 @@
 """HTTP header fields: one immutable, case-insensitive multimap, checked when it is made.
 
-This module owns which names, values and tokens are legal (RFC 9110 section 5) and knows nothing
-of requests, responses or sockets.
+This module owns which names, values, tokens and dates are legal (RFC 9110 section 5) and knows
+nothing of requests, responses or sockets.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast, final
 
 from ._sharing import shared
@@ -151,6 +152,42 @@ def has_token(headers: Headers, name: str, wanted: str) -> bool:
     if len(values) == 1 and values[0].lower() == wanted:  # nearly always
         return True
     return wanted in [token.lower() for token in headers.tokens(name)]
+
+
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+_MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
+_TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+_DAY, _YEAR = "(?P<day>[0-9]{2})", "(?P<year>[0-9]{4})"
+
+# The three forms of RFC 9110 section 5.6.7, the one in use first. Every number has its count of
+# digits, so none can be too large for what computes with it.
+_DATES = [
+    re.compile(rf"[MTWFS][a-z]{{2}}, {_DAY} {_MONTH} {_YEAR} {_TIME} GMT"),
+    re.compile(rf"[MTWFS][a-z]+day, {_DAY}-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
+    re.compile(rf"[MTWFS][a-z]{{2}} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} {_YEAR}"),
+]
+
+
+def http_date(text: str) -> int | None:
+    """Seconds since 1970, or `None` for what is no date of RFC 9110 section 5.6.7.
+
+    The name of the day is not compared with the date.
+    """
+    found = next(filter(None, (form.fullmatch(text) for form in _DATES)), None)
+    if found is None:
+        return None
+    year = int(found["year"])
+    if len(found["year"]) == 2:  # one more than 50 years ahead is in the past
+        this_year = datetime.now(UTC).year
+        year += this_year - this_year % 100
+        year -= 100 if year > this_year + 50 else 0
+    month, day = _MONTHS.index(found["month"]) + 1, int(found["day"])
+    hour, minute = int(found["hour"]), int(found["minute"])
+    second = 59 if found["second"] == "60" else int(found["second"])  # a leap second
+    try:
+        return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+    except ValueError:  # the 31st of February
+        return None
 
 
 def _checked(pairs: Iterable[Any]) -> tuple[tuple[str, str], ...]:

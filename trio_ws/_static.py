@@ -10,17 +10,17 @@ import io
 import os
 import re
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 from mimetypes import MimeTypes
 from pathlib import Path
 from typing import TypeVar, final
 
 import trio
 
-from ._headers import Headers
+from ._headers import Headers, http_date
 from ._http import Request, Response
 from ._site import Streamed
 
@@ -120,15 +120,20 @@ class Folder:
         if stat.S_ISDIR(status.st_mode):
             return _Subfolder()
         # A pipe would be waited for, a device read without end.
-        return _File(path, names[-1], status) if stat.S_ISREG(status.st_mode) else None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        # HTTP has whole seconds; a date to come would be one of which nobody knows what it means
+        # (RFC 9110 section 8.8.2.1).
+        modified = min(max(0, int(status.st_mtime)), int(time.time()))
+        return _File(path, names[-1], status, modified)
 
     async def _answer_with(self, file: _File, request: Request) -> Response | Streamed:
+        # What an answer without the file has, too: a 304 is not to describe what the client has.
         headers = [
             ("ETag", file.etag),
-            ("Last-Modified", formatdate(file.modified, usegmt=True)),
             ("Accept-Ranges", "bytes"),
             ("X-Content-Type-Options", "nosniff"),
-            *self._headers.fields,
+            *(field for field in self._headers.fields if field[0].lower() not in _METADATA),
         ]
         if _precondition_failed(request.headers, file):
             return Response(412, headers, "The file has changed.\n")
@@ -142,8 +147,12 @@ class Folder:
             return Response(416, headers, "The file is shorter.\n")
         if status == 206:
             headers.append(("Content-Range", f"bytes {part.start}-{part.stop - 1}/{file.size}"))
-        if "Content-Type" not in self._headers:
-            headers.append(("Content-Type", content_type(file.name)))
+        metadata = {
+            "Content-Type": content_type(file.name),
+            "Last-Modified": formatdate(file.modified, usegmt=True),
+        }
+        headers += [field for field in metadata.items() if field[0] not in self._headers]
+        headers += [field for field in self._headers.fields if field[0].lower() in _METADATA]
         head = Response(status, headers)
         try:
             source = await _in_thread(lambda: FilePart(file.path, part))
@@ -161,15 +170,11 @@ class _File:
     path: Path
     name: str
     status: os.stat_result
+    modified: int
 
     @property
     def size(self) -> int:
         return self.status.st_size
-
-    @property
-    def modified(self) -> int:
-        """HTTP has whole seconds."""
-        return int(self.status.st_mtime)
 
     @property
     def etag(self) -> str:
@@ -201,9 +206,17 @@ async def _in_thread(function: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(function)
 
 
-#: What a name in a path may not hold: what separates names on any system or ends a C string, other
-#: control characters, and the colon, which Windows gives a meaning.
-_UNSAFE = frozenset('/\\:\x7f"*<>|?').union(map(chr, range(32)))
+def unsafe_characters(*, windows: bool) -> frozenset[str]:
+    """What a name in a path may not hold.
+
+    That is what separates names on any system or ends a C string, and other control characters. On
+    Windows it is also what means something there: the colon of drives and streams, the wildcards,
+    and the tilde, by which ``GIT~1`` is ``.git``. Elsewhere these are characters like any other.
+    """
+    return frozenset("/\\\x7f" + (':~"*<>|?' if windows else "")).union(map(chr, range(32)))
+
+
+_UNSAFE = unsafe_characters(windows=os.name == "nt")
 
 
 def _is_public_name(name: str) -> bool:
@@ -221,21 +234,24 @@ def _redirect_into_folder(request: Request) -> Response:
 
 # Conditions and ranges (RFC 9110 sections 13.2.2, in its order, and 14.2)…
 
+#: What describes a file rather than the answer (RFC 9110 section 15.4.5).
+_METADATA = {"content-type", "content-encoding", "content-language", "last-modified"}
+
 _ETAG = re.compile(r'(W/)?("[^"]*")')
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+_PART = re.compile(r"([0-9]*)-([0-9]*)")
 
 
 def _precondition_failed(headers: Headers, file: _File) -> bool:
     if "If-Match" in headers:
         return not _names(headers["If-Match"], file, weakly=False)
-    since = _date(headers.get("If-Unmodified-Since"))
+    since = http_date(headers.get("If-Unmodified-Since", ""))
     return since is not None and file.modified > since
 
 
 def _is_modified(headers: Headers, file: _File) -> bool:
     if "If-None-Match" in headers:
         return not _names(headers["If-None-Match"], file, weakly=True)
-    since = _date(headers.get("If-Modified-Since"))
+    since = http_date(headers.get("If-Modified-Since", ""))
     return since is None or file.modified > since
 
 
@@ -244,35 +260,38 @@ def _range_applies(headers: Headers, file: _File) -> bool:
     condition = headers.get("If-Range")
     if condition is None or condition == file.etag:
         return True
-    return _date(condition) == file.modified
+    return http_date(condition) == file.modified
 
 
 def _requested_part(text: str, size: int) -> tuple[int, range]:
     """The status and the part for a Range header. One that is not understood is passed over, and
     so is one for several parts, which no browser asks for.
     """
-    asked = _RANGE.fullmatch(text)
+    unit, _, listed = text.partition("=")
+    parts = [part for part in (part.strip(" \t") for part in listed.split(",")) if part]
+    asked = _PART.fullmatch(parts[0]) if unit.lower() == "bytes" and len(parts) == 1 else None
     if asked is None or not (asked[1] or asked[2]):
         return 200, range(size)
     if asked[1]:
-        start, stop = int(asked[1]), min(size, int(asked[2] or size) + 1)
-        if asked[2] and int(asked[2]) < start:
-            return 200, range(size)
+        start, stop = _position(asked[1]), size
+        if asked[2]:
+            last = _position(asked[2])
+            if last < start:
+                return 200, range(size)
+            stop = min(size, last + 1)
     else:
-        start, stop = max(0, size - int(asked[2])), size
+        start, stop = max(0, size - _position(asked[2])), size
+        if not size:  # all of nothing can be had, but no Content-Range can say so
+            return 200, range(0)
     return (206, range(start, stop)) if start < stop else (416, range(0))
+
+
+def _position(digits: str) -> int:
+    """A place in a file. One of more digits than any file has is as good as their beginning."""
+    return int(digits.lstrip("0")[:19] or "0")
 
 
 def _names(field: str, file: _File, *, weakly: bool) -> bool:
     if field.strip() == "*":
         return True
     return any(tag == file.etag and (weakly or not weak) for weak, tag in _ETAG.findall(field))
-
-
-def _date(text: str | None) -> float | None:
-    """Seconds since 1970, or `None` for what is no date."""
-    try:
-        date = parsedate_to_datetime(text or "")
-    except (TypeError, ValueError):
-        return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
