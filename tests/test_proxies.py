@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import shutil
 import socket
 import ssl
 import struct
 import subprocess
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from hypothesis import given, strategies as st
 
 from trio_ws import (
     ConnectionFailed,
@@ -291,6 +294,28 @@ async def test_haproxy_speaks_the_proxy_protocol(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
+async def test_haproxy_finds_the_server_well_by_a_health_check_with_extensions(
+    tmp_path: Path,
+) -> None:
+    checked = trio.Event()
+    router = Router()
+
+    @router.get("/health")
+    def health(request: Request) -> str:
+        checked.set()
+        return "OK"
+
+    options: dict[str, Any] = {"trusted_proxies": [HOST], "proxy_header": "PROXY"}
+    changes = {
+        "timeout server 60s": "timeout server 60s\n    option httpchk GET /health",
+        "inter 1s": "inter 100ms proxy-v2-options crc32c",
+    }
+    async with open_server(router, **options) as server:
+        async with haproxy(tmp_path, "haproxy-tcp.cfg", **upstream(server), **changes):
+            with trio.fail_after(10):
+                await checked.wait()
+
+
 # ---------------------------------------------------------------------------
 # What they say, in fields
 # ---------------------------------------------------------------------------
@@ -317,6 +342,11 @@ SAID: list[tuple[Any, str | None, str | None, Any, str]] = [
     (PEER, "6.6.6.6, unknown, 10.9.9.9", None, ("10.9.9.9", 0), "ws"),
     (PEER, "6.6.6.6, <script>", None, PEER, "ws"),
     (PEER, "1.2.3.400", None, PEER, "ws"),
+    (PEER, "1.2.3.4:65535", None, ("1.2.3.4", 65535), "ws"),
+    (PEER, "1.2.3.4:65536", None, PEER, "ws"),
+    (PEER, "6.6.6.6, [2001:db9::1]:99999", None, PEER, "ws"),
+    (PEER, "1.2.3.4%eth0", None, PEER, "ws"),
+    (PEER, "fe80::1%eth0", None, ("fe80::1", 0), "ws"),
     (PEER, "", None, PEER, "ws"),
     (PEER, ", ,", None, PEER, "ws"),
     (PEER, None, "https", PEER, "wss"),
@@ -363,10 +393,16 @@ def test_fields_on_several_lines_are_one_list() -> None:
         ('host="a,b;c";for=1.2.3.4', ("1.2.3.4", 0), "ws"),
         ("for=6.6.6.6, for=unknown, for=10.9.9.9", ("10.9.9.9", 0), "ws"),
         ("for=6.6.6.6, for=_hidden", PEER, "ws"),
-        ("proto=https", PEER, "ws"),
-        ("for=1.2.3.4;", PEER, "ws"),
+        ("proto=https", PEER, "wss"),
+        ("for=6.6.6.6, for=unknown;proto=https", PEER, "wss"),
+        ('for="1.2.3.4:_hidden"', ("1.2.3.4", 0), "ws"),
+        ('for="1.2.3.4:65536"', PEER, "ws"),
+        (" ;for=1.2.3.4 ;; proto=https;\t", ("1.2.3.4", 0), "wss"),
+        ("for=1.2.3.4, ,\t,", ("1.2.3.4", 0), "ws"),
         ("for=1.2.3.4, nonsense", PEER, "ws"),
+        ("for=6.6.6.6;for=1.2.3.4", PEER, "ws"),
         ('for="1.2.3.4', PEER, "ws"),
+        ('for=6.6.6.6, for="1.2.3.4', PEER, "ws"),
         ("", PEER, "ws"),
     ],
 )
@@ -375,6 +411,69 @@ def test_forwarded_is_read_from_its_end(field: str, address: Any, scheme: str) -
     asked = Request("GET", "/", headers, "ws", PEER)
     told = from_client(asked, Networks(TRUSTED), "Forwarded")
     assert (told.remote_address, told.scheme) == (address, scheme)
+
+
+#: What a client can put before what the proxy adds.
+JUNK = [
+    '"',
+    "x",
+    "",
+    ",,",
+    'for="',
+    "for=6.6.6.6;x=",
+    "\\",
+    '"\\',
+    "for=\xff",
+    'x="a, b',
+    "=;=",
+    " ",
+]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("lines", [1, 2])
+def test_a_client_cannot_switch_off_what_a_trusted_proxy_says(junk: str, lines: int) -> None:
+    proxies = ['for="1.2.3.4:567";proto=https;host="a,b;c\\",d"', "for=10.9.9.9"]
+    values = [", ".join([junk, *proxies])] if lines == 1 else [junk, *proxies]
+    headers = Headers([("Forwarded", value) for value in values])
+    asked = Request("GET", "/", headers, "ws", PEER)
+    told = from_client(asked, Networks(TRUSTED), "Forwarded")
+    assert (told.remote_address, told.scheme) == (("1.2.3.4", 567), "wss")
+
+
+@given(
+    st.text('",;=\\ for1.:', max_size=12),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF)),
+)
+def test_whatever_stands_before_a_proxy_s_element_and_in_it_that_element_is_read(
+    before: str, host: str
+) -> None:
+    quoted = re.sub(r'(["\\])', r"\\\1", host)
+    field = f'{before},for=1.2.3.4;host="{quoted}";proto=https'
+    asked = Request("GET", "/", Headers._known([("Forwarded", field)]), "ws", PEER)
+    told = from_client(asked, Networks(TRUSTED), "Forwarded")
+    assert (told.remote_address, told.scheme) == (("1.2.3.4", 0), "wss")
+
+
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF)))
+def test_any_text_in_forwarded_is_understood_or_not(text: str) -> None:
+    asked = Request("GET", "/", Headers._known([("Forwarded", text)]), "ws", PEER)
+    address = from_client(asked, Networks(TRUSTED), "Forwarded").remote_address
+    assert isinstance(address, tuple)
+    assert 0 <= address[1] <= 65535
+
+
+@pytest.mark.parametrize("start", ['"', "a", '",', "a=", 'a="', ";", "\\", " ", ",", '="a\\",;'])
+def test_a_forwarded_field_takes_linear_time(start: str) -> None:
+    def seconds(size: int) -> float:
+        field = start * size + "\x7f" + ',for=10.9.9.9,for="10.9.9.9'
+        asked = Request("GET", "/", Headers._known([("Forwarded", field)]), "ws", PEER)
+        started = time.process_time()
+        from_client(asked, Networks(TRUSTED), "Forwarded")
+        return time.process_time() - started
+
+    seconds(1000)
+    assert seconds(16_000) < 0.05
 
 
 async def test_the_field_that_was_not_chosen_is_the_client_s_own_and_means_nothing() -> None:
@@ -449,7 +548,13 @@ GOOD: dict[str, tuple[bytes, Any]] = {
     "2, TCP6": (v2(0x21, 0x21, V6), ("2001:db9::1", 567)),
     "2, UDP": (v2(0x21, 0x12, V4), None),
     "2, a Unix socket": (v2(0x21, 0x31, bytes(216)), None),
+    "1, TCP6 that is IPv4": (
+        b"PROXY TCP6 ::ffff:1.2.3.4 ::ffff:10.0.0.1 567 80\r\n",
+        ("1.2.3.4", 567),
+    ),
     "2, itself": (v2(0x20, 0x00, b""), None),
+    "2, itself with more": (v2(0x20, 0x00, b"\x04\0\x01x" * 200), None),
+    "2, itself with addresses": (v2(0x20, 0x11, V4), None),
     "2, too short": (v2(0x21, 0x11, V4[:-1]), None),
 }
 
@@ -464,6 +569,17 @@ BAD: dict[str, bytes] = {
     "no port": b"PROXY TCP4 1.2.3.4 10.0.0.1 -1 80\r\n",
     "too high a port": b"PROXY TCP4 1.2.3.4 10.0.0.1 65536 80\r\n",
     "words missing": b"PROXY TCP4 1.2.3.4\r\n",
+    "words too many": b"PROXY TCP4 1.2.3.4 10.0.0.1 567 80 9\r\n",
+    "half of version 2, itself": v2(0x20, 0x00, b"\x04\0\x01x")[:-1],
+    "IPv6 under TCP4": b"PROXY TCP4 2001:db9::1 10.0.0.1 567 80\r\n",
+    "IPv6 under TCP4, to": b"PROXY TCP4 1.2.3.4 ::1 567 80\r\n",
+    "IPv4 under TCP6": b"PROXY TCP6 1.2.3.4 10.0.0.1 567 80\r\n",
+    "too high a port, to": b"PROXY TCP4 1.2.3.4 10.0.0.1 567 65536\r\n",
+    "a zero in front": b"PROXY TCP4 1.2.3.4 10.0.0.1 0567 80\r\n",
+    "no-break spaces": b"PROXY TCP4\xa01.2.3.4\xa010.0.0.1\xa0567\xa080\r\n",
+    "line feeds": b"PROXY TCP4\n1.2.3.4\n10.0.0.1\n567\n80\r\n",
+    "tabs": b"PROXY TCP4\t1.2.3.4\t10.0.0.1\t567\t80\r\n",
+    "two spaces": b"PROXY TCP4  1.2.3.4 10.0.0.1 567 80\r\n",
     "version 3": v2(0x31, 0x11, V4),
     "a header of 60 KiB": v2(0x21, 0x11, bytes(60_000)),
 }

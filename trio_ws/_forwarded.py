@@ -9,10 +9,11 @@ addresses are read from the end, and the first that is no trusted proxy is the c
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import trio
@@ -24,6 +25,8 @@ from ._networks import Networks, ip_address
 # ---------------------------------------------------------------------------
 # Fields of a request
 # ---------------------------------------------------------------------------
+
+MAX_PORT = 65535
 
 _SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 
@@ -38,16 +41,19 @@ def from_client(request: Request, trusted: Networks, field: str) -> Request:
         # A proxy that does not pass on the address may still tell whether there was TLS.
         for scheme in request.headers.tokens("X-Forwarded-Proto")[-1:]:
             request = _with_scheme(request, scheme)
-        hops = [(address, "") for address in request.headers.tokens("X-Forwarded-For")]
+        addresses = request.headers.tokens("X-Forwarded-For")
+        hops = ((address, "") for address in reversed(addresses))
     return _innermost(request, hops, trusted)
 
 
-def _innermost(request: Request, hops: Sequence[tuple[str, str]], trusted: Networks) -> Request:
-    for name, scheme in reversed(hops):
+def _innermost(request: Request, hops: Iterable[tuple[str, str]], trusted: Networks) -> Request:
+    """Follow the hops, the last first, for as long as whoever added one is trusted."""
+    for name, scheme in hops:
+        request = _with_scheme(request, scheme)
         address = _address(name)
         if address is None:  # "unknown", or nonsense: the proxy before is all that is known
             return request
-        request = _with_scheme(replace(request, remote_address=address), scheme)
+        request = replace(request, remote_address=address)
         if address not in trusted:
             return request
     return request
@@ -58,41 +64,70 @@ def _with_scheme(request: Request, scheme: str) -> Request:
     return request if secure is None else replace(request, scheme="wss" if secure else "ws")
 
 
-_PORT = re.compile(r"(\[.*\]|[0-9.]*):([0-9]{1,5})")
+#: RFC 7239 section 6: instead of a port, a proxy may write a name that begins with an underscore.
+_NODE = re.compile(r"(\[.*\]|[0-9.]*):(?:([0-9]{1,5})|_[-._0-9A-Za-z]+)")
 
 
 def _address(name: str) -> tuple[str, int] | None:
     """An address with or without a port, which is 0 where it is not said."""
-    with_port = _PORT.fullmatch(name)
-    host, port = (with_port[1], int(with_port[2])) if with_port else (name, 0)
+    with_port = _NODE.fullmatch(name)
+    host, port = (with_port[1], int(with_port[2] or 0)) if with_port else (name, 0)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     ip = ip_address(host)
-    return None if ip is None else (str(ip), port)
+    return None if ip is None or port > MAX_PORT else (str(ip), port)
 
 
-_WORD = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
-_PAIR = re.compile(rf'[ \t]*({_WORD})=({_WORD}|"(?:[^"\\]|\\.)*")[ \t]*([;,]|\Z)')
+def _forwarded(text: str) -> Iterator[tuple[str, str]]:
+    """The ``for`` and ``proto`` of each element (RFC 7239 section 4), the last element first.
+
+    It ends at the first that is malformed. What stands before a trusted proxy's element may be
+    anything, half a quoted string among it, and changes nothing about what that element says.
+    """
+    for element in _parts(text, ","):
+        parameters = _parameters(element)
+        if parameters is None:
+            return
+        if parameters:  # a list may have empty members (RFC 9110 section 5.6.1)
+            yield parameters.get("for", ""), parameters.get("proto", "")
 
 
-def _forwarded(text: str) -> list[tuple[str, str]]:
-    """RFC 7239 section 4: the ``for`` and ``proto`` of each element; none, if it is malformed."""
-    hops: list[tuple[str, str]] = []
-    element: dict[str, str] = {}
-    position = 0
-    while position < len(text):
-        pair = _PAIR.match(text, position)
-        if pair is None:
-            return []
-        name, value, end = pair.groups()
+# A quoted string is matched without going back, however many quotes and backslashes there are.
+_WORD = r"[-!#$%&'*+.^_`|~0-9A-Za-z]++"
+_PAIR = re.compile(rf'({_WORD})=({_WORD}|"(?:[^"\\]|\\.)*+")')
+_QUOTE = re.compile(r'\\.|"')
+
+
+def _parameters(element: str) -> dict[str, str] | None:
+    """What an element says, by names in lower case; `None` if it is malformed."""
+    parameters: dict[str, str] = {}
+    for part in _parts(element, ";"):
+        if not part.strip(" \t"):
+            continue
+        pair = _PAIR.fullmatch(part.strip(" \t"))
+        if pair is None or pair[1].lower() in parameters:
+            return None
+        value = pair[2]
         if value.startswith('"'):
             value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        element[name.lower()] = value
-        if end != ";":
-            hops.append((element.get("for", ""), element.get("proto", "")))
-            element = {}
-        position = pair.end()
-    return hops
+        parameters[pair[1].lower()] = value
+    return parameters
+
+
+def _parts(text: str, separator: str) -> Iterator[str]:
+    """What the separators outside of quoted strings divide, the last part first.
+
+    A piece that ends within a quoted string, or begins there, has an odd number of quotes. So where
+    a part begins can be told from its end, whatever there is before it.
+    """
+    pieces: list[str] = []
+    quoted = False
+    for piece in reversed(text.split(separator)):
+        pieces.append(piece)
+        quoted ^= _QUOTE.findall(piece).count('"') % 2 == 1
+        if not quoted:
+            yield separator.join(reversed(pieces))
+            pieces.clear()
 
 
 # ---------------------------------------------------------------------------
@@ -119,23 +154,41 @@ async def read_proxy_header(below_tls: trio.abc.Stream) -> Address:
         kind, family, size = struct.unpack("!BBH", await _read(below_tls, 4))
         if kind not in (0x20, 0x21) or size > _MAX_V2:
             raise ConnectionFailed("the proxy speaks an unknown version of the PROXY protocol")
-        return _v2_address(family, await _read(below_tls, size)) if kind == 0x21 else None
+        data = await _read(below_tls, size)  # of a health check, too, which may have extensions
+        return _v2_address(family, data) if kind == 0x21 else None
     line = bytearray(start)
     while not line.endswith(b"\r\n"):
         if len(line) == _MAX_V1 or not line.startswith(b"PROXY "):
             raise ConnectionFailed("the proxy did not begin with a PROXY header")
         line += await _read(below_tls, 1)
-    return _v1_address(line.decode("latin-1").split())
+    return _v1_address(line[:-2].decode("latin-1").split(" "))
+
+
+#: Version 1 has addresses of one family, and numbers without a zero in front.
+_V1_FAMILIES = {"TCP4": ipaddress.IPv4Address, "TCP6": ipaddress.IPv6Address}
+_V1_PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 
 
 def _v1_address(words: list[str]) -> Address:
     if words[1:2] == ["UNKNOWN"]:
         return None
-    if len(words) == 6 and words[1] in ("TCP4", "TCP6"):
-        ip, port = ip_address(words[2]), words[4]
-        if ip is not None and port.isdecimal() and int(port) <= 65535:
-            return str(ip), int(port)
-    raise ConnectionFailed("the proxy sent a malformed PROXY header")
+    try:
+        _, family, source, destination, *ports = words
+        for address in (source, destination):
+            _V1_FAMILIES[family](address)
+    except (KeyError, ValueError):
+        raise _malformed() from None
+    if len(ports) != 2 or not all(map(_is_v1_port, ports)):
+        raise _malformed()
+    return str(ip_address(source)), int(ports[0])
+
+
+def _is_v1_port(text: str) -> bool:
+    return _V1_PORT.fullmatch(text) is not None and int(text) <= MAX_PORT
+
+
+def _malformed() -> ConnectionFailed:
+    return ConnectionFailed("the proxy sent a malformed PROXY header")
 
 
 def _v2_address(family: int, data: bytes) -> Address:

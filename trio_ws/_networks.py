@@ -51,8 +51,9 @@ def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 def ip_address(text: str) -> _IP | None:
     """The address that `text` is, without its zone; IPv4 in IPv6 is IPv4. `None` if it is none."""
     try:
-        ip = ipaddress.ip_address(text.partition("%")[0])
+        ip = ipaddress.ip_address(text)
     except ValueError:
         return None
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return mapped or ip
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    return ip.ipv4_mapped or ipaddress.IPv6Address(int(ip))
