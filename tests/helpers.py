@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
+import pytest
 import trio
 import trio.testing
 
@@ -67,6 +68,20 @@ async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     async with listener:
         client = await trio.open_tcp_stream(*listener.socket.getsockname())
         return client, await listener.accept()
+
+
+def fail_accepting(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
+    """What `socket.accept` raises, one after the other, before it lets anybody in."""
+    errors: list[OSError] = []
+
+    class Listening(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            if errors:
+                raise errors.pop(0)
+            return super().accept()
+
+    monkeypatch.setattr(socket, "socket", Listening)
+    return errors
 
 
 def reset(stream: trio.SocketStream) -> None:

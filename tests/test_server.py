@@ -39,7 +39,7 @@ from trio_ws._handshake import REFUSAL_LINGER
 from trio_ws._nursery import open_bare_nursery
 
 from .conftest import open_descriptors
-from .helpers import HOST, REQUEST, echo, open_server, reset
+from .helpers import HOST, REQUEST, echo, fail_accepting, open_server, reset
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
@@ -914,15 +914,63 @@ async def test_a_server_out_of_descriptors_says_so_waits_and_accepts_again(
             await trio.lowlevel.checkpoint()
 
     client, server_end = trio.testing.memory_stream_pair()
+    listener = Recovering(server_end)
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(trio_ws.serve_listeners, echo, [Recovering(server_end)])
+        server = await nursery.start(trio_ws.serve_listeners, echo, [listener])
         async with trio_ws.wrap_client_stream(client, "ws://example.org/") as ws:
             await ws.send("fine")
             assert await ws.receive() == "fine"
+            assert 0.25 < trio.current_time() - start < 1
+            assert shortages(caplog) == ["ERROR"]
+            await trio.sleep(10)
+            assert shortages(caplog) == ["ERROR", "WARNING"]
+            assert "connections are accepted again, after 0.3 s" in caplog.text
         await server.aclose()
-    assert 0.25 < trio.current_time() - start < 1
-    assert caplog.text.count("cannot accept for now") == 3
+
+
+def shortages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.levelname for record in caplog.records if "accept" in record.message]
+
+
+@pytest.mark.autojump
+async def test_a_shortage_in_which_a_client_gets_in_now_and_then_is_one_shortage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As many clients wait as there are, and each that leaves makes room for one."""
+
+    class Short(MemoryListener):
+        turns = 0
+
+        async def accept(self) -> trio.abc.Stream:
+            self.turns += 1
+            if self.turns % 2 and self.turns < 200:
+                raise OSError(errno.ENFILE, "the system has no file to spare")
+            return await super().accept()
+
+    async with trio.open_nursery() as nursery:
+        listeners = [Short(), Short()]
+        server = await nursery.start(serve_listeners, echo, listeners)
+        clients = [await listeners[number % 2].connect() for number in range(210)]
+        await trio.sleep(10)
+        assert shortages(caplog) == ["ERROR", "WARNING"]
+        for client in clients:
+            await client.aclose()
+        await server.aclose()
+
+
+async def test_an_error_of_accept_loses_one_connection_and_the_server_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    errors = fail_accepting(monkeypatch)
+    async with open_server(echo) as server:
+        for number in (errno.EPROTO, errno.ENETDOWN, errno.ETIMEDOUT):
+            errors.append(OSError(number, "the network said so"))
+            async with open_websocket_url(server.urls[0]) as ws:
+                await ws.send("still there")
+                assert await ws.receive() == "still there"
+    assert caplog.text.count("a connection was lost before it was accepted: ") == 3
 
 
 async def test_a_client_that_is_gone_before_it_is_accepted_is_only_a_line_in_the_log(

@@ -68,6 +68,10 @@ from ._web import Conversation
 #: connection: it would say so again at once, and those that are open may end meanwhile.
 ACCEPT_PAUSE = 0.1
 
+#: A shortage of these is over when nobody had to wait for that many seconds. Until then each
+#: connection that ends lets one client in, and leaves the next one out.
+SHORTAGE_QUIET = 5.0
+
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 #: What serves one connection. The connection is closed when it returns. A `Router` is one.
@@ -116,6 +120,35 @@ class _Visit:
     def peer(self) -> str:
         """Who it is, for the log."""
         return show_address(self.client or self.transport.remote_address)
+
+
+@final
+class _Shortage:
+    """The times when the system has no room for another connection: one line when each begins, one
+    when it is over, however many attempts fail meanwhile.
+    """
+
+    def __init__(self, logger: logging.Logger, nursery: trio.Nursery) -> None:
+        self._logger = logger
+        self._nursery = nursery
+        #: While one lasts: what waits for its end.
+        self._lasting: trio.CancelScope | None = None
+
+    def feel(self, exc: OSError) -> None:
+        """An attempt failed with `exc`."""
+        if self._lasting is None:
+            self._lasting = trio.CancelScope()
+            self._logger.error("cannot accept connections for now: %s", exc)
+            self._nursery.start_soon(self._wait_for_end, self._lasting)
+        self._lasting.deadline = trio.current_time() + SHORTAGE_QUIET
+
+    async def _wait_for_end(self, lasting: trio.CancelScope) -> None:
+        began = trio.current_time()
+        with lasting:
+            await trio.sleep_forever()
+        self._lasting = None
+        seconds = lasting.deadline - SHORTAGE_QUIET + ACCEPT_PAUSE - began
+        self._logger.warning("connections are accepted again, after %.1f s", seconds)
 
 
 @final
@@ -253,8 +286,9 @@ class WebSocketServer:
         # adds to each connection, to close a stream that is closed.
         try:
             async with trio.open_nursery() as nursery:
+                shortage = _Shortage(self._options.logger, nursery)
                 for listener in self._listeners:
-                    nursery.start_soon(self._accept_from, listener, connections)
+                    nursery.start_soon(self._accept_from, listener, connections, shortage)
         except BaseException as exc:
             errors = errors_in(exc)
             if not errors:
@@ -263,9 +297,12 @@ class WebSocketServer:
 
     @trio.lowlevel.enable_ki_protection
     async def _accept_from(
-        self, listener: trio.abc.Listener[trio.abc.Stream], connections: trio.Nursery
+        self,
+        listener: trio.abc.Listener[trio.abc.Stream],
+        connections: trio.Nursery,
+        shortage: _Shortage,
     ) -> None:
-        acceptor = wrap_listener(listener)
+        acceptor = wrap_listener(listener, self._note_lost)
         async with listener:
             while True:
                 try:
@@ -273,11 +310,14 @@ class WebSocketServer:
                 except OSError as exc:
                     if exc.errno not in _OUT_OF_RESOURCES:
                         raise
-                    self._options.logger.error("cannot accept for now: %s", exc)  # noqa: TRY400 - no mistake
+                    shortage.feel(exc)
                     await trio.sleep(ACCEPT_PAUSE)
                 else:
                     for transport in accepted:
                         connections.start_soon(self._serve_transport, transport)
+
+    def _note_lost(self, exc: OSError) -> None:
+        self._options.logger.info("a connection was lost before it was accepted: %s", exc)
 
     def _fail(self, exc: BaseException) -> None:
         """Shut down, and then raise `exc` from `serve_websocket`."""

@@ -10,10 +10,11 @@ cause kept, and `trio.ClosedResourceError` for one that this side closed.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
@@ -35,6 +36,21 @@ LARGE_RECEIVE_SIZE = 256 * 1024
 
 #: How many connections are accepted before other tasks may run.
 MOST_ACCEPTED = 16
+
+#: What accept(2) may say of one connection, which is then lost, and not of the listener: the client
+#: or its network was gone before it was accepted, or a firewall forbids it. No system has them all.
+LOST_CONNECTION: set[int] = {
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "ECONNRESET", "EPERM", "EPROTO", "ETIMEDOUT"),
+        *("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET"),
+        *("ENOPROTOOPT", "ENOSR", "EOPNOTSUPP", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"),
+    )
+    if hasattr(errno, name)
+}
+
+#: What the system says of a socket that was closed.
+_CLOSED = {errno.EBADF, errno.ENOTSOCK}
 
 #: How many bytes the kernel takes from us before the peer takes them from it.
 NOT_SENT_LOW_WATER = 16 * 1024
@@ -317,10 +333,17 @@ class Acceptor:
 
 
 class SocketAcceptor(Acceptor):
-    """A plain listening socket: trio's own way takes three times as long for each connection."""
+    """A plain listening socket: trio's own way takes three times as long for each connection.
 
-    def __init__(self, listener: trio.SocketListener) -> None:
+    Args:
+        listener: the socket's.
+        lost: called with the error where the system says that a connection ended before it was
+            accepted.
+    """
+
+    def __init__(self, listener: trio.SocketListener, lost: Callable[[OSError], None]) -> None:
         super().__init__(listener)
+        self._lost = lost
         self._socket = _shared_socket(listener)
         is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
         #: Whether each socket has to be prepared. Linux gives it what the listener's has.
@@ -333,14 +356,18 @@ class SocketAcceptor(Acceptor):
             raise trio.ClosedResourceError("the listener was closed")
         await trio.lowlevel.wait_readable(self._socket)
         accepted: list[Transport] = []
-        while len(accepted) < MOST_ACCEPTED:
+        # Attempts are counted, and not connections: those that fail take their time as well.
+        for _ in range(MOST_ACCEPTED):
             try:
                 sock, peer = self._socket.accept()
             except BlockingIOError:
                 break
-            except ConnectionAbortedError:  # by a client that has left again
-                continue
-            except OSError:
+            except OSError as exc:
+                if exc.errno in LOST_CONNECTION:
+                    self._lost(exc)
+                    continue
+                if exc.errno in _CLOSED:  # after it had become readable
+                    raise trio.ClosedResourceError("the listener was closed") from None
                 if accepted:
                     break  # the next call will say it
                 raise
@@ -359,10 +386,12 @@ def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
 
 
-def wrap_listener(listener: trio.abc.Listener[trio.abc.Stream]) -> Acceptor:
-    """The acceptor that suits `listener` on this platform."""
+def wrap_listener(
+    listener: trio.abc.Listener[trio.abc.Stream], lost: Callable[[OSError], None]
+) -> Acceptor:
+    """The acceptor that suits `listener` on this platform; see `SocketAcceptor` for `lost`."""
     if isinstance(listener, trio.SocketListener) and _is_plain(listener):
-        return SocketAcceptor(listener)
+        return SocketAcceptor(listener, lost)
     return Acceptor(listener)
 
 
