@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -105,16 +104,6 @@ async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
             break
         data += byte
     return data
-
-
-async def least_cpu_seconds(run: Callable[[], Awaitable[object]]) -> float:
-    """What `run` takes at best: a garbage collection in between is not what is asked about."""
-    taken: list[float] = []
-    for _ in range(3):
-        started = time.process_time()
-        await run()
-        taken.append(time.process_time() - started)
-    return min(taken)
 
 
 # ---------------------------------------------------------------------------

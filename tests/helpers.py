@@ -6,8 +6,10 @@ import base64
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import pytest
@@ -30,6 +32,12 @@ REQUEST = (
     "GET /chat HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
 ).encode()
+
+#: How many seconds anything may take on the real clock before it counts as hanging.
+PATIENCE = 60.0
+
+#: The same for what must not wait until `open_timeout` or `close_timeout`, which are 10 by default.
+AT_ONCE = 9.0
 
 Options = dict[str, Any]
 StreamPair = tuple[trio.abc.Stream, trio.abc.Stream]
@@ -225,6 +233,63 @@ async def forever() -> None:
 async def echo(websocket: WebSocket) -> None:
     async for message in websocket:
         await websocket.send(message)
+
+
+# ---------------------------------------------------------------------------
+# Time
+# ---------------------------------------------------------------------------
+
+
+async def least_cpu_seconds(run: Callable[[], Awaitable[object]]) -> float:
+    """What `run` takes of the processor at best: others on the machine do not count, nor does a
+    garbage collection in between, nor a tracer, which multiplies the time that it measures.
+    """
+    taken: list[float] = []
+    with untraced():
+        for _ in range(5):
+            started = time.thread_time()
+            await run()
+            taken.append(time.thread_time() - started)
+    return min(taken)
+
+
+async def least_wait_for_a_turn(
+    run: Callable[[], Awaitable[object]], prepare: Callable[[], None] = lambda: None
+) -> float:
+    """How long, at best, other tasks wait for their turn while `run` runs: the longest such wait.
+    It is measured as `least_cpu_seconds` is, and `prepare` before each try is not.
+    """
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = time.thread_time()
+            await trio.lowlevel.checkpoint()
+            longest = max(longest, time.thread_time() - before)
+
+    waits: list[float] = []
+    with untraced():
+        for _ in range(5):
+            prepare()
+            longest = 0.0
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                await run()
+                nursery.cancel_scope.cancel()
+            waits.append(longest)
+    return min(waits)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Without the tracer of coverage, or of a debugger."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
 
 
 # ---------------------------------------------------------------------------

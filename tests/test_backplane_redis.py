@@ -329,7 +329,7 @@ async def test_it_starts_without_redis_and_finds_it_when_it_is_there(
         assert len(warnings) == 2  # one each, however often they have tried
         assert "Connection refused" in warnings[0].message
         await redis.start()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await one.backplane.flush()
             await other.backplane.wait_subscribed()
         assert other.gaps == []
@@ -414,10 +414,8 @@ async def test_publishing_goes_on_within_its_bounds_while_redis_is_away(
     async with run_two(redis, "news", max_queued_messages=100) as (one, other):
         redis.kill()
         await wait_until(lambda: not one.statistics.connected)
-        started_at = time.perf_counter()
         for number in range(10_000):
-            one.backplane.publish("news", str(number))
-        assert time.perf_counter() < started_at + 2
+            one.backplane.publish("news", str(number))  # and waits for nothing
         assert one.statistics.queued_messages == 100
         assert one.statistics.dropped == 9900
         with trio.move_on_after(0.05) as scope:
@@ -776,8 +774,7 @@ async def test_a_key_that_is_no_stream_leaves_other_topics_alone(
         await other.backplane.wait_subscribed()
         one.backplane.publish("wrong", "1")
         one.backplane.publish("news", "2")
-        await wait_until(lambda: other.received)
-        assert one.statistics.refused == 1
+        await wait_until(lambda: other.received and one.statistics.refused == 1)
         other.backplane.unsubscribe("wrong")
         await redis.command("DEL", "trio_ws:wrong")
         other.backplane.subscribe("weather")
@@ -944,7 +941,7 @@ async def test_processes_whose_broker_is_killed_in_the_middle(
         redis.kill()
         await trio.sleep(0.2)
         await redis.start()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             for worker in (one, other):
                 assert (await worker.next_report())["what"] == "published"
         for worker, name in ((one, "b"), (other, "a")):

@@ -19,7 +19,7 @@ import trio
 
 from trio_ws import WebSocket, open_websocket_url
 
-from .helpers import FIN, TEXT, RawPeer, close_code, frame
+from .helpers import FIN, PATIENCE, TEXT, RawPeer, close_code, frame
 from .test_trust import CLOSE_TIMEOUT, FLAT, MIB, SOAK, Server, report, server_process
 
 SUBSCRIBERS, STALLED = (1000, 10) if SOAK else (200, 5)
@@ -141,7 +141,7 @@ class Crowd:
                 self.expected += len(data)
                 self.checksum = zlib.crc32(data, self.checksum)
             self.published += BURST
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 while any(reader.count < self.expected for reader in self.readers):
                     await trio.sleep(0.002)
         return took
@@ -172,7 +172,7 @@ async def open_crowd(server: Server, path: str) -> AsyncGenerator[Crowd, None]:
 async def numbers_left(peer: RawPeer, count: int) -> list[int]:
     """What one that was stalled finds when it reads, so many messages of it."""
     numbers: list[int] = []
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while len(numbers) < count:
             first, payload = await peer.receive_frame() or (0, b"")
             assert first == FIN | TEXT
@@ -228,7 +228,7 @@ async def test_stalled_readers_in_a_broadcast_cost_the_others_nothing(policy: st
 
 async def check_disconnected(peer: RawPeer) -> None:
     """It reads after all, and gets what was on its way, and why there is no more."""
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         frames = await peer.receive_all_frames()
     *messages, (first, payload) = frames
     assert messages

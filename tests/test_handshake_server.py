@@ -30,6 +30,7 @@ from trio_ws import (
 from trio_ws._http import MAX_HEAD_BYTES
 from trio_ws.testing import MemoryListener
 
+from .conftest import run_autojumped
 from .handshake_helpers import (
     ACCEPT,
     FIELDS,
@@ -37,7 +38,6 @@ from .handshake_helpers import (
     HookedStream,
     RawResponse,
     echo,
-    least_cpu_seconds,
     memory_server,
     parse_response,
     plain_request,
@@ -45,7 +45,7 @@ from .handshake_helpers import (
     read_head,
     request,
 )
-from .helpers import close_frame, frame
+from .helpers import close_frame, frame, least_cpu_seconds
 
 GOOD = request()
 
@@ -982,4 +982,4 @@ def test_any_bytes_are_a_request_or_a_documented_error(data: bytes) -> None:
                 pass
             await read_all(client)
 
-    trio.run(main)
+    run_autojumped(main)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import time
 from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
@@ -14,6 +13,8 @@ from hypothesis import given, strategies as st
 
 from trio_ws import Headers
 from trio_ws._headers import http_date, is_field_value, is_token
+
+from .helpers import least_cpu_seconds
 
 REPEATED = Headers([("Cookie", "a=1"), ("X-A", "x"), ("COOKIE", "b=2")])
 
@@ -136,13 +137,16 @@ def test_one_string_is_not_taken_for_pairs(fields: Any) -> None:
         Headers(fields)
 
 
-def test_checking_takes_linear_time() -> None:
-    started = time.process_time()
-    for text in ("a" * 10**6 + "\0", " " * 10**6 + "\n", "a " * 500_000 + "\r", "," * 10**6 + "\0"):
-        assert not is_token(text)
-        assert not is_field_value(text)
-    Headers({"A": "," * 10**6}).tokens("A")
-    assert time.process_time() - started < 1
+async def test_checking_takes_linear_time() -> None:
+    texts = ("a" * 10**6 + "\0", " " * 10**6 + "\n", "a " * 500_000 + "\r", "," * 10**6 + "\0")
+
+    async def check() -> None:
+        for text in texts:
+            assert not is_token(text)
+            assert not is_field_value(text)
+        Headers({"A": "," * 10**6}).tokens("A")
+
+    assert await least_cpu_seconds(check) < 1
 
 
 # Dates…

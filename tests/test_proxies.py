@@ -41,7 +41,7 @@ from trio_ws._forwarded import from_client, read_proxy_header
 from trio_ws._networks import Networks
 
 from .handshake_helpers import HookedStream, memory_server, read_all, request as upgrade
-from .helpers import HOST, open_server
+from .helpers import HOST, PATIENCE, open_server
 from .web_helpers import HTTPClient, http, open_site
 
 HERE = Path(__file__).parent / "proxies"
@@ -108,7 +108,7 @@ async def running(command: list[str], proxy: Proxy, log: Path) -> AsyncGenerator
             [program, *command[1:]], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             while True:
                 try:
                     await (await trio.open_tcp_stream(HOST, proxy.port)).aclose()
@@ -241,7 +241,7 @@ async def test_pings_keep_a_silent_websocket_and_without_them_it_is_cut(
         async with start(tmp_path, **upstream(server), **short) as proxy:
             async with proxy.websocket(ping_interval=math.inf) as ws:
                 await ws.receive()
-                with trio.fail_after(5), pytest.raises(ConnectionLost):
+                with trio.fail_after(PATIENCE), pytest.raises(ConnectionLost):
                     await ws.receive()
 
 

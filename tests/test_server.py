@@ -37,9 +37,10 @@ from trio_ws import (
 )
 from trio_ws._handshake import REFUSAL_LINGER
 from trio_ws._nursery import open_bare_nursery
+from trio_ws.testing import open_test_app
 
 from .conftest import open_descriptors
-from .helpers import HOST, REQUEST, echo, fail_accepting, open_server, reset
+from .helpers import AT_ONCE, HOST, PATIENCE, REQUEST, echo, fail_accepting, open_server, reset
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
@@ -167,7 +168,7 @@ async def test_tls_peers_end_quickly_whoever_closes_and_after_a_violation() -> N
 
     async with open_server(close_soon, ssl_context=server_context) as server:
         base = f"wss://localhost:{server.port}"
-        with trio.fail_after(5):
+        with trio.fail_after(AT_ONCE):
             async with open_websocket_url(
                 f"{base}/server-closes", ssl_context=client_context
             ) as ws:
@@ -344,15 +345,14 @@ async def test_clients_that_are_being_refused_do_not_count() -> None:
             await stream.aclose()
 
 
+@pytest.mark.autojump
 async def test_clients_that_are_being_refused_do_not_hold_up_a_shutdown() -> None:
-    async with open_server(echo, max_connections=1, grace_period=0.1) as server:
-        async with open_websocket_url(server.urls[0]):
-            lingering = await trio.open_tcp_stream(HOST, server.port)
+    async with open_test_app(echo, max_connections=1, grace_period=0.1) as app:
+        async with app.websocket("/"), app.connect() as lingering:
             assert b"503" in await lingering.receive_some()
             start = trio.current_time()
-            await server.aclose()
-            assert trio.current_time() - start < 0.8
-        await lingering.aclose()
+            await app.server.aclose()
+            assert trio.current_time() - start < REFUSAL_LINGER / 2
 
 
 async def test_a_client_that_leaves_while_it_is_refused_is_no_error(
@@ -878,7 +878,7 @@ async def test_six_hundred_quick_connects_half_aborted_leave_nothing_behind() ->
         async with trio.open_nursery() as nursery:
             for number in range(600):
                 nursery.start_soon(limited, number)
-        with trio.move_on_after(2):
+        with trio.move_on_after(PATIENCE):
             while (
                 trio.lowlevel.current_statistics().tasks_living > before_tasks
                 or len(open_descriptors()) > before_descriptors
@@ -980,7 +980,7 @@ async def test_a_client_that_is_gone_before_it_is_accepted_is_only_a_line_in_the
     async with open_server(echo) as server:
         with socket.create_connection((HOST, server.port)) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while server.statistics().refused_total < 1:
                 await trio.sleep(0.001)
         async with open_websocket_url(server.urls[0]) as ws:
@@ -1015,7 +1015,7 @@ async def test_a_connection_that_is_over_is_freed_without_the_garbage_collector(
             async with open_websocket_url(server.urls[0]) as ws:
                 await ws.send("x")
                 assert await ws.receive() == "x"
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 while server.connections or served[0]() is not None:
                     await trio.sleep(0.001)
     finally:

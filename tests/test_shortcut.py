@@ -407,6 +407,7 @@ async def test_messages_go_the_short_way_one_by_one(side: str) -> None:
         await peer.send_close(1000)
 
 
+@PATIENT
 async def test_an_echo_over_tcp_goes_the_short_way_at_both_ends() -> None:
     async with open_server(echo) as server, open_websocket_url(server.urls[0]) as ws:
         for _ in range(5000):

@@ -15,7 +15,7 @@ import trio
 from trio_ws import Response, Router
 from trio_ws._static import CHUNK, content_type, unsafe_characters
 
-from .helpers import HOST, open_server
+from .helpers import HOST, PATIENCE, open_server
 from .web_helpers import HTTPClient, http, open_site
 
 TEXT = b"0123456789"
@@ -455,7 +455,7 @@ async def test_a_client_that_leaves_leaves_no_file_open(folder: Path) -> None:
             await stream.send_all(http("GET /static/large.bin"))
             await stream.receive_some(1000)
             await stream.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while server.statistics().http_connections:
                 await trio.sleep(0.01)
         assert not [name for name in open_files() if name.endswith("large.bin")]

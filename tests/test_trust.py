@@ -5,8 +5,9 @@ says that they exist. What is here needs the kernel: a server in a process of it
 and CPU time are the system's word and not ours, and another connection that goes on echoing.
 
 "Flat" is the peak of the server's resident memory, less what it was before: under 4 MiB. "Others"
-wait for an echo for less than 50 ms; the two worst are left out, because a busy machine may stop
-any process for that long. What harms others does so more than twice.
+wait for an echo while the server works for less than 50 ms, by the server's CPU clock: a busy
+machine stops any process for longer. The two worst are left out, since this process may be stopped
+between looking at that clock and sending. What harms others does so more than twice.
 
 With TRIO_WS_SOAK=1 in the environment, the sizes are the full ones.
 """
@@ -14,6 +15,7 @@ With TRIO_WS_SOAK=1 in the environment, the sizes are the full ones.
 from __future__ import annotations
 
 import ast
+import ctypes
 import json
 import os
 import re
@@ -44,6 +46,7 @@ from .helpers import (
     CONTINUATION,
     FIN,
     HOST,
+    PATIENCE,
     PING,
     PONG,
     REQUEST,
@@ -68,8 +71,8 @@ FLAT = 4 * MIB
 LATENCY = 0.05
 CLOSE_TIMEOUT = 1.0
 
-#: How long anything may take before it counts as hanging.
-PATIENCE = 20.0
+#: What is to be over after so many seconds may take so much longer on a busy machine.
+SLACK = 5.0
 
 #: As a reserved bit: this frame begins a compressed message.
 COMPRESSED = 4
@@ -80,7 +83,7 @@ COMPRESSED = 4
 # ---------------------------------------------------------------------------
 
 SERVER = """
-import json, os, resource, sys, threading
+import json, os, resource, sys, threading, time
 from dataclasses import asdict
 import trio, trio_ws
 
@@ -115,6 +118,9 @@ async def handler(ws):
         while any(other.request.path == "/count" for other in server.connections):
             await trio.sleep(0.001)
         await ws.send_json(counted)
+    elif path == "/clock":
+        async for message in ws:
+            await ws.send(str(time.process_time()))
     elif path == "/statistics":
         await ws.send_json({
             other.request.path: asdict(other.statistics()) for other in server.connections
@@ -148,6 +154,9 @@ class Server:
         self.process = process
         self.port = port
         self.url = f"ws://{HOST}:{port}"
+        clock = ctypes.c_int()
+        assert ctypes.CDLL(None).clock_getcpuclockid(process.pid, ctypes.byref(clock)) == 0
+        self._clock = clock.value
 
     async def connect(
         self, path: str = "/", *, headers: str = "", receive_buffer: int | None = None
@@ -187,11 +196,8 @@ class Server:
         return sum("socket" in os.readlink(name) for name in descriptors.iterdir())
 
     def cpu_time(self) -> float:
-        """Seconds of CPU time so far."""
-        fields = (
-            Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
-        )
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds of CPU time so far: its `time.process_time`."""
+        return time.clock_gettime(self._clock)
 
 
 @contextmanager
@@ -226,12 +232,11 @@ async def flat_and_others_unharmed(server: Server) -> AsyncGenerator[None, None]
     latencies: list[float] = []
 
     async def be_another() -> None:
-        async with open_websocket_url(server.url) as ws:
+        async with open_websocket_url(f"{server.url}/clock") as ws:
             while True:
-                start = time.perf_counter()
+                start = server.cpu_time()
                 await ws.send("x" * 100)
-                await ws.receive()
-                latencies.append(time.perf_counter() - start)
+                latencies.append(float(await ws.receive()) - start)
                 await trio.sleep(0.001)
 
     async with trio.open_nursery() as nursery:
@@ -257,10 +262,15 @@ def report(**figures: object) -> None:
 
 @dataclass
 class Outcome:
-    """What the server did to an attacker, in seconds since the attack began."""
+    """What the server did to an attacker.
+
+    Attributes:
+        frames: what it sent.
+        gone: after how many seconds it hung up.
+        bytes_sent: how much it took until then.
+    """
 
     frames: list[tuple[int, bytes]]
-    answered: float
     gone: float
     bytes_sent: int
 
@@ -273,7 +283,7 @@ class Outcome:
 async def attack(peer: RawPeer, data: bytes, *, and_on: bytes = b"") -> Outcome:
     """Send `data`, and then `and_on` again and again until the server will not have it."""
     start = time.perf_counter()
-    outcome = Outcome([], 0.0, 0.0, 0)
+    outcome = Outcome([], 0.0, 0)
 
     async def pour() -> None:
         with suppress(trio.BrokenResourceError):
@@ -288,7 +298,6 @@ async def attack(peer: RawPeer, data: bytes, *, and_on: bytes = b"") -> Outcome:
             nursery.start_soon(pour)
             while (received := await peer.receive_frame()) is not None:
                 outcome.frames.append(received)
-                outcome.answered = outcome.answered or time.perf_counter() - start
     outcome.gone = time.perf_counter() - start
     await peer.stream.aclose()
     return outcome
@@ -345,11 +354,13 @@ async def test_a_mebibyte_that_inflates_to_a_gigabyte_is_1009_at_once(
     times: list[float] = []
     async with flat_and_others_unharmed(server):
         for _ in range(9):
-            outcome = await attack(await server.connect_compressing(), bomb)
+            peer = await server.connect_compressing()
+            before = server.cpu_time()
+            outcome = await attack(peer, bomb)
+            times.append(server.cpu_time() - before)
             assert outcome.codes == [1009]
-            times.append(outcome.answered)
     report(median=f"{median(times) * 1000:.1f} ms")
-    assert median(times) < 0.1
+    assert median(times) < 0.1  # the others' echoes included
 
 
 async def test_junk_after_the_end_of_compressed_data_is_closed_and_flat(server: Server) -> None:
@@ -513,7 +524,7 @@ async def test_whatever_follows_the_end_gets_one_close_frame_and_is_flat(
         outcome = await attack(await server.connect(), flood, and_on=megabyte)
     report(sent=f"{outcome.bytes_sent / MIB:.0f} MiB", gone=f"{outcome.gone:.2f} s")
     assert outcome.codes == [code]
-    assert outcome.gone < CLOSE_TIMEOUT + 0.5
+    assert outcome.gone < CLOSE_TIMEOUT + SLACK
 
 
 @contextmanager
@@ -590,7 +601,7 @@ async def test_endless_headers_are_431_cut_off_and_flat(server: Server, line: by
 
 async def nothing_left(tasks: int, descriptors: int) -> None:
     """Wait until there are no more of both than that."""
-    with trio.fail_after(2):
+    with trio.fail_after(PATIENCE):
         while (
             trio.lowlevel.current_statistics().tasks_living > tasks
             or len(open_descriptors()) > descriptors
@@ -617,7 +628,7 @@ async def sweep(run: Callable[[], Awaitable[None]]) -> int:
     tasks = trio.lowlevel.current_statistics().tasks_living
     descriptors = len(open_descriptors())
     for step in range(1, 500):
-        with trio.fail_after(5), trio.CancelScope() as scope:
+        with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
             instrument = CancelAtAnyStep(scope, step)
             trio.lowlevel.add_instrument(instrument)
             try:
@@ -704,7 +715,7 @@ async def test_ctrl_c_with_a_thousand_clients_says_1001_to_all() -> None:
         assert server.process.returncode == 0
     report(took=f"{took:.2f} s")
     assert codes == [1001] * clients
-    assert took < 0.3 + CLOSE_TIMEOUT + 1.0  # a second for a thousand sockets and the interpreter
+    assert took < 0.3 + CLOSE_TIMEOUT + SLACK  # one client after the other would take 100 s
 
 
 async def test_out_of_descriptors_is_survived_under_5_percent_cpu() -> None:
@@ -712,7 +723,7 @@ async def test_out_of_descriptors_is_survived_under_5_percent_cpu() -> None:
 
     async def echo_once(ws: trio_ws.WebSocket) -> None:
         await ws.send("x")
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE):
             assert await ws.receive() == "x"
 
     with server_process(descriptors=40) as server:
@@ -729,7 +740,7 @@ async def test_out_of_descriptors_is_survived_under_5_percent_cpu() -> None:
             for stream in others:
                 await stream.aclose()
             start = time.perf_counter()
-            with trio.fail_after(2):
+            with trio.fail_after(PATIENCE):
                 async with open_websocket_url(server.url) as newcomer:
                     await echo_once(newcomer)
                 recovered = time.perf_counter() - start
