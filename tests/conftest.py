@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,8 @@ import trio.testing
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What ignores SIGINT, as a script's `make test &` does, has all that it starts ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "autojump: the clock jumps over every wait in which nothing else can happen"
     )
