@@ -106,6 +106,16 @@ async def test_snippets_run_and_print_what_is_said(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+def test_the_readme_names_every_program_that_make_test_installs() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    test_and_what_it_needs = makefile[makefile.index("\ntest:") : makefile.index("\ncheck:")]
+    programs = re.findall(r"system\.sh (.*)", test_and_what_it_needs)
+    readme = PAGES[0].read_text("utf-8").lower()
+    assert programs
+    for name in " ".join(programs).split():
+        assert re.search(rf"\b{name}\b", readme), name
+
+
 def test_the_readme_shows_a_server_and_a_client_in_ten_lines_each() -> None:
     server, client, *_ = [text for language, _, text in snippets(PAGES[0]) if language == "python"]
     for text in (server, client):
