@@ -488,6 +488,65 @@ async def test_what_is_published_in_the_middle_of_a_message_follows_it() -> None
     ]
 
 
+async def test_what_waits_behind_a_message_in_fragments_does_not_hold_up_the_fragments() -> None:
+    async with (
+        open_broadcast() as broadcast,
+        open_server_with_raw_client(compression=None, ping_interval=inf) as (ws, peer),
+    ):
+        received: list[tuple[int, bytes]] = []
+
+        async def read_all() -> None:
+            while (frame := await peer.receive_frame()) is not None:
+                received.append(frame)
+                if frame[0] == FIN | PING:
+                    await peer.send_frame(PONG, frame[1])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_all)
+            with broadcast.subscribe(ws, "a"), trio.fail_after(5):
+                async with ws.open_message("binary") as writer:
+                    await writer.send(b"one")
+                    for _ in range(100):  # more than `max_send_buffer`
+                        assert broadcast.publish(bytes(1000), "a") == 1
+                    assert ws.statistics().unsent_bytes > 100_000
+                    await writer.send(b"two")
+                    await ws.ping(b"ours")
+                    await peer.send_frame(PING, b"theirs")
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert received == [
+                        (BINARY, b"one"),
+                        (CONTINUATION, b"two"),
+                        (FIN | PING, b"ours"),
+                        (FIN | PONG, b"theirs"),
+                    ]
+                await ws.send("last")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert received[4:] == [
+        (FIN | CONTINUATION, b""),
+        *[(FIN | BINARY, bytes(1000))] * 100,
+        (FIN | TEXT, b"last"),
+    ]
+
+
+async def test_a_sender_behind_a_message_in_fragments_follows_what_was_posted_meanwhile() -> None:
+    # What was posted meanwhile leaves before it, and takes its time where the peer is slow.
+    async with open_broadcast() as broadcast, open_slow(max_send=1000) as (ws, peer, stream):
+        stream.go_on()
+        async with trio.open_nursery() as nursery:
+            with broadcast.subscribe(ws, "a"):
+                async with ws.open_message("text") as writer:
+                    await writer.send("part")
+                    nursery.start_soon(ws.send, "sent")
+                    await trio.testing.wait_all_tasks_blocked()
+                    for _ in range(100):
+                        assert broadcast.publish("x" * 1000, "a") == 1
+                assert await peer.receive_frame() == (TEXT, b"part")
+                assert await peer.receive_frame() == (FIN | CONTINUATION, b"")
+                assert await receive(peer, 100) == ["x" * 1000] * 100
+                assert await receive(peer, 1) == ["sent"]
+
+
 async def test_a_fragment_that_is_written_in_part_does_not_lose_count_of_what_follows_it() -> None:
     one, other = socket_pair()
     async with (

@@ -13,7 +13,9 @@ in its queue that it will probably answer, its frames are gathered and written t
 last of them, or by the flusher, which runs as soon as the sender waits for anything at all.
 
 What is posted, rather than written, may be taken back for as long as it waits. So it waits in a
-line of its own kind, and from then on so does everything that is written after it.
+line of its own kind, and from then on so does everything that is written after it. While a message
+is sent in fragments, the line is held. What is in it then counts as unsent but not as waiting for
+the peer: the fragments that it waits for must not wait for it.
 """
 
 from __future__ import annotations
@@ -131,7 +133,14 @@ class Outbox:
 
     @property
     def has_room(self) -> bool:
-        return self.unsent <= self.high_water
+        return self._leaving <= self.high_water
+
+    @property
+    def _leaving(self) -> int:
+        """How many of the unsent bytes may go out as soon as the peer takes them: all but those of
+        a line that is held.
+        """
+        return self.unsent - self.bytes_in_line if self._held else self.unsent
 
     @property
     def _gone(self) -> int:
@@ -205,17 +214,17 @@ class Outbox:
 
     @property
     def _gone_when_there_is_room(self) -> float:
-        """What `_gone` will be when all that waits now has gone out, but for the high water.
+        """What `_gone` will be when all that may leave now has gone out, but for the high water.
 
-        It is not enough to wait for `has_room`, because what is posted does not wait for that. Who
-        only posts enough would keep others from sending for ever.
+        It is not enough to wait for `has_room`, because what is posted does not wait for that: a
+        task that posts enough would keep others from sending for ever.
         """
-        return self.bytes_taken - self.high_water
+        return self._gone + self._leaving - self.high_water
 
     async def wait_for_room(self) -> None:
         """Return when there is room for what is sent, or after `seal`.
 
-        That is when of what was unsent at first not more than the high-water mark is left.
+        That is when, of what could leave at first, not more than the high-water mark is left.
         """
         gone = self._gone_when_there_is_room
         while not self.has_room and self._gone < gone and not self._sealed:
