@@ -207,6 +207,23 @@ def test_any_other_close_is_not_orderly(code: int) -> None:
     assert not CloseReason(code, "", Initiator.REMOTE).orderly
 
 
+@pytest.mark.parametrize("code", [1000, 1001, 1005, 1008, 1012, 1013, 3000, 4000])
+def test_a_close_of_our_own_accord_is_orderly_whatever_its_code(code: int) -> None:
+    assert CloseReason(code, "", Initiator.LOCAL).orderly
+    assert not CloseReason(code, "", Initiator.LOCAL, failed=True).orderly
+
+
+def test_no_close_frame_at_all_is_never_orderly() -> None:
+    assert not CloseReason(1006, "", Initiator.LOCAL).orderly
+
+
+def test_whether_it_failed_does_not_tell_close_reasons_apart() -> None:
+    reason = CloseReason(1000, "", Initiator.LOCAL)
+    failure = CloseReason(1000, "", Initiator.LOCAL, failed=True)
+    assert reason == failure
+    assert hash(reason) == hash(failure)
+
+
 @pytest.mark.parametrize(
     ("reason", "text"),
     [

@@ -24,6 +24,7 @@ import trustme
 
 import trio_ws
 from trio_ws import (
+    CloseReason,
     ConnectionEnded,
     ConnectionLost,
     ConnectionRejected,
@@ -716,6 +717,29 @@ async def test_aclose_uses_its_code_waits_for_the_end_and_serving_returns() -> N
                 reason = await ws.wait_closed()
         assert (reason.code, reason.reason) == (1012, "new version")
         assert not server.connections
+
+
+@pytest.mark.autojump
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 3000, 4000])
+async def test_aclose_ends_a_handlers_loop_whatever_its_code(code: int) -> None:
+    ended: list[CloseReason | None] = []
+
+    async def handler(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+        with pytest.raises(ConnectionEnded):
+            await ws.receive()
+        with pytest.raises(ConnectionEnded):
+            await ws.send("too late")
+        ended.append(ws.close_reason)
+
+    async with memory_server(handler) as (server, listener, _):
+        async with connect(listener, await listener.connect()) as ws:
+            await ws.send("here")
+            assert await ws.receive() == "here"
+            await server.aclose(code, "why")
+            assert (await ws.wait_closed()).code == code
+    assert ended == [CloseReason(code, "why", Initiator.LOCAL)]
 
 
 @pytest.mark.autojump

@@ -796,14 +796,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 await self._wait_until_finished()
 
     @trio.lowlevel.enable_ki_protection
-    def _begin_close(self, code: int, reason: str) -> None:
+    def _begin_close(self, code: int, reason: str, *, failed: bool = False) -> None:
         """Start closing without waiting, on behalf of the server rather than of the handler.
 
-        The handler may still receive what came before, and then finds the connection ended.
+        The handler may still receive what came before, and then finds the connection ended: in
+        good order, unless it `failed`.
         """
         if self._state is OPEN:
             self._send_close(code, reason)
-            self._decide(CloseReason(code, reason, Initiator.LOCAL))
+            self._decide(CloseReason(code, reason, Initiator.LOCAL, failed=failed))
 
     def _send_close(self, code: int, reason: str) -> None:
         if self._state is OPEN:
@@ -820,14 +821,16 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         elif code == CloseCode.NO_STATUS_RECEIVED:
             code = self._close_sent  # an answer without a code agrees with ours
         self._start_closing(self._options.close_timeout)
-        self._decide(CloseReason(code, close.reason, by))
+        # Leaving by an exception sends 1011 (RFC 6455 section 7.4.1): that is no orderly end.
+        raised = by is Initiator.LOCAL and self._close_sent == CloseCode.INTERNAL_ERROR
+        self._decide(CloseReason(code, close.reason, by, failed=raised))
 
     def _fail(self, code: int, reason: str) -> None:
         """_Fail the WebSocket Connection_ (RFC 6455 section 7.1.7)."""
         if self._wire.may_close:
             self._write_close(code, reason)
         self._start_closing(self._options.close_timeout)
-        self._decide(CloseReason(code, reason, Initiator.LOCAL))
+        self._decide(CloseReason(code, reason, Initiator.LOCAL, failed=True))
 
     def _lose(self, exc: Exception | None, what: str) -> None:
         """The transport is gone, and with it what was unsent."""

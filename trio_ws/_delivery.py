@@ -207,7 +207,7 @@ class ToWebSocket:
         """Do what the policy says, and say whether the message may wait now."""
         if isinstance(policy, Disconnect):
             self._outbox.drop_parcels()
-            self.websocket._begin_close(policy.code, policy.reason)
+            self.websocket._begin_close(policy.code, policy.reason, failed=True)
         elif not isinstance(policy, DropNewest):
             while self._waiting and not self.has_room(len(frame)):
                 oldest = next(iter(self._waiting))

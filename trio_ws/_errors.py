@@ -28,7 +28,7 @@ so they can be copied, pickled and sent between processes like any other.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
@@ -122,16 +122,26 @@ class CloseReason:
             the code that this side gave.
         reason: the text that came with the code, or what happened in our own words.
         initiator: who began it.
+        failed: whether this side gave the connection up: the peer broke the protocol or a limit,
+            fell silent, or read too slowly for a broadcast. Two reasons that differ only in this
+            are equal.
     """
 
     code: int
     reason: str
     initiator: Initiator
+    failed: bool = field(default=False, compare=False)
 
     @property
     def orderly(self) -> bool:
-        """True for 1000, 1001 and a Close frame without a code: nothing went wrong."""
-        return self.code in _ORDERLY
+        """Whether nothing went wrong.
+
+        True for 1000, 1001 and a Close frame without a code; and, whatever the code, where this
+        side closed of its own accord, as in ``server.aclose(1012)``.
+        """
+        if self.failed or self.code == CloseCode.ABNORMAL_CLOSURE:
+            return False
+        return self.code in _ORDERLY or self.initiator is Initiator.LOCAL
 
     def __str__(self) -> str:
         name = ""
@@ -236,11 +246,11 @@ class ConnectionClosed(WebSocketError, trio.BrokenResourceError):
 
 
 class ConnectionEnded(ConnectionClosed, trio.EndOfChannel):
-    """Closed in good order, with 1000, 1001 or no code. ``async for`` ends silently on it."""
+    """Closed in good order: `CloseReason.orderly`. ``async for`` ends silently on it."""
 
 
 class ConnectionLost(ConnectionClosed):
-    """Closed in any other way: a broken network, a protocol error, a timeout, another code."""
+    """Closed in any other way: a broken network, a protocol error, a timeout, the peer's code."""
 
 
 # Tracebacks show where an exception can be imported from, not where it happens to be defined.
