@@ -721,8 +721,8 @@ async def test_the_end_is_seen_while_the_application_is_busy(kind: str) -> None:
             reset(client_stream)
         else:
             server_stream.socket.close()
-        # After a violation, what came before may still be answered.
-        with trio.fail_after(AWAY + (LAST_ANSWERS if kind == "violation" else 0)):
+        # Before the Close frame goes out, what came before may still be answered.
+        with trio.fail_after(AWAY + (LAST_ANSWERS if kind in ("close", "violation") else 0)):
             reason = await ws.wait_closed()
         assert reason.code == {"close": 4000, "violation": 1002}.get(kind, 1006)
 

@@ -19,7 +19,7 @@ a later one can only shorten the time:
 
     aclose          the application closes: a Close frame goes out, the peer's is awaited
     _begin_close    the server or a timeout closes; the handler may finish receiving
-    _peer_closed    the peer's Close frame came: ours answers it
+    _heed_close     the peer's Close frame came: ours answers it
     _fail           somebody broke the rules: a Close frame goes out, with the verdict in it
     _write_failed   a write broke: the reader may still find out why
     _lose           the transport broke, or ended without a Close frame
@@ -95,8 +95,9 @@ LINGER = 1.0
 #: How many frames of one read are handled before other tasks may run: ten thousand fit into a read.
 FRAMES_PER_CHECKPOINT = 128
 
-#: When the peer broke the protocol, how many seconds the application has to answer the messages
-#: that came before.
+#: When the peer closes or breaks the protocol, how many seconds the application has, from when it
+#: took the last message, to answer what came before (RFC 6455 section 5.5.1 allows to delay the
+#: Close frame for it).
 LAST_ANSWERS = 1.0
 
 #: After a failed write, how many seconds the reader has to find out why: the reason may be a Close
@@ -739,14 +740,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _end_nurseries(self) -> None:
         """End the nurseries of `open_nursery`, in time for their last messages to be handled."""
-        waiting, _ = self._inbox.statistics()
-        taken_at = trio.current_time() if waiting else self._inbox.taken_at
-        if taken_at is None or self._aclosed:
+        in_hand_at = self._inbox.in_hand_at
+        if in_hand_at is None or self._aclosed:
             self._cancel_nurseries()  # nothing is in hand, or nobody may ask for more
             return
         # A receiver that comes back for more ends them earlier; see _no_more.
         for scope in self._nursery_scopes or ():
-            scope.deadline = min(scope.deadline, taken_at + self._options.close_timeout)
+            scope.deadline = min(scope.deadline, in_hand_at + self._options.close_timeout)
 
     def _cancel_nurseries(self) -> None:
         for scope in self._nursery_scopes or ():
@@ -807,11 +807,20 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._decide(CloseReason(code, reason, Initiator.LOCAL, failed=failed))
 
     def _send_close(self, code: int, reason: str) -> None:
+        self._heed_close()
         if self._state is OPEN:
             self._write_close(code, reason)
             self._start_closing(self._options.close_timeout)
 
-    def _peer_closed(self, close: Close) -> None:
+    def _heed_close(self) -> None:
+        """Answer the peer's Close frame, where one came and has not been answered yet.
+
+        The reader task does so when the application has dealt with what came before. Whatever ends
+        the connection earlier goes through here first: it was the peer that closed.
+        """
+        close = self._wire.end
+        if not isinstance(close, Close) or self._peer_said_close:
+            return
         self._peer_said_close = True
         code = close.code
         by = Initiator.LOCAL
@@ -834,6 +843,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _lose(self, exc: Exception | None, what: str) -> None:
         """The transport is gone, and with it what was unsent."""
+        self._heed_close()
         if self._close_reason is None:
             self._loss = self._loss or exc
         self._start_closing(0)
@@ -843,7 +853,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if not isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError)):
             self._logger.error("the stream failed: %r", exc, exc_info=exc)
         # What the peer said before the connection broke may still be there to be read, and it may
-        # have been a Close frame with the reason. A reader that is paused will not get to it.
+        # have been a Close frame with the reason. A reader that is paused will not get to it, unless
+        # it has.
         if self._liveness.paused:
             self._lose(exc, str(exc))
         else:
@@ -951,12 +962,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 return False
             self._liveness.heard_at = trio.current_time()
             await self._take(data)
-        if isinstance(self._wire.end, Violation):
+        end = self._wire.end
+        if self._state is OPEN and end.code != CloseCode.MESSAGE_TOO_BIG:
             # What came before was right, and one read may have brought both: whether it is answered
             # must not depend on how TCP cut up the bytes.
-            if self._wire.end.code != CloseCode.MESSAGE_TOO_BIG:
-                await self._wait_for_last_answers()
-            self._fail(self._wire.end.code, self._wire.end.reason)
+            await self._wait_for_last_answers()
+        if isinstance(end, Violation):
+            self._fail(end.code, end.reason)
+        else:
+            self._heed_close()
         return True
 
     @property
@@ -999,9 +1013,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._liveness.note_message()
 
     async def _wait_for_last_answers(self) -> None:
-        self._liveness.paused = True  # we do not listen any more, so silence says nothing
-        with trio.move_on_after(LAST_ANSWERS):
-            await self._inbox.wait_until_caught_up()
+        in_hand_at = self._inbox.in_hand_at
+        if in_hand_at is not None:
+            self._liveness.paused = True  # we do not listen any more, so silence says nothing
+            self._end_nurseries()  # their time runs from here, not from our answer
+            with trio.move_on_at(in_hand_at + LAST_ANSWERS):
+                await self._inbox.wait_until_caught_up()
 
     async def _wait_for_room(self) -> None:
         self._liveness.paused = True
@@ -1018,8 +1035,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._send_pong(event.payload)
         elif isinstance(event, Pong):
             self._pings.answer(event.payload)
-        elif isinstance(event, Close):
-            self._peer_closed(event)
 
     async def _hang_up(self) -> None:
         """Close the TCP connection without cutting off the Close frame that is on its way."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from math import inf
 from sys import getsizeof
 from typing import cast
 
@@ -90,6 +91,7 @@ class Inbox:
         "_max_messages",
         "_polled",
         "_queue",
+        "_queued_at",
         "_receivers",
         "_room",
         "taken_at",
@@ -101,8 +103,9 @@ class Inbox:
         self._max_bytes = max_bytes
         #: Whole messages; `None` instead of an empty queue while somebody waits for the first.
         self._queue: deque[str | bytes] | None = None
-        #: How many these are.
+        #: How many these are, and when the last of them came.
         self.waiting = 0
+        self._queued_at = -inf
         self._bytes = 0
         #: The tasks that wait for a whole message, first come first served; see `take`.
         self._receivers: dict[Task, list[str | bytes]] | None = None
@@ -113,7 +116,7 @@ class Inbox:
         self._closed = False
         #: `poll` found nothing, and nothing has come since.
         self._polled = False
-        #: When a task last took the last message that there was, or a piece of one.
+        #: When a task last took the last message that there was, or a piece of one, or claimed one.
         self.taken_at: float | None = None
         #: Where the reader waits for room, and tasks for a piece of a message.
         self._room: ParkingLot | None = None
@@ -139,6 +142,7 @@ class Inbox:
                 self._queue.extend(messages)
             self.waiting += len(messages)
             self._bytes += sum(map(getsizeof, messages))
+            self._queued_at = now
         if self._arrivals:
             self._arrivals.unpark_all()
 
@@ -160,6 +164,17 @@ class Inbox:
             trio.lowlevel.reschedule(task)
         self.taken_at = now
         return messages[len(served) :]
+
+    @property
+    def in_hand_at(self) -> float | None:
+        """When the application was last seen to have something to deal with; `None` for never.
+
+        That is now, where messages wait for a task that takes them one after the other, and since
+        they came where no task ever took one. Where none wait, it is when the last one was taken.
+        """
+        if not self.waiting:
+            return self.taken_at
+        return self._queued_at if self.taken_at is None else trio.current_time()
 
     def was_awaited(self, now: float) -> bool:
         """Whether what was put in at this time was awaited, and no task waits for more."""
@@ -319,6 +334,7 @@ class Inbox:
                     return _whole(self.take_nowait())
                 if self._incoming is not None and not self._incoming.claimed:
                     self._incoming.claimed = True
+                    self.taken_at = trio.current_time()
                     return self._incoming
                 await self._wait_for_arrival()
         finally:
