@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .handshake_helpers import (
     echo,
     memory_server,
     read_all,
+    read_head,
     request_fields,
     scripted_server,
     scripted_tcp_server,
@@ -280,6 +282,29 @@ async def test_a_name_with_the_root_s_dot_has_the_certificate_of_the_one_without
     trio.socket.set_custom_hostname_resolver(Resolver(lambda host: LOOPBACK))
     async with tcp_server(ssl_context=server_tls) as server:
         await open_and_leave(f"wss://localhost.:{server.port}/", ssl_context=trusting)
+
+
+async def test_a_client_that_was_refused_says_goodbye(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    ends: list[bytes] = []
+
+    async def refuse(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await read_head(stream)
+        await stream.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        ends.append(bytes(await stream.receive_some(1)))  # raises where TLS is cut off
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_ssl_over_tcp, refuse, 0, server_tls, host=LOOPBACK)
+        [listener] = await nursery.start(serve)
+        port = listener.transport_listener.socket.getsockname()[1]
+        with pytest.raises(ConnectionRejected):
+            await open_and_leave(f"wss://localhost:{port}/", ssl_context=trusting)
+        with trio.fail_after(5):
+            while not ends:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert ends == [b""]
 
 
 async def test_a_server_without_tls_is_a_failed_connection() -> None:

@@ -151,6 +151,9 @@ async def _shake_hands(
     logger = ConnectionLogger(options.logger, connection_id)
     try:
         opening = await request_connection(transport, url, options)
+    except ConnectionRejected:
+        await transport.aclose()  # in good order: TLS says goodbye (RFC 9112 section 9.8)
+        raise
     except BaseException:  # Cancelled among them; all go on their way
         await transport.aclose_forcefully()
         raise

@@ -421,13 +421,9 @@ async def respond_and_hang_up(transport: Transport, data: bytes) -> None:
 
 
 async def hang_up(transport: Transport) -> None:
-    """Close after a response, so that the client gets to read all of it."""
-    try:
-        await transport.send_eof()
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return
+    """Close after a response, so that the client gets to read all of it (RFC 9112 section 9.6)."""
     with trio.move_on_after(REFUSAL_LINGER):
-        await transport.discard_until_eof()
+        await transport.end()
     await transport.aclose()
 
 

@@ -38,6 +38,7 @@ from ._errors import (
     check_close_arguments,
 )
 from ._handshake import (
+    REFUSAL_LINGER,
     PlainRequest,
     accept_connection,
     client_behind_proxy,
@@ -457,6 +458,9 @@ class WebSocketServer:
             return None
         finally:
             self._http_connections -= 1
+        if opened is None:
+            with trio.move_on_after(REFUSAL_LINGER):  # TLS says goodbye (RFC 9112 section 9.8)
+                await visit.transport.aclose()
         return opened
 
     async def _next(

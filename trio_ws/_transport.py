@@ -52,6 +52,9 @@ LOST_CONNECTION: set[int] = {
 #: What the system says of a socket that was closed.
 _CLOSED = {errno.EBADF, errno.ENOTSOCK}
 
+#: How many turns of the scheduler it takes at the most to read what is there, through TLS.
+_STEPS_OF_A_READ = 4
+
 #: How many bytes the kernel takes from us before the peer takes them from it.
 NOT_SENT_LOW_WATER = 16 * 1024
 
@@ -140,6 +143,47 @@ class Transport:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while await self.receive():
                 pass
+
+    async def end(self) -> None:
+        """Say that nothing more will be sent, then read and throw away until the peer says so, too.
+
+        It is for the caller to say how long. TLS says its goodbye at once and not when it is
+        closed, or the peer would wait for it that long (RFC 9112 section 9.8).
+        """
+        await self._leave_tls()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.send_eof()
+        await self.discard_until_eof()
+
+    async def _leave_tls(self) -> None:
+        """Exchange goodbyes, and go on below TLS. Cancelled, it has said its own."""
+        while isinstance(stream := self._stream, trio.SSLStream):
+            below = stream.transport_stream
+            # OpenSSL says no goodbye to a peer of which there is something to read.
+            await self._discard_what_is_here()
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await stream.unwrap()
+            self._stream = below
+
+    async def _discard_what_is_here(self) -> None:
+        """Read and throw away until reading would wait: until a task that reads makes no step."""
+        pieces = 0
+
+        @trio.lowlevel.enable_ki_protection
+        async def discard() -> None:
+            nonlocal pieces
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                while await self.receive():
+                    pieces += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(discard)
+            before = -1
+            while before != pieces:
+                before = pieces
+                for _ in range(_STEPS_OF_A_READ):
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         """Close in the stream's own manner (TLS says goodbye). When cancelled, still closed."""
@@ -242,6 +286,9 @@ class SocketTransport(Transport):
         except OSError as exc:
             raise _broken(exc) from exc
         return True
+
+    async def _leave_tls(self) -> None:
+        """There is none."""
 
     # trio's own way to close a stream takes two turns of the scheduler; the socket needs none.
 
