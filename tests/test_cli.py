@@ -504,6 +504,18 @@ async def test_lines_are_sent_and_answers_awaited_for_a_moment() -> None:
     ]
 
 
+async def test_a_password_in_the_url_is_not_shown() -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_server(echo) as server:
+            url = server.urls[0].replace("//", "//me:secret@")
+            for wrong, status in ("", 0), ("#a", 2):
+                async with running("connect", url + wrong, "--wait", "0") as client:
+                    await client.end_input()
+                    assert await client.status() == status
+                assert "//***@" in client.output
+                assert "secret" not in client.output
+
+
 async def test_what_a_peer_sends_cannot_move_the_cursor() -> None:
     async def handler(ws: WebSocket) -> None:
         assert ws.request.headers["X-Name"] == "a: b"

@@ -16,6 +16,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 ORDER = [
     "_version",
     "_faulty_stream",
+    "_secrets",
     "_errors",
     "_sharing",
     "_headers",
@@ -90,6 +91,7 @@ ORDER = [
 OUTSIDE = {
     "_version": set[str](),
     "_errors": {"trio"},  # some errors are trio's as well
+    "_secrets": set[str](),
     "_sharing": set[str](),
     "_headers": set[str](),
     "_context": set[str](),

@@ -34,6 +34,7 @@ from ._listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from ._nursery import leaf_exceptions
 from ._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
 from ._reload import reload_worker
+from ._secrets import without_secrets
 from ._serving import Service, serve_alone, serve_as_worker
 from ._talking import STDIN, talk
 from ._version import __version__
@@ -279,7 +280,7 @@ def _number(text: str) -> float:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon:
-        raise argparse.ArgumentTypeError(f"{text!r} has no colon")
+        raise argparse.ArgumentTypeError(f"{without_secrets(text)!r} has no colon")
     return name.strip(), value.strip()
 
 

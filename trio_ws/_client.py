@@ -30,6 +30,7 @@ from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import protected_context
 from ._options import ClientKeywords, ClientOptions, ClientStreamKeywords, ClientStreamOptions
+from ._secrets import masked
 from ._transport import wrap_stream
 from ._url import WebSocketURL, follow_redirect, join_url, parse_url
 
@@ -70,7 +71,7 @@ async def open_websocket_url(
     target = parse_url(url)
     may_need_tls = target.secure or settings.max_redirects > 0
     if settings.ssl_context is not None and not may_need_tls:
-        raise ValueError(f"an ssl_context is for wss:// URLs, and {url!r} is not one")
+        raise ValueError(f"an ssl_context is for wss:// URLs, and {masked(url)!r} is not one")
     async with run_connection(await _connect(target, settings)) as websocket:
         yield websocket
 
@@ -222,7 +223,9 @@ def _redirected(
     try:
         target = follow_redirect(url, location)
     except InvalidURL as exc:
-        raise InvalidResponse(f"the server redirects to {location!r}: {exc.problem}") from exc
+        raise InvalidResponse(
+            f"the server redirects to {masked(location)!r}: {exc.problem}"
+        ) from exc
     if url.secure and not target.secure:
         raise InvalidResponse(f"the redirect from {url} to {target} would give up TLS")
     if target.origin == url.origin:

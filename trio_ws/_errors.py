@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ._secrets import masked
+
 if TYPE_CHECKING:
     from ._http import Response
 
@@ -167,9 +169,15 @@ class HandshakeError(WebSocketError):
 
 
 class InvalidURL(HandshakeError, ValueError):
-    """The URL is not a WebSocket URL (RFC 6455 section 3)."""
+    """The URL is not a WebSocket URL (RFC 6455 section 3).
+
+    Attributes:
+        url: it, with ``***`` in the place of a user and password.
+        problem: what is wrong with it.
+    """
 
     def __init__(self, url: str, problem: str) -> None:
+        url = masked(url)
         super().__init__(url, problem)
         self.url = url
         self.problem = problem

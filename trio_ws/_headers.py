@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast, final
 
+from ._secrets import is_secret_field, masked_fields
 from ._sharing import shared
 
 #: What the `headers` options and constructors accept.
@@ -143,7 +144,8 @@ class Headers(Mapping[str, str]):
         return tuple(zip(self._names, (value for _, value in self._fields), strict=True))
 
     def __repr__(self) -> str:
-        return f"Headers({list(self._fields)!r})"
+        """Without the values of Authorization and Cookie fields: it may go into a log."""
+        return f"Headers({masked_fields(self._fields)!r})"
 
 
 def has_token(headers: Headers, name: str, wanted: str) -> bool:
@@ -198,12 +200,16 @@ def _checked(pairs: Iterable[Any]) -> tuple[tuple[str, str], ...]:
 
 def _checked_field(name: object, value: object) -> tuple[str, str]:
     if not isinstance(name, str) or not isinstance(value, str):
-        raise TypeError(f"a header's name and value are str, not {name!r}: {value!r}")
+        raise TypeError(
+            f"a header's name and value are str, not {type(name).__name__} and "
+            f"{type(value).__name__}"
+        )
     if not is_token(name):
         raise ValueError(f"{name!r} is not a header name: letters, digits and -_.!#$%&'*+^`|~ only")
     if not is_field_value(value):
+        shown = "" if is_secret_field(name) else f": {value!r}"
         raise ValueError(
             f"the value of header {name!r} holds a line break, a control character or one beyond "
-            f"U+00FF: {value!r}"
+            f"U+00FF{shown}"
         )
     return name, value.strip(" \t")

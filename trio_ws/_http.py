@@ -23,6 +23,7 @@ import h11
 from ._context import Context
 from ._errors import InvalidRequest
 from ._headers import Headers, HeadersLike, has_token
+from ._secrets import without_secrets
 
 #: How much of a request or response head is accepted: bytes, and header fields.
 MAX_HEAD_BYTES = 16 * 1024
@@ -330,7 +331,7 @@ def _parse(connection: h11.Connection, head: bytes) -> object:
         connection.receive_data(head)
         return connection.next_event()
     except h11.RemoteProtocolError as exc:
-        raise MalformedHead(str(exc)[:_MAX_QUOTE]) from exc
+        raise MalformedHead(without_secrets(str(exc))[:_MAX_QUOTE]) from exc
 
 
 def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -417,7 +418,7 @@ class ServerExchange:
                 body += event.data
                 self.chunks += event.chunk_start
         except h11.RemoteProtocolError as exc:
-            raise MalformedHead(str(exc)[:_MAX_QUOTE]) from exc
+            raise MalformedHead(without_secrets(str(exc))[:_MAX_QUOTE]) from exc
         return body, None if event is h11.NEED_DATA else self._h11.trailing_data[0]
 
     # The response…

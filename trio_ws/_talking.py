@@ -22,6 +22,7 @@ from ._errors import ConnectionLost
 from ._exits import DONE, FAILED
 from ._message import Message
 from ._options import ClientKeywords
+from ._secrets import masked
 
 #: What would move the cursor, clear the screen or worse: a peer may send anything.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -46,7 +47,7 @@ async def talk(url: str, wait: float, **options: Unpack[ClientKeywords]) -> int:
         ValueError: an option is wrong.
     """
     async with open_websocket_url(url, **options) as ws:
-        _note(f"Connected to {url}" + (f", {ws.subprotocol}" if ws.subprotocol else ""))
+        _note(f"Connected to {masked(url)}" + (f", {ws.subprotocol}" if ws.subprotocol else ""))
         with suppress(ConnectionLost):  # the reason is told below
             await _converse(ws, wait)
     reason = await ws.wait_closed()

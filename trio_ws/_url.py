@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 import idna
@@ -50,7 +50,7 @@ class WebSocketURL:
     host: str
     port: int
     resource: str
-    authorization: str | None = None
+    authorization: str | None = field(default=None, repr=False)
 
     @property
     def scheme(self) -> str:
@@ -89,14 +89,18 @@ def parse_url(url: str) -> WebSocketURL:
         raise TypeError(f"a URL is a str, not {type(url).__name__}")
     if _FORBIDDEN.search(url):
         raise InvalidURL(url, "it holds white space, a backslash or a control character")
+    # What urllib says of its errors may be a part of a password that holds a "/".
     try:
         parts = urlsplit(url)
+    except ValueError:
+        raise InvalidURL(url, _BAD_HOST) from None
+    try:
         port = parts.port
-    except ValueError as exc:  # brackets that do not match, a port that is no number
-        raise InvalidURL(url, str(exc)) from exc
+    except ValueError:
+        raise InvalidURL(url, _BAD_PORT) from None
 
     if parts.scheme not in _DEFAULT_PORTS:
-        raise InvalidURL(url, "it must start with ws:// or wss://")
+        raise InvalidURL(url, "it must start with ws:// or wss://" + _remedy(parts.scheme))
     if "#" in url:
         raise InvalidURL(url, "a WebSocket URL has no fragment; write %23 for a '#' in the path")
     if not parts.hostname:
@@ -128,7 +132,7 @@ def join_url(host: str, port: int, resource: str, *, secure: bool) -> WebSocketU
     slash = "" if resource.startswith("/") else "/"
     url = f"{'wss' if secure else 'ws'}://{bracketed}:{port}{slash}{resource}"
     if not set(host).isdisjoint("/?#@[]"):
-        raise InvalidURL(url, f"{host!r} is not a host name or an IP address")
+        raise InvalidURL(url, "the host is not a host name or an IP address")
     return parse_url(url)
 
 
@@ -142,10 +146,25 @@ def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
     try:
         # urljoin knows how to resolve a relative reference for http, not for ws.
         target = urljoin("http" + str(base)[2:], reference)
-    except ValueError as exc:
-        raise InvalidURL(location, str(exc)) from exc
+    except ValueError:
+        raise InvalidURL(location, _BAD_HOST) from None
     scheme, colon, rest = target.partition(":")
-    return parse_url(scheme.lower().replace("http", "ws", 1) + colon + rest)
+    try:
+        return parse_url(scheme.lower().replace("http", "ws", 1) + colon + rest)
+    except InvalidURL as exc:
+        raise InvalidURL(location, exc.problem) from None  # as the server wrote it
+
+
+_BAD_HOST = "its host is neither a name nor an IPv6 address in brackets"
+_BAD_PORT = (
+    "its port is not a number from 1 to 65535 (in a user name or password, a '/' is written %2F, "
+    "and a '?' %3F)"
+)
+
+
+def _remedy(scheme: str) -> str:
+    meant = {"http": "ws", "https": "wss"}.get(scheme)
+    return f"; write {meant}:// instead of {scheme}://" if meant else ""
 
 
 def _checked_host(url: str, netloc: str, host: str) -> str:

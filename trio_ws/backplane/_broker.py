@@ -55,7 +55,8 @@ def parse_url(url: str) -> Address:
 
     Raises:
         TypeError: it is not a `str`.
-        ValueError: it is not such a URL. The message does not show it, for the password's sake.
+        ValueError: it is not such a URL. The message shows no part of it that may be one of a
+            password, and so not what urllib says either.
     """
     if not isinstance(url, str):
         raise TypeError(f"a Redis URL is a str, not {type(url).__name__}")
@@ -69,12 +70,22 @@ def parse_url(url: str) -> Address:
 
 
 def _parse(url: str) -> Address:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("the host is neither a name nor an IPv6 address in brackets") from None
     try:
         scheme = Scheme(parts.scheme)
     except ValueError:
         raise ValueError(f"the scheme {parts.scheme!r} is none of redis, rediss, unix") from None
-    query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    try:
+        port = parts.port or 6379
+    except ValueError:
+        raise ValueError(f"the port is not a number from 1 to 65535{_HINT}") from None
+    try:
+        query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError(f"bad query field{_HINT}") from None
     database = query.pop("db", [""])[-1]
     if query or parts.fragment:
         # Whoever writes ?ssl_cert_reqs=none must not be left in the belief that it was heard.
@@ -96,16 +107,20 @@ def _parse(url: str) -> Address:
     return Address(
         scheme=scheme,
         host=parts.hostname,
-        port=parts.port or 6379,
+        port=port,
         database=_number(database or parts.path.removeprefix("/")),
         username=username,
         password=password,
     )
 
 
+_HINT = "; in a user name or password, a '/' is written %2F, a '?' %3F and a '#' %23"
+
+
 def _number(text: str) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"a database is a number, not {text!r}")
+        what = _HINT if "@" in text else f", not {text!r}"
+        raise ValueError(f"a database is a number{what}")
     return int(text)

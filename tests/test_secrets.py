@@ -1,0 +1,252 @@
+"""Passwords and other credentials do not show in errors, logs and reprs."""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+import traceback
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, strategies as st
+
+from trio_ws import (
+    ConnectionRejected,
+    Headers,
+    InvalidRequest,
+    InvalidResponse,
+    InvalidURL,
+    Request,
+    Response,
+    open_websocket,
+    open_websocket_url,
+    wrap_client_stream,
+    wrap_server_stream,
+)
+from trio_ws._secrets import masked, without_secrets
+from trio_ws._url import WebSocketURL, follow_redirect, parse_url
+from trio_ws.backplane import RedisBackplane
+
+from .handshake_helpers import read_all
+from .helpers import open_server
+
+#: In every URL here, and nowhere in what is shown.
+SECRET = "xyzzy"
+
+
+def told(exc: BaseException) -> str:
+    """All that anybody may print of an exception."""
+    return "".join([str(exc), repr(exc), repr(exc.args), *traceback.format_exception(exc)])
+
+
+# URLs…
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("ws://example.org/a@b", "ws://example.org/a@b"),
+        ("ws://example.org:80/a@b", "ws://example.org:80/a@b"),
+        ("ws://example.org?a@b", "ws://example.org?a@b"),
+        ("ws://[::1]/a@b", "ws://[::1]/a@b"),
+        ("ws://[::1]:80/a@b", "ws://[::1]:80/a@b"),
+        ("https://example.org/@me", "https://example.org/@me"),
+        ("/@me", "/@me"),
+        ("?a@b", "?a@b"),
+        ("//example.org/@me", "//example.org/@me"),
+        ("", ""),
+        ("ws://u:xyzzy@example.org/", "ws://***@example.org/"),
+        ("ws://xyzzy@example.org/", "ws://***@example.org/"),
+        ("ws://:xyzzy@example.org/", "ws://***@example.org/"),
+        ("ws://u:a@xyzzy@example.org/", "ws://***@example.org/"),
+        ("ws://u:xyzzy@[::1]:80/", "ws://***@[::1]:80/"),
+        ("//u:xyzzy@example.org/", "//***@example.org/"),
+        ("redis://u:xyzzy@example.org/0", "redis://***@example.org/0"),
+        ("ws://u:xy/zzy@example.org/", "ws://***@example.org/"),
+        ("ws://u:xy?zzy@example.org/", "ws://***@example.org/"),
+        ("ws://u:xy#zzy@example.org/", "ws://***@example.org/"),
+        ("ws://u:xy zzy@example.org/", "ws://***@example.org/"),
+        ("ws://u:xy\\zzy@example.org/", "ws://***@example.org/"),
+        ("ws://u:xy@zz/y@example.org/", "ws://***@example.org/"),
+        ("ws://u:1/2@xyzzy@example.org/", "ws://u:1/2@xyzzy@example.org/"),  # its host is "u"
+        ("u:xyzzy@example.org", "***@example.org"),
+        ("ws:u:xyzzy@example.org", "***@example.org"),
+        ("ws:/u:xy//zzy@example.org", "***@example.org"),
+        ("w\ts://u:xyzzy@example.org", "***@example.org"),
+        (" ws://u:xyzzy@example.org", " ws://***@example.org"),
+    ],
+)
+def test_a_url_is_shown_without_its_user(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+@given(
+    st.sampled_from(["ws://", "//", "", "ws:/", "redis://", "w s://"]),
+    st.text(max_size=5),
+    st.text(max_size=5),
+    st.text(max_size=5),
+)
+def test_a_password_is_hidden_whatever_is_in_it(
+    start: str, user: str, before: str, after: str
+) -> None:
+    url = f"{start}{user}:{before}{SECRET}{after}@example.org/path"
+    if re.match(r"[^@/?#:]+(:[0-9]*)?[/?#]|[/?#]|\[[^@\]]*\](:[0-9]*)?[/?#]", f"{user}:{before}"):
+        return  # the user name ends the host, or the password begins like a port
+    assert SECRET not in masked(url)
+    assert masked(url).endswith("***@example.org/path")
+
+
+#: URLs that are refused, each for a reason of its own.
+REFUSED = [
+    "http://u:xyzzy@h/",
+    "u:xyzzy@h/",
+    "ws://u:xyzzy@/",
+    "ws://u:xyzzy@h:0/",
+    "ws://u:xyzzy@h:port/",
+    "ws://u:xyzzy@h/#a",
+    "ws://u:xyzzy@[::1/",
+    "ws://u:xyzzy@[v1.x]/",
+    "ws://u:xyzzy@a..b/",
+    "ws://u:xyzzy@i❤.ws/",
+    "ws://u:xyzzy@a\uff0fb/",
+    "ws://u:xyzzy\n@h/",
+    "ws://u%3A:xyzzy@h/",
+    "ws://u:xyzzy/@h/",
+    "ws://u:a/xyzzy@h/",
+    "ws://u:xyzzy?@h/",
+    "ws://u:xyzzy#@h/",
+]
+
+
+@pytest.mark.parametrize("url", REFUSED)
+def test_an_invalid_url_hides_its_password(url: str) -> None:
+    with pytest.raises(InvalidURL) as caught:
+        parse_url(url)
+    assert SECRET not in told(caught.value)
+    assert "***@" in caught.value.url
+    with pytest.raises(InvalidURL) as caught:
+        follow_redirect(WebSocketURL(False, "h", 80, "/"), re.sub("ws|http", "ftp", url, count=1))
+    assert SECRET not in told(caught.value)
+
+
+async def test_a_host_that_holds_a_password_is_not_repeated() -> None:
+    with pytest.raises(InvalidURL) as caught:
+        async with open_websocket(f"u:{SECRET}@example.org", 80):
+            pass
+    assert SECRET not in told(caught.value)
+
+
+async def test_a_tls_context_for_a_plain_url_is_refused_without_its_password() -> None:
+    with pytest.raises(ValueError, match=re.escape("'ws://***@h/' is not one")) as caught:
+        url = f"ws://u:{SECRET}@h/"
+        async with open_websocket_url(url, ssl_context=ssl.create_default_context()):
+            pass
+    assert SECRET not in told(caught.value)
+
+
+@pytest.mark.parametrize(
+    "location", ["https://u:xyzzy@h:port/", "ftp://u:xyzzy@h/", "http://u:xy/zzy@h/"]
+)
+async def test_a_redirect_is_refused_without_its_password(location: str) -> None:
+    def redirect(request: Request) -> Response:
+        return Response(302, {"Location": location})
+
+    async with open_server(_nothing, process_request=redirect) as server:
+        with pytest.raises(InvalidResponse, match=re.escape("redirects to")) as caught:
+            async with open_websocket_url(server.urls[0], max_redirects=1):
+                pass
+    assert SECRET not in told(caught.value).replace("location", "")
+    assert "zzy" not in str(caught.value)
+
+
+async def _nothing(websocket: object) -> None:
+    pass
+
+
+def test_the_repr_of_a_url_hides_what_its_user_became() -> None:
+    url = parse_url("ws://u:xyzzy@h/")
+    assert url.authorization is not None
+    assert url.authorization not in repr(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://u:xyzzy@h/",
+        "u:xyzzy@h",
+        "redis://u:xyzzy@h:port",
+        "redis://u:xyzzy@h:port/0",
+        "redis://u:xyzzy/@h",
+        "redis://u:1/xyzzy@h",
+        "redis://:xyzzy/@h",
+        "redis://u:a?xyzzy@h",
+        "redis://u:1?xyzzy@h",
+        "redis://u:a#xyzzy@h",
+        "redis://u:xyzzy@h/news",
+        "redis://u:xyzzy@[::1",
+        "redis://u:xyzzy@a\uff0fb/",
+        "unix://u:xyzzy@/",
+        "unix://u:xyzzy@/path?db=news",
+    ],
+)
+def test_a_redis_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="this is not a Redis URL") as caught:
+        RedisBackplane(url)
+    assert SECRET not in told(caught.value)
+
+
+# Header fields…
+
+CREDENTIALS = ["Authorization", "proxy-authorization", "Cookie", "SET-COOKIE"]
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_the_repr_of_headers_hides_credentials(name: str) -> None:
+    headers = Headers([("X-A", "b"), (name, "a xyzzy")])
+    assert repr(headers) == f"Headers([('X-A', 'b'), ('{name}', '***')])"
+    assert headers[name] == "a xyzzy"
+    assert SECRET not in repr(Request("GET", "/", headers))
+    assert SECRET not in told(ConnectionRejected(Response(401, headers)))
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+@pytest.mark.parametrize("value", ["a xyzzy\n", b"a xyzzy"])
+def test_a_header_that_cannot_be_sent_hides_its_credentials(name: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Headers([(name, value)])
+    assert SECRET not in told(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["Authorization : Basic xyzzy", "Cookie\x0b: a=xyzzy", "Proxy-Authorization xyzzy"]
+)
+async def test_a_malformed_line_is_refused_and_logged_without_its_credentials(
+    line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    client, server = trio.testing.memory_stream_pair()
+    await client.send_all(f"GET / HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n".encode())
+    with pytest.raises(InvalidRequest) as caught:
+        async with wrap_server_stream(server):
+            pass
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value)
+    assert SECRET.encode() not in await read_all(client)
+    assert SECRET not in caplog.text
+
+
+async def test_a_malformed_response_is_refused_without_its_cookies() -> None:
+    client, server = trio.testing.memory_stream_pair()
+    await server.send_all(b"HTTP/1.1 101 \r\nSet-Cookie : xyzzy\r\n\r\n")
+    with pytest.raises(InvalidResponse) as caught:
+        async with wrap_client_stream(client, "ws://h/"):
+            pass
+    assert SECRET not in str(caught.value)
+
+
+def test_a_request_line_is_quoted_without_its_user() -> None:
+    text = "illegal request line: GET ws://u:xyzzy@h/ HTTP/9"
+    assert without_secrets(text) == "illegal request line: GET ws://***@h/ HTTP/9"
