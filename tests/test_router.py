@@ -211,6 +211,29 @@ async def test_what_an_endpoint_returns_becomes_a_response() -> None:
     assert got["json"].headers["Content-Type"] == "application/json"
 
 
+async def test_each_common_method_has_a_decorator() -> None:
+    router = Router()
+    before: list[str] = []
+    for name in ("get", "post", "put", "patch", "delete"):
+
+        def endpoint(request: Request) -> str:
+            return request.method
+
+        add = getattr(router, name)
+        how = add("/<int:number>", name=name, before=lambda request: before.append(request.method))
+        assert how(lambda request, number: f"{request.method} {number}")
+        assert add("/")(endpoint) is endpoint
+        assert router.url_for(name, number=7) == "/7"
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    async with open_site(router) as (_, client):
+        for method in methods:
+            assert (await client.ask(http(f"{method} /"))).text == method
+            assert (await client.ask(http(f"{method} /3"))).text == f"{method} 3"
+        refused = await client.ask(http("OPTIONS /"))
+        assert {*refused.headers.tokens("Allow")} == {*methods, "HEAD", "OPTIONS"}
+    assert before == methods
+
+
 async def test_an_endpoint_gets_the_body() -> None:
     site = Site()
     async with open_site(site.router) as (_, client):

@@ -24,6 +24,7 @@ from trio_ws import (
     InvalidURL,
     Request,
     Response,
+    Router,
     WebSocket,
     serve_listeners,
 )
@@ -460,6 +461,33 @@ async def test_a_request_goes_out_as_it_is_given() -> None:
         response = await app.request("HEAD", "/describe")
         assert response.body == b""
         assert response.headers["Content-Length"] != "0"
+
+
+async def test_a_response_is_read_as_text_or_json() -> None:
+    router = Router()
+    router.get("/json")(lambda request: {"é": [1, None]})
+    router.get("/latin-1")(lambda request: Response(200, body=b"\xe9"))
+    router.get("/nan")(lambda request: Response(200, body="[NaN]"))
+    async with open_test_app(router) as app:
+        response = await app.get("/json")
+        assert response.json() == {"é": [1, None]}
+        assert response.text == '{"\\u00e9": [1, null]}'
+        assert isinstance(response, Response)
+        assert repr(response).startswith("MemoryResponse(status=200, ")
+        alike = Response(200, response.headers, response.body)
+        assert response == alike == response
+        assert hash(response) == hash(alike)
+        assert response not in (Response(404, response.headers, response.body), 200)
+
+        with pytest.raises(ValueError, match=r"the 404 response is not JSON: b'There is nothing"):
+            (await app.get("/none")).json()
+        with pytest.raises(ValueError, match=r"the 200 response is not JSON: b'\[NaN\]'"):
+            (await app.get("/nan")).json()
+        response = await app.get("/latin-1")
+        with pytest.raises(ValueError, match=r"the 200 response is not JSON: b'\\xe9'"):
+            response.json()
+        with pytest.raises(UnicodeDecodeError):
+            response.text  # noqa: B018 - the look is what fails
 
 
 @pytest.mark.parametrize("body", ["héllo", "héllo".encode()])

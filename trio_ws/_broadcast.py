@@ -12,7 +12,6 @@ raise is logged: a publisher is not to suffer for it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -28,6 +27,7 @@ from trio.lowlevel import ParkingLot
 from ._connection import WebSocket
 from ._delivery import Audience, Dropped, Tally, ToChannel, ToWebSocket
 from ._history import History, Kept
+from ._json import to_json
 from ._message import Message, checked_message
 from ._nursery import open_bare_nursery, protected_context
 from ._options import check_limit
@@ -232,11 +232,12 @@ class Broadcast:
         *,
         exclude: Exclude = None,
         compress: bool | None = None,
-        dumps: Callable[[T], str | bytes] = json.dumps,
+        dumps: Callable[[T], str | bytes] = to_json,
     ) -> int:
         """Publish `value` as JSON in a text message. `dumps` may give `str` or UTF-8 `bytes`.
 
-        Otherwise like `publish`; what `dumps` raises comes out as it is.
+        Otherwise like `publish`; what `dumps` raises comes out as it is. Unless told otherwise,
+        that is a `ValueError` for NaN and infinity, which are not JSON.
         """
         text = dumps(value)
         text = text if isinstance(text, str) else text.decode()

@@ -63,6 +63,7 @@ from ._flusher import Flusher
 from ._handshake import Opening
 from ._http import Address, Request, Response, show_address
 from ._inbox import Inbox, IncomingMessage
+from ._json import to_json
 from ._liveness import Due, Liveness
 from ._log import ConnectionLogger
 from ._message import Message, MessageReader, MessageWriter, checked_message
@@ -372,10 +373,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if not self._send_now(data, compress=compress):
             raise trio.WouldBlock
 
-    async def send_json(self, value: T, *, dumps: Callable[[T], str | bytes] = json.dumps) -> None:
+    async def send_json(self, value: T, *, dumps: Callable[[T], str | bytes] = to_json) -> None:
         """Send `value` as JSON in a text message. `dumps` may give `str` or UTF-8 `bytes`.
 
-        Otherwise like `send`; what `dumps` raises comes out as it is.
+        Otherwise like `send`; what `dumps` raises comes out as it is. Unless told otherwise, that
+        is a `ValueError` for NaN and infinity, which are not JSON.
         """
         text = dumps(value)
         await self.send(text if isinstance(text, str) else text.decode())

@@ -7,15 +7,14 @@ knows nothing of WebSocket keys, versions or extensions.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
 from types import EllipsisType
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, TypeVar, final
 from urllib.parse import unquote
 
 import h11
@@ -23,7 +22,10 @@ import h11
 from ._context import Context
 from ._errors import InvalidRequest
 from ._headers import Headers, HeadersLike, has_token
+from ._json import from_json, to_json
 from ._secrets import without_secrets
+
+T = TypeVar("T")
 
 #: How much of a request or response head is accepted: bytes, and header fields.
 MAX_HEAD_BYTES = 16 * 1024
@@ -132,7 +134,7 @@ class Request:
             raise refusal(400, "the body is not UTF-8") from exc
 
     def json(self) -> Any:
-        """The value that the body is the JSON of.
+        """The value that the body is the JSON of; NaN and infinity are none.
 
         It has to be declared as ``application/json``, or some ``…+json``: other sites' pages can
         make a browser send anything else without asking first.
@@ -144,7 +146,7 @@ class Request:
         if kind != "application/json" and not kind.endswith("+json"):
             raise refusal(415, "the body has to be application/json")
         try:
-            return json.loads(self.text)
+            return from_json(self.text)
         except (ValueError, RecursionError) as exc:
             raise refusal(400, "the body is not JSON") from exc
 
@@ -165,8 +167,7 @@ def refusal(status: int, problem: str, **headers: str) -> InvalidRequest:
     return InvalidRequest(problem, Response(status, fields, problem + "\n"))
 
 
-@final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Response:
     """An HTTP response. Immutable.
 
@@ -210,10 +211,33 @@ class Response:
         return cls(status, [kind, *Headers(headers).fields], text)
 
     @classmethod
-    def json(cls, value: object, status: int = 200, headers: HeadersLike = ()) -> Response:
-        """`value` as JSON; what `json.dumps` raises comes out as it is."""
+    def json(
+        cls,
+        value: T,
+        status: int = 200,
+        headers: HeadersLike = (),
+        *,
+        dumps: Callable[[T], str | bytes] = to_json,
+    ) -> Response:
+        """`value` as JSON. `dumps` may give `str` or UTF-8 `bytes`.
+
+        Raises:
+            ValueError: NaN or an infinity is in `value`, which are not JSON.
+            Exception: whatever else `dumps` raises.
+        """
         kind = ("Content-Type", "application/json")
-        return cls(status, [kind, *Headers(headers).fields], json.dumps(value))
+        return cls(status, [kind, *Headers(headers).fields], dumps(value))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Response):
+            return NotImplemented
+        return self._comparable() == other._comparable()
+
+    def __hash__(self) -> int:
+        return hash(self._comparable())
+
+    def _comparable(self) -> tuple[int, Headers, bytes]:
+        return self.status, self.headers, self.body
 
     @property
     def phrase(self) -> str:

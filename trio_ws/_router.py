@@ -21,6 +21,7 @@ from ._errors import CloseCode
 from ._handshake import check_answer
 from ._headers import Headers, HeadersLike
 from ._http import Accept, PathValues, Request, Response
+from ._json import to_json
 from ._options import ProcessRequest
 from ._site import Answer, Site, Streamed, both
 from ._static import Folder
@@ -35,6 +36,9 @@ Page: TypeAlias = "Response | str | Mapping[str, object] | Sequence[object] | No
 #: What is asked before a route is served: like `process_request`. One, or several in their order.
 Before: TypeAlias = "ProcessRequest | Sequence[ProcessRequest]"
 
+#: What makes JSON of a `dict` or a `list`.
+Dumps: TypeAlias = "Callable[[Any], str | bytes]"
+
 EndpointT = TypeVar("EndpointT", bound="Callable[..., Page | Awaitable[Page]]")
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[object]])
 
@@ -48,6 +52,7 @@ class _Route:
         methods: of HTTP; none for a WebSocket.
         endpoint: called with the request or the WebSocket and what the rule captures.
         before: what is asked first, the outermost router's hooks before.
+        dumps: what makes JSON of what the endpoint returns.
         name: what `url_for` knows it by.
         is_folder: its rule captures a path of its own, in which slashes mean what they mean there.
     """
@@ -56,6 +61,7 @@ class _Route:
     methods: tuple[str, ...] | None
     endpoint: Callable[..., object]
     before: tuple[ProcessRequest, ...]
+    dumps: Dumps
     name: str
     is_folder: bool = False
 
@@ -101,19 +107,29 @@ class Router(Site):
             `Accept` chooses subprotocol and headers of a WebSocket. `basic_auth` makes one.
         converters: further converters for rules, by name: classes of `werkzeug.routing`'s
             ``BaseConverter``. A router that is mounted under another needs them there, too.
+        dumps: what makes JSON, `str` or UTF-8 `bytes`, of the `dict` or `list` that an endpoint
+            returns. By default `json.dumps`, but without NaN and infinity: they are not JSON, and
+            an endpoint that returns one has failed. A router that is mounted keeps its own.
 
     Raises:
         ImportError: werkzeug is not installed.
     """
 
     def __init__(
-        self, *, before: Before = (), converters: Mapping[str, type[BaseConverter]] | None = None
+        self,
+        *,
+        before: Before = (),
+        converters: Mapping[str, type[BaseConverter]] | None = None,
+        dumps: Dumps = to_json,
     ) -> None:
         try:
             from werkzeug.routing import Map  # noqa: PLC0415 - an extra
         except ImportError as exc:
             raise ImportError("Router needs werkzeug: pip install 'trio-ws[routing]'") from exc
         self._before = _hooks(before)
+        if not callable(dumps):
+            raise TypeError(f"dumps is a function that makes JSON, not {dumps!r}")
+        self._dumps = dumps
         self._map: Map = Map(converters=converters)
         self._adapter = self._map.bind("host")
         self._routes: list[_Route] = []
@@ -184,6 +200,24 @@ class Router(Site):
     ) -> Callable[[EndpointT], EndpointT]:
         """`route` for POST. The body is in ``request.body``, or ``request.json()``."""
         return self.route(path, methods=["POST"], name=name, before=before)
+
+    def put(
+        self, path: str, *, name: str | None = None, before: Before = ()
+    ) -> Callable[[EndpointT], EndpointT]:
+        """`route` for PUT."""
+        return self.route(path, methods=["PUT"], name=name, before=before)
+
+    def patch(
+        self, path: str, *, name: str | None = None, before: Before = ()
+    ) -> Callable[[EndpointT], EndpointT]:
+        """`route` for PATCH."""
+        return self.route(path, methods=["PATCH"], name=name, before=before)
+
+    def delete(
+        self, path: str, *, name: str | None = None, before: Before = ()
+    ) -> Callable[[EndpointT], EndpointT]:
+        """`route` for DELETE."""
+        return self.route(path, methods=["DELETE"], name=name, before=before)
 
     def static(
         self,
@@ -282,7 +316,7 @@ class Router(Site):
             raise TypeError(f"a route leads to a function, not {endpoint!r}")
         name = name or str(getattr(endpoint, "__name__", endpoint))
         hooks = (*self._before, *_hooks(before))
-        self._add(_Route(path, methods, endpoint, hooks, name, is_folder))
+        self._add(_Route(path, methods, endpoint, hooks, self._dumps, name, is_folder))
 
     def _add(self, route: _Route) -> None:
         from werkzeug.routing import Rule  # noqa: PLC0415 - an extra
@@ -370,16 +404,16 @@ class Router(Site):
         page = match.route.endpoint(request, **match.values)
         if inspect.isawaitable(page):
             page = await page
-        return _as_response(page)
+        return _as_response(page, match.route.dumps)
 
 
-def _as_response(page: Any) -> Response | Streamed:
+def _as_response(page: Any, dumps: Dumps) -> Response | Streamed:
     if isinstance(page, (Response, Streamed)):
         return page
     if isinstance(page, str):
         return Response.html(page)
     if isinstance(page, (dict, list)):
-        return Response.json(cast("object", page))
+        return Response.json(cast("object", page), dumps=dumps)
     if page is None:
         return Response(204)
     raise TypeError(

@@ -28,6 +28,7 @@ from ._errors import ConnectionFailed, InvalidResponse, WebSocketError
 from ._faulty_stream import FaultyStream
 from ._headers import Headers, HeadersLike
 from ._http import Request, Response
+from ._json import from_json
 from ._nursery import leaf_exceptions, open_bare_nursery, protected_context
 from ._options import (
     ClientStreamKeywords,
@@ -49,6 +50,7 @@ __all__ = [
     "FaultyStream",
     "MemoryApp",
     "MemoryListener",
+    "MemoryResponse",
     "MemoryStream",
     "OpenWebSocketTo",
     "StartWebSocketApp",
@@ -183,7 +185,7 @@ class MemoryApp:
 
     async def request(
         self, method: str, target: str, headers: HeadersLike = (), body: str | bytes = b""
-    ) -> Response:
+    ) -> MemoryResponse:
         """Send a plain HTTP request and read the response to its end, without a time limit.
 
         Host and Content-Length are added where `headers` has none. Redirects are not followed.
@@ -206,12 +208,38 @@ class MemoryApp:
                 await stream.send_all(data)
             return await _response(connection, stream)
 
-    async def get(self, target: str, headers: HeadersLike = ()) -> Response:
+    async def get(self, target: str, headers: HeadersLike = ()) -> MemoryResponse:
         """`request` with the method GET."""
         return await self.request("GET", target, headers)
 
     def __repr__(self) -> str:
         return f"<MemoryApp with {self.server!r}>"
+
+
+@final
+class MemoryResponse(Response):
+    """A `Response` as a test got it: `MemoryApp.request` gives it. Equal to a like `Response`."""
+
+    @property
+    def text(self) -> str:
+        """The body, as UTF-8.
+
+        Raises:
+            UnicodeDecodeError: it is not.
+        """
+        return self.body.decode()
+
+    def json(self) -> Any:  # type: ignore[override]  # reads one, where `Response.json` makes one
+        """The value that the body is the JSON of, whatever its Content-Type.
+
+        Raises:
+            ValueError: it is none; NaN and infinity are not.
+        """
+        try:
+            return from_json(self.text)
+        except ValueError as exc:
+            beginning = self.body[:80]
+            raise ValueError(f"the {self.status} response is not JSON: {beginning!r}") from exc
 
 
 def _request(
@@ -235,7 +263,7 @@ def _request(
 _END = h11.EndOfMessage()
 
 
-async def _response(connection: h11.Connection, stream: trio.abc.ReceiveStream) -> Response:
+async def _response(connection: h11.Connection, stream: trio.abc.ReceiveStream) -> MemoryResponse:
     """The final response, whole; a 101 is final, too, and the rest of the stream is dropped."""
     head: h11.Response | h11.InformationalResponse | None = None
     body = b""
@@ -254,7 +282,7 @@ async def _response(connection: h11.Connection, stream: trio.abc.ReceiveStream) 
                     (name.decode("latin-1"), value.decode("latin-1"))
                     for name, value in head.headers.raw_items()
                 ]
-                return Response(head.status_code, fields, body)
+                return MemoryResponse(head.status_code, fields, body)
     except h11.RemoteProtocolError as exc:
         raise InvalidResponse(f"the application's answer is no HTTP response: {exc}") from exc
 

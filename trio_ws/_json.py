@@ -1,0 +1,55 @@
+"""JSON as RFC 8259 has it, which is what browsers and most other languages read.
+
+This module owns that NaN and the infinities are no JSON. Who sends what is of no concern to it.
+"""
+
+from __future__ import annotations
+
+import json
+from math import isinf
+from typing import Any
+
+# Made once: with arguments, the functions of `json` make one for each call.
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
+
+def to_json(value: object) -> str:
+    """`json.dumps`, but for NaN and infinity, which Python alone writes into JSON.
+
+    Raises:
+        ValueError: there is one in `value`, or `value` holds itself.
+        TypeError: something in `value` has no JSON.
+    """
+    try:
+        return _ENCODER.encode(value)
+    except ValueError as exc:
+        try:
+            json.dumps(value)
+        except ValueError:
+            raise exc from None  # it was something else
+        raise ValueError(
+            "JSON has no NaN and no infinity (RFC 8259 section 6): send None, "
+            "or give dumps=json.dumps if all who receive it are Python"
+        ) from exc
+
+
+def from_json(text: str) -> Any:
+    """`json.loads`, but for NaN and infinity, in words or as a number too large for a float.
+
+    Raises:
+        ValueError: it is not JSON, or holds a number that is none here.
+        RecursionError: it is nested too deeply.
+    """
+    return _DECODER.decode(text)
+
+
+def _refuse(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return _refuse(f"a number as large as {digits[:40]}") if isinf(number) else number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
