@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import trio
 
@@ -158,7 +158,7 @@ class Transport:
     async def _leave_tls(self) -> None:
         """Exchange goodbyes, and go on below TLS. Cancelled, it has said its own."""
         while isinstance(stream := self._stream, trio.SSLStream):
-            below = stream.transport_stream
+            below = cast("trio.abc.Stream", stream.transport_stream)
             # OpenSSL says no goodbye to a peer of which there is something to read.
             await self._discard_what_is_here()
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
