@@ -1083,11 +1083,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """Do what is due, and return when the watchdog has to look again."""
         if self._state is not OPEN:
             return inf
-        due, again = self._liveness.check(now, self._outbox.stalled_since)
+        due, again = self._liveness.check(now, self._outbox)
         if due is Due.PING:
             payload = os.urandom(4)
             self._pings.add_probe(payload)
-            self._write(Ping(payload), self._wire.ping(payload))
+            if self._verbose:
+                self._logger.debug("sent %s", show_event(Ping(payload)))
+            self._outbox.write_probe(self._wire.ping(payload))
         elif due in (Due.DROP_SILENT, Due.DROP_STALLED):
             # It is told so if that takes no waiting: it has had all its time.
             self._fail(CloseCode.INTERNAL_ERROR, due.value)

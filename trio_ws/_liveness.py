@@ -5,9 +5,10 @@ only times.
 
 The rules:
 
-- Every byte that arrives is a sign of life, not only a pong.
-- A peer that has been silent for `ping_interval` is pinged; if it is silent for `ping_timeout`
-  more, it is gone.
+- Bytes that move are a sign of life, in either direction and not only pongs: those that arrive, and
+  those that had to wait until the peer made room for them.
+- A peer that has been silent for `ping_interval` is pinged. If it gives no sign of life for
+  `ping_timeout` after the ping has left, it is gone. A ping behind a large message leaves late.
 - A peer that takes no byte of ours for both together is gone, whatever it says meanwhile: a ping
   in a send buffer that does not move would never reach it.
 - While our own back-pressure keeps us from reading, it cannot be heard, so that time does not
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import enum
 from math import inf
+from typing import Protocol
 
 import trio
 
@@ -37,6 +39,23 @@ class Due(enum.Enum):
     DROP_STALLED = "the peer takes no data"
     CLOSE_IDLE = "idle for too long"
     CLOSE_OLD = "open for too long"
+
+
+class Outgoing(Protocol):
+    """What has to be known of the bytes on their way out. All are times.
+
+    Attributes:
+        stalled_since: when the unsent bytes last moved; `math.inf` where there are none.
+        moved_at: when the peer last made room for bytes that had to wait for it.
+        probe_left_at: when the last ping left; `math.inf` while it waits to be sent.
+    """
+
+    @property
+    def stalled_since(self) -> float: ...
+    @property
+    def moved_at(self) -> float: ...
+    @property
+    def probe_left_at(self) -> float: ...
 
 
 class Liveness:
@@ -83,14 +102,9 @@ class Liveness:
         self.paused = False
         self.heard_at = now
 
-    def check(self, now: float, stalled_since: float) -> tuple[Due, float]:
-        """What is due, and when to look again if nothing else happens.
-
-        Args:
-            now: the time.
-            stalled_since: when the unsent bytes last moved; `math.inf` where there are none.
-        """
-        due, again = self._check(now, stalled_since)
+    def check(self, now: float, outgoing: Outgoing) -> tuple[Due, float]:
+        """What is due at this time, and when to look again if nothing else happens."""
+        due, again = self._check(now, outgoing)
         gone = due in (Due.DROP_STALLED, Due.DROP_SILENT)
         if gone and not self._suspected:
             # Where the whole program stood still, the answer may be waiting to be read.
@@ -99,22 +113,24 @@ class Liveness:
         self._suspected = gone
         return due, again
 
-    def _check(self, now: float, stalled_since: float) -> tuple[Due, float]:
+    def _check(self, now: float, outgoing: Outgoing) -> tuple[Due, float]:
         idle_at = self._message_at + self._idle_timeout
         old_at = self._opened_at + self._max_lifetime
-        stalled_at = stalled_since + self._ping_interval + self._ping_timeout
+        stalled_at = outgoing.stalled_since + self._ping_interval + self._ping_timeout
         if now >= old_at:
             return Due.CLOSE_OLD, inf
         if now >= idle_at:
             return Due.CLOSE_IDLE, inf
         if now >= stalled_at:
             return Due.DROP_STALLED, inf
-        due, silent_at = self._check_silence(now)
+        due, silent_at = self._check_silence(now, outgoing)
         return due, min(idle_at, old_at, stalled_at, silent_at)
 
-    def _check_silence(self, now: float) -> tuple[Due, float]:
+    def _check_silence(self, now: float, outgoing: Outgoing) -> tuple[Due, float]:
+        if outgoing.probe_left_at == inf:  # another ping would only wait behind it
+            return Due.NOTHING, now + min(self._ping_interval, self._ping_timeout)
         if self._pinged_at > self.heard_at and not self.paused:
-            gone_at = self._pinged_at + self._ping_timeout
+            gone_at = max(outgoing.probe_left_at, outgoing.moved_at) + self._ping_timeout
             return (Due.DROP_SILENT if now >= gone_at else Due.NOTHING), gone_at
         ping_at = max(self.heard_at, self._pinged_at) + self._ping_interval
         if now < ping_at:

@@ -88,8 +88,9 @@ class ConnectionOptions:
     every common proxy. `math.inf` turns keepalive off."""
 
     ping_timeout: float = 20.0
-    """A peer that stays silent for this long after that ping, or takes no byte of ours for
-    `ping_interval` and this together, is dropped with 1011."""
+    """A peer that stays silent for this long after that ping has left, or takes no byte of ours for
+    `ping_interval` and this together, is dropped with 1011. One that reads slowly and steadily is
+    kept."""
 
     compression: Deflate | None = Deflate()  # noqa: RUF009 - immutable
     """Settings of permessage-deflate (RFC 7692), which is used where the peer agrees to it, and for

@@ -78,6 +78,7 @@ class Outbox:
         "_on_broken",
         "_owed",
         "_piece_size",
+        "_probe_end",
         "_progressed_at",
         "_ready",
         "_sealed",
@@ -86,6 +87,8 @@ class Outbox:
         "bytes_taken",
         "high_water",
         "messages_posted",
+        "moved_at",
+        "probe_left_at",
         "unsent",
     )
 
@@ -130,6 +133,12 @@ class Outbox:
         #: How many messages of those that were posted are out, or on their way.
         self.messages_posted = 0
         self._progressed_at = 0.0
+        #: When the peer last made room for bytes that had to wait for it.
+        self.moved_at = -inf
+        #: Where the last probe ends, in bytes since the start, and when it was out; `math.inf`
+        #: while it waits.
+        self._probe_end = 0
+        self.probe_left_at = -inf
 
     @property
     def has_room(self) -> bool:
@@ -211,6 +220,18 @@ class Outbox:
             self._owed = (self._gone_when_there_is_room, frame)
         else:
             self._owed = (self._owed[0], frame)
+
+    def write_probe(self, frame: bytes) -> None:
+        """Write a ping, and note when it has left: only from then on can it be answered."""
+        self.write(frame)
+        self._probe_end = self.bytes_taken
+        self.probe_left_at = inf
+        self._note_probe()
+
+    def _note_probe(self) -> None:
+        # Where what stood before it was taken back, the probe's end is never reached.
+        if self.probe_left_at == inf and (self._gone >= self._probe_end or not self.unsent):
+            self.probe_left_at = trio.current_time()
 
     @property
     def _gone_when_there_is_room(self) -> float:
@@ -422,12 +443,15 @@ class Outbox:
     async def _flush_some(self) -> None:
         if self._transport.immediate:
             await self._transport.wait_until_writable()
+            self.moved_at = trio.current_time()
             self._write_what_waits()
         else:
             piece = self._piece()
             started = trio.current_time()
             await self._transport.send_all(piece)
             quick = trio.current_time() - started <= QUICK
+            if not quick:  # else the system may have had room, whatever became of the peer
+                self.moved_at = trio.current_time()
             self._piece_size = min(2 * self._piece_size, LARGEST_PIECE) if quick else PIECE
             if not self._broken:  # what was stopped meanwhile has nothing to forget
                 self._forget(len(piece))
@@ -462,6 +486,7 @@ class Outbox:
             frames.append(self._owed[1])
             self._count(len(self._owed[1]))
             self._owed = None
+        self._note_probe()
         if not frames:
             self._take_turn(TURN)
         self._set_ready()
