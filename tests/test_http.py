@@ -52,6 +52,48 @@ def test_a_request_s_path_is_decoded_and_its_query_is_not(
     assert (asked.target, asked.path, asked.query) == (target, path, query)
 
 
+@pytest.mark.parametrize(
+    ("query", "pairs"),
+    [
+        ("", []),
+        ("a=1&b=2", [("a", "1"), ("b", "2")]),
+        ("a=1&b=2&a=3", [("a", "1"), ("b", "2"), ("a", "3")]),
+        ("a+b=%41%20+c", [("a b", "A  c")]),
+        ("%C3%A9=%E2%82%AC", [("é", "€")]),
+        ("a&b=&=c&&=", [("a", ""), ("b", ""), ("", "c"), ("", "")]),
+        ("a=b=c", [("a", "b=c")]),
+        ("a=1;b=2", [("a", "1;b=2")]),
+        ("a=%zz&b=%&c=%4", [("a", "%zz"), ("b", "%"), ("c", "%4")]),
+        ("a=%FF&b=%C3", [("a", "\ufffd"), ("b", "\ufffd")]),
+        ("a?b=/", [("a?b", "/")]),
+    ],
+)
+def test_a_query_is_names_and_values(query: str, pairs: list[tuple[str, str]]) -> None:
+    params = get(f"/x?{query}").query_params
+    assert params.pairs == tuple(pairs)
+    assert len(params) == len({*params}) == len({name for name, _ in pairs})
+    for name, _ in pairs:
+        assert params.get_all(name) == tuple(value for other, value in pairs if other == name)
+        assert params[name] == params.get_all(name)[0], "of repeats, the first"
+
+
+def test_a_name_that_is_not_in_the_query_has_no_value() -> None:
+    params = get("/x?a=1").query_params
+    assert params.get("b") is None
+    assert params.get_all("b") == ()
+    with pytest.raises(KeyError, match="b"):
+        params["b"]
+    assert params == get("/y?a=%31").query_params != get("/y").query_params
+    assert params != {"a": "1"}
+    assert hash(params) == hash(get("/y?a=1").query_params)
+    assert repr(params) == "QueryParams([('a', '1')])"
+
+
+@given(st.text("&=+%ab\xe9;0"))
+def test_any_query_has_names_and_values(query: str) -> None:
+    assert all(len(pair) == 2 for pair in get(f"/?{query}").query_params.pairs)
+
+
 def test_a_request_lists_the_subprotocols_offered() -> None:
     fields = [("Sec-WebSocket-Protocol", "a, b"), ("sec-websocket-protocol", "c")]
     assert Request("GET", "/", Headers(fields)).subprotocols == ("a", "b", "c")

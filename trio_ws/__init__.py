@@ -41,6 +41,7 @@ from ._options import (
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._pump import pump
+from ._query import QueryParams
 from ._router import Before, Page, Router
 from ._server import (
     Handler,
@@ -96,6 +97,7 @@ __all__ = [
     "Page",
     "ProcessRequest",
     "ProxyHeader",
+    "QueryParams",
     "Request",
     "Response",
     "Router",

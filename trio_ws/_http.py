@@ -23,6 +23,7 @@ from ._context import Context
 from ._errors import InvalidRequest
 from ._headers import Headers, HeadersLike, has_token
 from ._json import from_json, to_json
+from ._query import QueryParams
 from ._secrets import without_secrets
 
 T = TypeVar("T")
@@ -87,8 +88,13 @@ class Request:
 
     @property
     def query(self) -> str:
-        """The text after the ``?``, as sent; `urllib.parse.parse_qs` takes it apart."""
+        """The text after the ``?``, as sent; `query_params` is what it says."""
         return self.target.partition("?")[2]
+
+    @property
+    def query_params(self) -> QueryParams:
+        """The names and values in the query, decoded."""
+        return QueryParams(self.query)
 
     @property
     def subprotocols(self) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import trio
 
@@ -106,12 +105,12 @@ def with_id(line: str | bytes, line_id: str, topic: str) -> str:
 
 
 async def chat(ws: WebSocket, room: str, lines: Broadcast, people: People) -> None:
-    query = parse_qs(ws.request.query)
-    name = query.get("name", [""])[0].strip()
+    query = ws.request.query_params
+    name = query.get("name", "").strip()
     if not (0 < len(name) <= 24 and name.isprintable() and re.fullmatch(r"[\w-]{1,24}", room)):
         await ws.aclose(BAD_NAME, "Names have at most 24 letters")
         return
-    since = query.get("since", [None])[0]
+    since = query.get("since") or None
     with lines.subscribe(ws, f"lines/{room}", since=since) as subscription:
         if since is not None and subscription.missed:
             await ws.send_json({"missed": True})
