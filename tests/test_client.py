@@ -529,7 +529,41 @@ async def test_a_loop_of_redirects_ends_at_the_limit(limit: int) -> None:
     assert isinstance(caught.value.__cause__, ConnectionRejected)
 
 
-@pytest.mark.parametrize("location", ["ftp://h/", "http://[bad/", "/a b", "http://h:0/"])
+async def test_the_odd_characters_of_a_location_go_out_encoded() -> None:
+    def respond(head: bytes) -> bytes:
+        return redirect("/caf\xc3\xa9 {}") if path_of(head) == "/" else ACCEPTING + GOODBYE
+
+    async with scripted_tcp_server(respond) as (port, requests):
+        await open_and_leave(f"ws://{LOOPBACK}:{port}/", max_redirects=1, close_timeout=0.01)
+    assert path_of(requests[1]) == "/caf%C3%A9%20%7B%7D"
+
+
+@pytest.mark.parametrize("second", ["/there", "/elsewhere"])
+async def test_a_redirect_to_two_places_leads_nowhere(second: str) -> None:
+    def respond(head: bytes) -> bytes:
+        if path_of(head) == "/there":
+            return ACCEPTING + GOODBYE
+        return redirect(f"/there\r\nLocation: {second}")
+
+    async with scripted_tcp_server(respond) as (port, _):
+        url = f"ws://{LOOPBACK}:{port}/"
+        with pytest.raises(ConnectionRejected):
+            await open_and_leave(url)
+        if second == "/there":  # it is one place after all
+            await open_and_leave(url, max_redirects=1, close_timeout=0.01)
+        else:
+            with pytest.raises(InvalidResponse, match="redirects to more than one place"):
+                await open_and_leave(url, max_redirects=1)
+
+
+async def test_a_redirect_that_names_a_user_is_an_invalid_response() -> None:
+    async with scripted_tcp_server(lambda head: redirect("http://u:p@h/")) as (port, requests):
+        with pytest.raises(InvalidResponse, match="it names a user"):
+            await open_and_leave(f"ws://{LOOPBACK}:{port}/", max_redirects=1)
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("location", ["ftp://h/", "http://[bad/", "/a\\b", "http://h:0/"])
 async def test_a_redirect_to_what_is_no_websocket_is_an_invalid_response(location: str) -> None:
     async with scripted_tcp_server(lambda head: redirect(location)) as (port, _):
         with pytest.raises(InvalidResponse, match="the server redirects to") as caught:

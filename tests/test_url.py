@@ -309,16 +309,112 @@ def test_a_redirect_leads_there(base: str, location: str, target: str) -> None:
     assert str(follow_redirect(parse_url(base), location)) == target
 
 
+# The examples of RFC 3986 section 5.4, normal and abnormal, and what urllib makes of others.
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("g", "/b/c/g"),
+        ("./g", "/b/c/g"),
+        ("g/", "/b/c/g/"),
+        ("/g", "/g"),
+        ("?y", "/b/c/d;p?y"),
+        ("g?y", "/b/c/g?y"),
+        ("#s", "/b/c/d;p?q"),
+        ("g#s", "/b/c/g"),
+        ("g?y#s", "/b/c/g?y"),
+        (";x", "/b/c/;x"),
+        ("g;x", "/b/c/g;x"),
+        ("g;x?y#s", "/b/c/g;x?y"),
+        ("", "/b/c/d;p?q"),
+        (".", "/b/c/"),
+        ("./", "/b/c/"),
+        ("..", "/b/"),
+        ("../", "/b/"),
+        ("../g", "/b/g"),
+        ("../..", "/"),
+        ("../../", "/"),
+        ("../../g", "/g"),
+        ("../../../g", "/g"),
+        ("../../../../g", "/g"),
+        ("/./g", "/g"),
+        ("/../g", "/g"),
+        ("g.", "/b/c/g."),
+        (".g", "/b/c/.g"),
+        ("g..", "/b/c/g.."),
+        ("..g", "/b/c/..g"),
+        ("./../g", "/b/g"),
+        ("./g/.", "/b/c/g/"),
+        ("g/./h", "/b/c/g/h"),
+        ("g/../h", "/b/c/h"),
+        ("g;x=1/./y", "/b/c/g;x=1/y"),
+        ("g;x=1/../y", "/b/c/y"),
+        ("g?y/./x", "/b/c/g?y/./x"),
+        ("g?y/../x", "/b/c/g?y/../x"),
+        ("g#s/../x", "/b/c/g"),
+        ("http:g", "/b/c/g"),
+        ("?", "/b/c/d;p?"),
+        ("/g//h", "/g//h"),
+        ("g//h", "/b/c/g//h"),
+        ("//a/x/../y", "/y"),
+        ("http://a/x/./y", "/x/y"),
+        ("http://a", "/"),
+        ("http://a?y", "/?y"),
+    ],
+)
+def test_a_reference_is_resolved_as_rfc_3986_has_it(location: str, target: str) -> None:
+    base = parse_url("ws://a/b/c/d;p?q")
+    assert str(follow_redirect(base, location)) == f"ws://a{target}"
+
+
+def test_two_slashes_in_a_row_stay_two_when_a_reference_is_resolved() -> None:
+    assert follow_redirect(parse_url("ws://h//a//b"), "c").resource == "//a//c"
+
+
+def on_the_wire(location: str) -> str:
+    """UTF-8, as a header has it: each octet a character."""
+    return location.encode().decode("latin-1")
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/a b", "ws://h/a%20b"),
+        ("/a?b c", "ws://h/a?b%20c"),
+        ("http://i/a b", "ws://i/a%20b"),
+        (on_the_wire("/café?é"), "ws://h/caf%C3%A9?%C3%A9"),
+        ("/caf\xe9", "ws://h/caf%E9"),
+        ("/\xc3", "ws://h/%C3"),
+        (on_the_wire("//bücher.example/ü"), "ws://xn--bcher-kva.example/%C3%BC"),
+        ('/"<>^`{|}', "ws://h/%22%3C%3E%5E%60%7B%7C%7D"),
+        ("/[a]", "ws://h/%5Ba%5D"),
+        ("/100%", "ws://h/100%"),
+        ("/a%20b%2fc", "ws://h/a%20b%2fc"),
+        ("/a:b@c", "ws://h/a:b@c"),
+        ("1:2", "ws://h/1:2"),
+    ],
+)
+def test_odd_characters_of_a_location_are_sent_encoded(location: str, target: str) -> None:
+    assert str(follow_redirect(parse_url("ws://h/"), location)) == target
+
+
 @pytest.mark.parametrize(
     "location",
     [
         "ftp://h/",
         "xhttp://h/",
         "javascript:alert(1)",
+        "https:x",
         "http://[bad/",
-        "/a b",
+        "http://a b/",
+        "http://b\xfccher.example/",
         "http://h\\@i/",
+        "http://u@h/",
+        "//u:p@h/",
+        "/\\h",
+        "/a\tb",
         "http://h:0/",
+        "http:///x",
+        on_the_wire("http://" + "ü" * 8000 + "/"),
     ],
 )
 def test_a_redirect_to_anything_else_is_an_invalid_url(location: str) -> None:
@@ -378,10 +474,25 @@ def test_any_text_is_a_valid_request_or_an_invalid_url(text: str) -> None:
     assert parse_url(str(url)) == WebSocketURL(url.secure, url.host, url.port, url.resource)
 
 
-@given(st.text(), st.sampled_from(["ws://h/a/b?c", "wss://[::1]:81/"]))
-@settings(max_examples=200, deadline=None)
+LOCATION_PIECES = st.sampled_from(
+    ["http:", "wss:", "//", "/", "..", ".", "?", "#", "h", "[::1]", ":80", " ", "\xc3\xa9", "\xff"]
+)
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.text(st.characters(max_codepoint=0xFF)),
+        st.lists(LOCATION_PIECES, max_size=9).map("".join),
+    ),
+    st.sampled_from(["ws://h/a/b?c", "wss://[::1]:81/"]),
+)
+@settings(max_examples=500, deadline=None)
 def test_any_location_leads_to_a_url_or_is_an_invalid_url(location: str, base: str) -> None:
     try:
-        follow_redirect(parse_url(base), location)
+        url = follow_redirect(parse_url(base), location)
     except InvalidURL:
-        pass
+        return
+    assert parse_url(str(url)) == url
+    assert not re.search(r"/\.\.?(/|\Z)", url.resource.partition("?")[0])
+    h11.Request(method="GET", target=url.resource, headers=[("Host", url.host_header)])

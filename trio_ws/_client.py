@@ -132,8 +132,8 @@ async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
                 websocket = await _shake_hands(stream, url, options)
                 break
             except ConnectionRejected as exc:
-                location = _location(exc.response)
-                if not options.max_redirects or location is None:
+                location = _location(exc.response) if options.max_redirects else None
+                if location is None:
                     raise
                 if not redirects_left:
                     limit = options.max_redirects
@@ -213,7 +213,10 @@ def _default_ssl_context() -> ssl.SSLContext:
 
 def _location(response: Response) -> str | None:
     """Where a redirect leads; `None` where it is none."""
-    return response.headers.get("Location") if response.status in _REDIRECTS else None
+    locations = set(response.headers.get_all("Location") if response.status in _REDIRECTS else ())
+    if len(locations) > 1:  # a comma may be part of a URL, so that they are no list
+        raise InvalidResponse("the server redirects to more than one place")
+    return locations.pop() if locations else None
 
 
 def _redirected(
@@ -229,7 +232,7 @@ def _redirected(
     if url.secure and not target.secure:
         raise InvalidResponse(f"the redirect from {url} to {target} would give up TLS")
     if target.origin == url.origin:
-        return replace(target, authorization=target.authorization or url.authorization), options
+        return replace(target, authorization=url.authorization), options
     kept = [pair for pair in options.extra_headers.fields if pair[0].lower() not in _CREDENTIALS]
     # A Unix socket is one server; what it redirects to elsewhere is reached by its address.
     return target, replace(options, headers=Headers(kept), path=None)

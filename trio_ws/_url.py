@@ -10,7 +10,7 @@ import base64
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import idna
 
@@ -68,7 +68,12 @@ class WebSocketURL:
 
     def __str__(self) -> str:
         """The URL again, without the user and password: it may go into a log."""
-        return f"{self.scheme}://{self._authority(self.host.replace('%', '%25'))}{self.resource}"
+        return f"{self.scheme}://{self.authority}{self.resource}"
+
+    @property
+    def authority(self) -> str:
+        """The host and port, as they stand in a URL; the port where it is not the scheme's own."""
+        return self._authority(self.host.replace("%", "%25"))
 
     def _authority(self, host: str) -> str:
         if ":" in host:
@@ -137,22 +142,69 @@ def join_url(host: str, port: int, resource: str, *, secure: bool) -> WebSocketU
 
 
 def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
-    """Where a Location header leads, relative to `base`. ``http`` and ``https`` mean ws and wss.
+    """Where a Location header leads, relative to `base` (RFC 3986 section 5.2).
+
+    ``http`` and ``https`` mean ws and wss. What a server should have encoded is encoded: spaces,
+    and characters beyond ASCII, be they UTF-8 or other octets. The fragment is for browsers.
 
     Raises:
-        InvalidURL: it leads to nothing that is a WebSocket URL.
+        InvalidURL: it leads to nothing that is a WebSocket URL, or names a user: that is for who
+            makes the request to say (RFC 9110 section 4.2.4).
     """
-    reference = location.partition("#")[0]  # a fragment is for browsers (RFC 9110 section 10.2.2)
+    found = _REFERENCE.fullmatch(_as_text(location))
+    assert found is not None  # whatever it is
+    scheme, authority, path, query = found.groups()
+    scheme = (scheme or base.scheme).lower()
+    scheme = _MEANT.get(scheme, scheme)
+    if authority is None:
+        if scheme != base.scheme:
+            raise InvalidURL(location, "it names no host")
+        authority = base.authority
+        base_path, question, base_query = base.resource.partition("?")
+        if not path:
+            path = base_path
+            query = base_query if query is None and question else query
+        elif not path.startswith("/"):
+            path = base_path.rpartition("/")[0] + "/" + path
+    if "@" in authority:
+        raise InvalidURL(location, "it names a user, which a redirect may not")
+    target = f"{scheme}://{authority}{_without_dots(path)}"
     try:
-        # urljoin knows how to resolve a relative reference for http, not for ws.
-        target = urljoin("http" + str(base)[2:], reference)
-    except ValueError:
-        raise InvalidURL(location, _BAD_HOST) from None
-    scheme, colon, rest = target.partition(":")
-    try:
-        return parse_url(scheme.lower().replace("http", "ws", 1) + colon + rest)
+        return parse_url(target if query is None else f"{target}?{query}")
     except InvalidURL as exc:
         raise InvalidURL(location, exc.problem) from None  # as the server wrote it
+
+
+# RFC 3986 appendix B; every text is a reference.
+_REFERENCE = re.compile(
+    r"(?:([A-Za-z][-+.A-Za-z0-9]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.DOTALL
+)
+
+
+def _as_text(location: str) -> str:
+    """What a header says in which each character is an octet."""
+    octets = location.encode("latin-1", "backslashreplace")  # it has no others
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:  # nobody knows what they are, so they are what they are
+        text = _BEYOND_ASCII.sub(lambda found: b"%%%02X" % ord(found[0]), octets).decode("ascii")
+    return text.replace(" ", "%20")
+
+
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986 section 5.2.4, of a path that starts with a slash or is empty."""
+    segments: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            del segments[-1:]
+        elif segment != ".":
+            segments.append(segment)
+    if path.endswith(("/.", "/..")):
+        segments.append("")
+    return "/" + "/".join(segments)
 
 
 _BAD_HOST = "its host is neither a name nor an IPv6 address in brackets"
@@ -162,8 +214,12 @@ _BAD_PORT = (
 )
 
 
+#: What other schemes are to a WebSocket.
+_MEANT = {"http": "ws", "https": "wss"}
+
+
 def _remedy(scheme: str) -> str:
-    meant = {"http": "ws", "https": "wss"}.get(scheme)
+    meant = _MEANT.get(scheme)
     return f"; write {meant}:// instead of {scheme}://" if meant else ""
 
 
@@ -177,7 +233,7 @@ def _checked_host(url: str, netloc: str, host: str) -> str:
         except ValueError as exc:
             raise InvalidURL(url, f"{host!r} is not an IPv6 address") from exc
         return host
-    if not host.isascii():
+    if not host.isascii() and len(host) <= _MAX_HOST_NAME:  # idna's time grows with the square
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError as exc:
