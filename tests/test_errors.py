@@ -30,6 +30,7 @@ from trio_ws import (
     _errors,
 )
 from trio_ws._errors import MAX_CLOSE_REASON_BYTES, check_close_arguments, may_be_sent
+from trio_ws.backplane import BackplaneError
 
 REASON = CloseReason(CloseCode.GOING_AWAY, "later", Initiator.REMOTE)
 
@@ -46,6 +47,7 @@ EXAMPLES: list[WebSocketError] = [
     ConnectionClosed(REASON),
     ConnectionEnded(REASON),
     ConnectionLost(CloseReason(1006, "", Initiator.LOCAL)),
+    BackplaneError("text"),
 ]
 
 

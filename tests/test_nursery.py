@@ -41,7 +41,21 @@ async def test_what_one_task_raises_comes_out_bare() -> None:
             await trio.sleep_forever()
     assert caught.value is error
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None  # the group, of which it was a part, least of all
+
+
+async def test_what_a_task_raises_while_it_handles_something_else_still_says_so() -> None:
+    async def fail_in_turn() -> None:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise ValueError("then")  # noqa: B904 - what is tested
+
+    with pytest.raises(ValueError, match="then") as caught:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(fail_in_turn)
+    assert isinstance(caught.value.__context__, KeyError)
+    assert not caught.value.__suppress_context__
 
 
 async def test_what_two_tasks_raise_comes_out_in_a_group() -> None:

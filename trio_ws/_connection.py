@@ -67,7 +67,7 @@ from ._json import to_json
 from ._liveness import Due, Liveness
 from ._log import ConnectionLogger
 from ._message import Message, MessageReader, MessageWriter, checked_message
-from ._nursery import leaf_exceptions, protected_context
+from ._nursery import forget_tracebacks, leaf_exceptions, protected_context, raise_as_is
 from ._options import ConnectionOptions
 from ._outbox import Outbox
 from ._pacing import next_checkpoint
@@ -147,11 +147,18 @@ class ConnectionStatistics:
 
 
 class _ClosedByUs(trio.ClosedResourceError):
-    """Which of our connections it was that somebody used after closing it."""
+    """Which of our connections it was that somebody used after closing it.
 
-    def __init__(self, websocket: WebSocket) -> None:
-        super().__init__("this side closed the WebSocket connection")
-        self.websocket = websocket
+    It has the connection's `id`, and not the connection, which it would keep alive, and which can
+    neither be copied nor pickled.
+    """
+
+    def __init__(self, connection_id: str) -> None:
+        super().__init__(connection_id)
+        self.connection_id = connection_id
+
+    def __str__(self) -> str:
+        return "this side closed the WebSocket connection"
 
 
 @final
@@ -544,10 +551,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         message = await self._next_message()
         if message is not None:
             return message
-        error = self._no_more()
-        if isinstance(error, (ConnectionEnded, trio.ClosedResourceError)):
-            raise StopAsyncIteration
-        raise error
+        try:
+            raise self._no_more()
+        except (ConnectionEnded, trio.ClosedResourceError):
+            raise StopAsyncIteration from None
 
     async def _next_message(self) -> str | bytes | None:
         """Wait for the next message, where none is waiting; `None` if none will come."""
@@ -705,19 +712,24 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._nursery_scopes.add(scope)
         if self._close_reason is not None:
             self._end_nurseries()
+        failures: list[BaseException] = []
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
                     yield nursery
         except BaseExceptionGroup as group:
-            _, rest = group.split(lambda exc: self._is_end_or_our_close(exc))  # noqa: PLW0108 - it takes no method
-            if rest is not None:
-                raise rest from None
-            lost = [exc for exc in leaf_exceptions(group) if isinstance(exc, ConnectionLost)]
-            if lost:
-                raise lost[0] from lost[0].__cause__
+            failures = self._failures_in(group)
         finally:
             self._nursery_scopes.discard(scope)
+        if failures:
+            raise_as_is(failures.pop(0))
+
+    def _failures_in(self, group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+        """What is to come out of `open_nursery`, where its tasks raised `group`."""
+        _, rest = group.split(lambda exc: self._is_end_or_our_close(exc))  # noqa: PLW0108 - it takes no method
+        if rest is not None:
+            return [rest]
+        return [exc for exc in leaf_exceptions(group) if isinstance(exc, ConnectionLost)]
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the connection is over and its socket closed, and say how it ended."""
@@ -738,7 +750,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _is_end_or_our_close(self, exc: BaseException) -> bool:
         """The same, for tasks that may learn in this way that another one called `aclose`."""
-        return self._is_end(exc) or (isinstance(exc, _ClosedByUs) and exc.websocket is self)
+        return self._is_end(exc) or (isinstance(exc, _ClosedByUs) and exc.connection_id == self.id)
 
     def _end_nurseries(self) -> None:
         """End the nurseries of `open_nursery`, in time for their last messages to be handled."""
@@ -846,8 +858,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     def _lose(self, exc: Exception | None, what: str) -> None:
         """The transport is gone, and with it what was unsent."""
         self._heed_close()
-        if self._close_reason is None:
-            self._loss = self._loss or exc
+        if self._close_reason is None and self._loss is None:
+            self._keep_loss(exc)
         self._start_closing(0)
         self._decide(CloseReason(CloseCode.ABNORMAL_CLOSURE, what, Initiator.REMOTE))
 
@@ -861,8 +873,14 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._lose(exc, str(exc))
         else:
             if self._close_reason is None:
-                self._loss = exc
+                self._keep_loss(exc)
             self._start_closing(min(POST_MORTEM, self._options.close_timeout))
+
+    def _keep_loss(self, exc: Exception | None) -> None:
+        """Remember what the transport said, as the cause of what the application will be told."""
+        if exc is not None:
+            forget_tracebacks(exc)
+        self._loss = exc
 
     def _abort(self) -> None:
         """No time is left: the reader task closes the socket at its next turn."""
@@ -898,7 +916,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _closed_error(self) -> Exception:
         if self._aclosed:
-            return _ClosedByUs(self)
+            return _ClosedByUs(self.id)
         reason = self._close_reason
         assert reason is not None
         error = ConnectionEnded(reason) if reason.orderly else ConnectionLost(reason)

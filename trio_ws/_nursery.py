@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import TracebackType
-from typing import Generic, ParamSpec, TypeVar, cast, final
+from typing import Generic, NoReturn, ParamSpec, TypeVar, cast, final
 
 import trio
 
@@ -70,7 +70,7 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
     end. An exception of a task cancels everything and comes out bare, too, where it is the only
     one. Where both failed, the two come out in a group.
     """
-    failure: BaseException | None = None
+    failures: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
             try:
@@ -78,15 +78,41 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
             except BaseException as exc:  # put back as soon as the nursery is closed
                 # Cancellation is raised again by the checkpoint, unless it was this nursery's own.
                 if not is_cancellation(exc):
-                    failure = exc
+                    failures.append(exc)
     except BaseExceptionGroup as group:
-        error = only_exception(group)
-        if failure is not None:
-            error = BaseExceptionGroup("the body and a task failed", [failure, error])
-        raise error from error.__cause__
-    if failure is not None:
-        raise failure
+        failures.append(only_exception(group))
+    if len(failures) > 1:
+        failures = [BaseExceptionGroup("the body and a task failed", failures)]
+    if failures:
+        raise_as_is(failures.pop())
     await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def raise_as_is(exc: BaseException) -> NoReturn:
+    """Raise `exc` with the cause and the context that it has.
+
+    And so that it is freed when nobody needs it any more, with all that its traceback leads to. A
+    frame that raises what one of its variables refers to makes a cycle: so the caller, too, must
+    not keep it. Nor may what was raised last become the context of what is a part of it.
+    """
+    context = exc.__context__
+    try:
+        raise exc
+    finally:
+        exc.__context__ = context
+        del exc, context
+
+
+def forget_tracebacks(exc: BaseException) -> None:
+    """Make `exc` safe to keep, with its causes: a traceback holds all that its frames refer to.
+
+    A frame also holds those that called it. So what a connection keeps would keep the connection.
+    """
+    chain: list[BaseException | None] = [exc]
+    for one in chain:
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            chain += one.__cause__, one.__context__
 
 
 def is_cancellation(exc: BaseException) -> bool:

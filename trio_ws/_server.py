@@ -51,9 +51,12 @@ from ._lifetime import Lifetime, Services, open_services, run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import (
     errors_in,
+    forget_tracebacks,
+    is_cancellation,
     leaf_exceptions,
     open_bare_nursery,
     protected_context,
+    raise_as_is,
 )
 from ._options import (
     ListenerKeywords,
@@ -179,7 +182,8 @@ class WebSocketServer:
         self._stopping = trio.Event()
         self._stopped = trio.Event()
         self._close = (int(CloseCode.GOING_AWAY), "")
-        self._failure: BaseException | None = None
+        #: What to raise in the end: at the most one.
+        self._failures: list[BaseException] = []
 
     @property
     def port(self) -> int:
@@ -258,12 +262,12 @@ class WebSocketServer:
                 finally:
                     self._stopping.set()
         except trio.Cancelled:
-            if self._failure is None:
+            if not self._failures:
                 raise
         finally:
             self._stopped.set()
-        if self._failure is not None:  # it is not lost to a cancellation that came as well
-            raise self._failure
+        if self._failures:  # it is not lost to a cancellation that came as well
+            raise_as_is(self._failures.pop())
 
     @trio.lowlevel.enable_ki_protection
     async def _host_connections(self) -> None:
@@ -322,8 +326,8 @@ class WebSocketServer:
 
     def _fail(self, exc: BaseException) -> None:
         """Shut down, and then raise `exc` from `serve_websocket`."""
-        if self._failure is None:
-            self._failure = exc
+        if not self._failures:
+            self._failures.append(exc)
         self._stopping.set()
 
     # One connection…
@@ -339,6 +343,8 @@ class WebSocketServer:
                 opened = await self._open(visit)
             except BaseException as exc:
                 # A stream's or process_request's own, or a mistake of ours.
+                if is_cancellation(exc):
+                    raise
                 opened = None
                 self._failed(exc, "the opening handshake", visit)
             if opened is None:
@@ -421,8 +427,6 @@ class WebSocketServer:
     def _failed(self, exc: BaseException, what: str, visit: _Visit) -> None:
         """One stream failed in a way of its own: the other connections are not to notice."""
         errors = errors_in(exc)
-        if not errors:
-            raise exc  # it was cancelled
         if isinstance(exc, HandshakeError):  # the client left while it was answered
             visit.logger.info("%s left: %s", visit.peer, exc)
         elif all(isinstance(error, Exception) for error in errors):
@@ -454,6 +458,8 @@ class WebSocketServer:
                     return None
                 opened = await self._next(visit, conversation, rest)
         except BaseException as exc:
+            if is_cancellation(exc):
+                raise
             self._failed(exc, "HTTP", visit)
             return None
         finally:
@@ -500,20 +506,22 @@ class WebSocketServer:
                     websocket._begin_close(*self._close)
                 await _run_handler(self._handler, websocket)
         except BaseException as exc:
-            self._handler_failed(websocket, exc, logger)
+            if not self._handler_failed(websocket, exc, logger):
+                raise
         finally:
             del self._connections[websocket]
             self._log_access(websocket, trio.current_time() - started, logger)
 
     def _handler_failed(
         self, websocket: WebSocket, exc: BaseException, logger: ConnectionLogger
-    ) -> None:
-        """Decide what becomes of what a handler raised. Cancellation goes on its way."""
+    ) -> bool:
+        """Decide what becomes of what a handler raised; false for a cancellation.
+
+        That goes on its way.
+        """
         errors = [error for error in errors_in(exc) if not websocket._is_end(error)]
-        if not errors:
-            if any(isinstance(leaf, trio.Cancelled) for leaf in leaf_exceptions(exc)):
-                raise exc
-            return  # the handler noticed that its connection was over: no error
+        if not errors:  # else the handler noticed that its connection was over: no error
+            return not any(isinstance(leaf, trio.Cancelled) for leaf in leaf_exceptions(exc))
         error = errors[0] if len(errors) == 1 else _without_cancelled(exc)
         self._handler_errors_total += 1
         policy = self._options.on_handler_error
@@ -524,8 +532,10 @@ class WebSocketServer:
         else:
             try:
                 policy(websocket, error)
-            except Exception:
+            except Exception as again:
                 logger.exception("on_handler_error itself failed, over %r", error)
+                forget_tracebacks(again)  # it may be the very same, and be kept by our own frames
+        return True
 
     def _log_access(self, websocket: WebSocket, seconds: float, logger: ConnectionLogger) -> None:
         if not logger.isEnabledFor(logging.INFO):

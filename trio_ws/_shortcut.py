@@ -88,7 +88,10 @@ class Shortcut:
         await trio.lowlevel.wait_task_rescheduled(self._abort)
         news, self._news = self._news, None
         if isinstance(news, Exception):
-            raise news
+            try:
+                raise news
+            finally:
+                del news  # it would keep this frame, and the frame it
         return news
 
     def _abort(self, raise_cancel: RaiseCancelT) -> Abort:

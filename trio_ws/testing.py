@@ -29,7 +29,7 @@ from ._faulty_stream import FaultyStream
 from ._headers import Headers, HeadersLike
 from ._http import Request, Response
 from ._json import from_json
-from ._nursery import leaf_exceptions, open_bare_nursery, protected_context
+from ._nursery import leaf_exceptions, open_bare_nursery, protected_context, raise_as_is
 from ._options import (
     ClientStreamKeywords,
     ClientStreamOptions,
@@ -397,7 +397,10 @@ def _report_errors(process_request: ProcessRequest, nursery: trio.Nursery) -> Pr
 
 
 async def _fail(exc: Exception) -> None:
-    raise exc
+    try:
+        raise exc
+    finally:
+        del exc  # it would keep this frame, and the frame it
 
 
 @protected_context
@@ -407,20 +410,26 @@ async def _open_nursery_behind_block() -> AsyncGenerator[trio.Nursery, None]:
     A block that talks to a task which fails sees its connection end, most often before the
     nursery is cancelled. That would hide the cause behind its consequence.
     """
-    consequence: BaseException | None = None
+    consequence = 0  # the id of the block's exception, which this frame must not refer to
+    failures: list[BaseException] = []
     try:
         async with open_bare_nursery() as nursery:
             try:
                 yield nursery
             except BaseException as exc:
                 if all(isinstance(leaf, _CONSEQUENCES) for leaf in leaf_exceptions(exc)):
-                    consequence = exc
+                    consequence = id(exc)
                 raise
     except BaseExceptionGroup as group:
-        causes = [exc for exc in group.exceptions if exc is not consequence]
-        if len(causes) == len(group.exceptions):  # the block and no task, or both on their own
-            raise
-        raise causes[0] from causes[0].__cause__
+        failures.append(_cause(group, consequence))
+    if failures:
+        raise_as_is(failures.pop())
+
+
+def _cause(group: BaseExceptionGroup[BaseException], consequence: int) -> BaseException:
+    """What is to come out of the block: all of it, where the block and a task failed alone."""
+    causes = [exc for exc in group.exceptions if id(exc) != consequence]
+    return causes[0] if len(causes) < len(group.exceptions) else group
 
 
 #: How a block notices that the other side failed.
