@@ -53,6 +53,17 @@ async def hanging():
 
 
 @contextlib.asynccontextmanager
+async def perhaps_hanging():
+    if os.path.exists("hang"):
+        print("setting up", os.environ["TRIO_WS_WORKER"], flush=True)
+        try:
+            await trio.sleep_forever()
+        finally:
+            print("given up", flush=True)
+    yield handler
+
+
+@contextlib.asynccontextmanager
 async def stubborn():
     yield handler
     print("not ending", flush=True)

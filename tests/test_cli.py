@@ -122,6 +122,8 @@ def test_an_application_that_is_none_is_said_in_one_line(
         (["--port", "65536"], 2, "'65536' is not a whole number from 0 to 65535"),
         (["--port", "http"], 2, "'http' is not a whole number from 0 to 65535"),
         (["--workers", "0"], 2, "'0' is not a whole number from 1 to 1000"),
+        (["--start-timeout", "0"], 2, "0 seconds are too short for anything"),
+        (["--start-timeout", "nan"], 2, "'nan' is not a time"),
         (["--grace-period", "long"], 2, "'long' is not a number"),
         (["--grace-period", "-1"], 2, "grace_period is greater than 0 (math.inf for no limit)"),
         (["--certfile", "nowhere"], 1, "cannot use the certificate nowhere: "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -17,7 +18,6 @@ import trio.testing
 
 from trio_ws import (
     ConnectionClosed,
-    ConnectionFailed,
     HandshakeError,
     WebSocket,
     open_websocket_url,
@@ -143,6 +143,44 @@ async def test_sighup_replaces_all_workers_and_somebody_listens_at_every_moment(
             assert await command.stop(signal.SIGINT) == 0
 
 
+async def test_what_never_becomes_ready_holds_up_no_later_sighup_and_no_replacement(
+    tmp_path: Path,
+) -> None:
+    hang = tmp_path / "hang"
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "perhaps_hanging", "--workers", "2", *FAST) as (command, url):
+            before = dict([await who(url) for _ in range(20)])
+            hang.touch()
+            command.process.send_signal(signal.SIGHUP)
+            await command.read_until("setting up 1")
+            hang.unlink()
+            os.kill(before["1"], signal.SIGKILL)  # whose place the one that hangs was to take
+            await command.read_until("worker 1 .* ended by signal 9 .*; another starts")
+            while (after := dict([await who_serves(url) for _ in range(20)])).keys() != {"1", "2"}:
+                pass
+            assert after["1"] != before["1"]
+            assert after["2"] == before["2"]
+
+            command.process.send_signal(signal.SIGHUP)
+            await command.read_until("given up")
+            await command.read_until("all workers are replaced")
+            last = dict([await who(url) for _ in range(20)])
+            assert set(last) == {"1", "2"}
+            assert not set(last.values()) & {*before.values(), *after.values()}
+            assert await command.stop(signal.SIGTERM) == 0
+    assert "those that run stay" not in command.output
+
+
+async def test_a_signal_stops_workers_that_are_not_ready_too(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "perhaps_hanging", "--workers", "2", *FAST) as (command, _):
+            (tmp_path / "hang").touch()
+            command.process.send_signal(signal.SIGHUP)
+            await command.read_until("setting up 1")
+            assert await command.stop(signal.SIGTERM) == 0
+    assert command.output.count("given up") == 1
+
+
 async def test_workers_outlive_no_supervisor(tmp_path: Path) -> None:
     with trio.fail_after(PATIENCE):
         async with serving(tmp_path, "application", "--workers", "2", *FAST) as (command, url):
@@ -213,6 +251,95 @@ async def test_a_worker_that_does_not_end_in_time_is_killed(
     assert "did not stop in 0.2 s: killing it" in caplog.text
 
 
+async def test_a_worker_that_is_not_ready_in_time_is_stopped(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with reserved_port([HOST], 0) as sockets:
+        crew = Crew(
+            ["chat:hanging", "--host", HOST], port_of(sockets), patience=PATIENCE, start_timeout=0.5
+        )
+        with trio.fail_after(PATIENCE):
+            with pytest.raises(CommandFailed) as caught:
+                await crew.run(keep_workers(2, ""))
+    assert str(caught.value) == "the first worker was not ready in time; no more are started"
+    assert caught.value.status == 1
+    assert "was not ready within 0.5 s: stopping it" in caplog.text
+
+
+async def test_a_successor_that_is_not_ready_in_time_is_given_up_and_sighup_works_again(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The time is changed in between: nobody knows how long a process takes that does not hang."""
+
+    async def tend(crew: Crew) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_workers(1, url), crew)
+            first = await process_of(url)
+            crew.start_timeout = 0.5
+            (directory / "hang").touch()
+            signal.raise_signal(signal.SIGHUP)
+            await logged(caplog, "new worker 1 .* was not ready in time; those that run stay")
+            assert await process_of(url) == first
+
+            crew.start_timeout = PATIENCE
+            (directory / "hang").unlink()
+            signal.raise_signal(signal.SIGHUP)
+            await logged(caplog, "all workers are replaced")
+            assert await process_of(url) != first
+            signal.raise_signal(signal.SIGTERM)
+
+    caplog.set_level("INFO")
+    async with reserved_port([HOST], 0) as sockets:
+        url = f"ws://{HOST}:{port_of(sockets)}/"
+        arguments = ["chat:perhaps_hanging", "--host", HOST]
+        crew = Crew(arguments, port_of(sockets), patience=PATIENCE)
+        with trio.fail_after(PATIENCE):
+            assert await crew.run(tend, [signal.SIGHUP]) == 0
+
+
+async def process_of(url: str) -> int:
+    return (await who_serves(url))[1]
+
+
+async def who_serves(url: str) -> tuple[str, int]:
+    """`who`, as soon as somebody listens there."""
+    while True:
+        try:
+            return await who(url)
+        except (ConnectionClosed, HandshakeError):  # killed after it had accepted, among them
+            await trio.sleep(0.02)
+
+
+async def logged(caplog: pytest.LogCaptureFixture, pattern: str) -> None:
+    while not re.search(pattern, caplog.text):
+        await trio.sleep(0.02)
+
+
+async def test_a_worker_that_is_replaced_before_another_has_started_is_one_worker(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def tend(crew: Crew) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_workers(1, url), crew)
+            os.kill(await process_of(url), signal.SIGKILL)
+            await logged(caplog, "another starts in 3 s")
+            signal.raise_signal(signal.SIGHUP)
+            await logged(caplog, "all workers are replaced")
+            (successor,) = crew.workers
+            while caplog.text.count("stopping worker 1") < 2 or len(crew.workers) > 1:
+                await trio.sleep(0.02)
+            assert [*crew.workers] == [successor]
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("trio_ws._workers.FIRST_DELAY", 3.0)
+    caplog.set_level("DEBUG", "trio_ws.serve")
+    async with reserved_port([HOST], 0) as sockets:
+        url = f"ws://{HOST}:{port_of(sockets)}/"
+        crew = Crew(["chat:handler", "--host", HOST], port_of(sockets), patience=PATIENCE)
+        with trio.fail_after(PATIENCE):
+            assert await crew.run(tend, [signal.SIGHUP]) == 0
+
+
 async def test_one_restart_that_is_due_is_enough() -> None:
     async def tend(crew: Crew) -> None:
         for _ in range(3):
@@ -234,7 +361,6 @@ async def test_where_there_is_no_room_for_a_process_it_is_tried_again(
     async def tend(crew: Crew) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_workers(2, url), crew)
-            await one_is_ready()
             # Both, since it is an error that ends all where the second cannot be started at first.
             processes = await both_processes()
             monkeypatch.setattr(sys, "executable", str(directory / "python"))
@@ -245,18 +371,10 @@ async def test_where_there_is_no_room_for_a_process_it_is_tried_again(
             await both_processes()
             signal.raise_signal(signal.SIGTERM)
 
-    async def one_is_ready() -> None:
-        while True:
-            try:
-                await who(url)
-                return
-            except ConnectionFailed:
-                await trio.sleep(0.02)
-
     async def both_processes() -> dict[str, int]:
         processes: dict[str, int] = {}
         while len(processes) < 2:
-            processes |= [await who(url)]
+            processes |= [await who_serves(url)]
             await trio.sleep(0.02)
         return processes
 
@@ -329,7 +447,9 @@ async def test_a_change_is_picked_up(tmp_path: Path) -> None:
             write_greeting(tmp_path, "'two' +")
             await command.read_until("greeting.py changed: starting again")
             await command.read_until("SyntaxError")
-            await command.read_until("ended with status 1; waiting for a change")
+            await command.read_until(
+                "ended with status 1 before it was ready; waiting for a change"
+            )
 
             write_greeting(tmp_path, "'three'")
             assert await command.urls() == [url]

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, cast
@@ -38,7 +39,7 @@ from ._secrets import without_secrets
 from ._serving import Service, serve_alone, serve_as_worker
 from ._talking import STDIN, talk
 from ._version import __version__
-from ._workers import MARGIN, WORKER_VARIABLE, Crew, keep_workers
+from ._workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -160,6 +161,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--workers", type=_count, default=1, metavar="N", help="processes (default: 1)"
     )
     how.add_argument(
+        "--start-timeout",
+        type=_timeout,
+        default=START_TIMEOUT,
+        metavar="N",
+        help="how long a worker may take to be ready, in seconds, before it is stopped and counts "
+        f"as failed; inf for as long as it likes (default: {START_TIMEOUT:g})",
+    )
+    how.add_argument(
         "--reload",
         action="store_true",
         help="start again when a .py file under the current directory changes; for development",
@@ -267,6 +276,13 @@ def _seconds(text: str) -> float:
     if not number >= 0:  # NaN among them
         raise argparse.ArgumentTypeError(f"{text!r} is not a time")
     return number
+
+
+def _timeout(text: str) -> float:
+    seconds = _seconds(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError("0 seconds are too short for anything")
+    return seconds
 
 
 def _number(text: str) -> float:
@@ -379,7 +395,14 @@ def _server_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
 async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Sequence[str]) -> int:
     limits = ListenerOptions(**service.options)
     patience = limits.grace_period + limits.close_timeout + MARGIN
-    make_crew = partial(Crew, arguments, patience=patience, foreground=parsed.reload)
+    make_crew = partial(
+        Crew,
+        arguments,
+        patience=patience,
+        # With --reload a person waits for it, perhaps in a debugger.
+        start_timeout=inf if parsed.reload else parsed.start_timeout,
+        foreground=parsed.reload,
+    )
     if service.unix is not None:
         return await make_crew(0).run(reload_worker(Path.cwd(), service.where([])))
     async with reserved_port(service.hosts, service.port) as sockets:

@@ -36,6 +36,10 @@ WORKER_VARIABLE: Final = "TRIO_WS_WORKER"
 #: own end. Then it is killed.
 MARGIN: Final = 5.0
 
+#: How many seconds a worker gets to become ready, unless told otherwise: time enough to fill caches
+#: from a database, and no more than a person waits who replaces what does not start.
+START_TIMEOUT: Final = 60.0
+
 #: A worker that lived for this many seconds did not fail because it cannot work.
 STEADY: Final = 10.0
 
@@ -62,6 +66,8 @@ class Worker:
         self._ready_at = inf
         self._settled = trio.Event()
         self._ended = trio.Event()
+        #: Whether it was stopped because it took too long to become ready.
+        self.was_late = False
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self._process.pid})"
@@ -90,16 +96,23 @@ class Worker:
     async def wait_ready(self) -> bool:
         """Wait until it is ready; false where it ended instead."""
         await self._settled.wait()
-        return not self._ended.is_set()
+        return not self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
 
     async def wait_ended(self) -> None:
         await self._ended.wait()
 
     @property
     def how_it_ended(self) -> str:
+        if self.was_late:
+            return "was not ready in time"
+        when = "" if self.lived >= 0 else " before it was ready"
         if self.status < 0:
-            return f"was ended by signal {-self.status} ({signal.strsignal(-self.status)})"
-        return f"ended with status {self.status}"
+            return f"was ended by signal {-self.status} ({signal.strsignal(-self.status)}){when}"
+        return f"ended with status {self.status}{when}"
 
     @property
     def status(self) -> int:
@@ -123,19 +136,28 @@ class Crew:
         arguments: those of ``trio-ws serve``.
         port: what the workers listen on.
         patience: how long a worker that was asked to stop gets, in seconds.
+        start_timeout: how long one gets to become ready, before it is stopped.
         foreground: they may use the terminal. Ctrl-C reaches them, too, then.
     """
 
     def __init__(
-        self, arguments: Sequence[str], port: int, *, patience: float, foreground: bool = False
+        self,
+        arguments: Sequence[str],
+        port: int,
+        *,
+        patience: float,
+        start_timeout: float = inf,
+        foreground: bool = False,
     ) -> None:
         self._arguments = arguments
         self._port = port
         self._patience = patience
+        self.start_timeout = start_timeout
         self._background: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
         if foreground:
             self._background.clear()
-        self._workers: dict[Worker, None] = {}
+        #: Those that run, the oldest first.
+        self.workers: dict[Worker, None] = {}
         self._hull: trio.Nursery
         self._ask_for_restart, self.restarts = trio.open_memory_channel[None](1)
         self.forced_by = 0
@@ -165,15 +187,31 @@ class Crew:
             unless_started.pop_all()
         line = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         worker = Worker(number, process, line)
-        self._workers[worker] = None
+        self.workers[worker] = None
         self._hull.start_soon(self._follow, worker)
         return worker
 
     async def _follow(self, worker: Worker) -> None:
         try:
-            await worker.follow()
+            async with open_bare_nursery() as nursery:
+                nursery.start_soon(self._expect_ready, worker)
+                await worker.follow()
+                nursery.cancel_scope.cancel()
         finally:
-            del self._workers[worker]
+            del self.workers[worker]
+
+    async def _expect_ready(self, worker: Worker) -> None:
+        with trio.move_on_after(self.start_timeout):
+            await worker.wait_ready()
+            return
+        worker.was_late = True
+        logger.error("%s was not ready within %g s: stopping it", worker, self.start_timeout)
+        await self.stop([worker])
+
+    def dismiss(self, worker: Worker) -> None:
+        """Have it stopped, as `stop` does, without waiting for that."""
+        logger.debug("stopping %s", worker)
+        self._hull.start_soon(self.stop, [worker])
 
     async def stop(self, workers: Iterable[Worker]) -> bool:
         """Ask these to stop, and kill those that do not; whether all ended in good order."""
@@ -183,7 +221,7 @@ class Crew:
         with trio.move_on_after(self._patience):
             for worker in workers:
                 await worker.wait_ended()
-        late = [worker for worker in workers if worker in self._workers]
+        late = [worker for worker in workers if not worker.has_ended]
         for worker in late:
             logger.error("%s did not stop in %g s: killing it", worker, self._patience)
             worker.kill()
@@ -224,7 +262,7 @@ class Crew:
     async def _stop_all(self, signals: AsyncIterator[int]) -> int:
         async with open_bare_nursery() as nursery:
             nursery.start_soon(self._kill_all_when_told_again, signals)
-            in_good_order = await self.stop(self._workers)
+            in_good_order = await self.stop(self.workers)
             nursery.cancel_scope.cancel()
         if self.forced_by:
             return SIGNALLED + self.forced_by
@@ -235,7 +273,7 @@ class Crew:
             if number in STOP_SIGNALS:
                 logger.warning("%s again: killing the workers", signal.Signals(number).name)
                 self.forced_by = number
-                for worker in list(self._workers):
+                for worker in list(self.workers):
                     worker.kill()
 
 
@@ -250,13 +288,15 @@ Tend: TypeAlias = Callable[[Crew], Awaitable[None]]
 
 @final
 class _Place:
-    """One of the N, and who fills it now."""
+    """One of the N, and who fills it now.
+
+    Whoever has a new worker for it looks at who is there at that moment, and nobody keeps the place
+    while waiting: a worker that is awaited may never be ready.
+    """
 
     def __init__(self, worker: Worker) -> None:
         self.number = worker.number
         self.worker = worker
-        #: Held by who puts another worker here.
-        self.changing = trio.Lock()
 
 
 def keep_workers(count: int, where: str) -> Tend:
@@ -267,41 +307,46 @@ def keep_workers(count: int, where: str) -> Tend:
         first = await crew.start(1)
         if not await first.wait_ready():
             raise CommandFailed(
-                f"the first worker {first.how_it_ended} before it was ready; no more are started",
+                f"the first worker {first.how_it_ended}; no more are started",
                 first.status if first.status > 0 else FAILED,
             )
-        others = [await crew.start(number) for number in range(2, count + 1)]
-        places = [_Place(worker) for worker in (first, *others)]
+        workers = [first, *[await crew.start(number) for number in range(2, count + 1)]]
+        places = [_Place(worker) for worker in workers]
         async with trio.open_nursery() as nursery:
             for place in places:
                 nursery.start_soon(_keep_filled, crew, place)
-            for place in places:
-                await place.worker.wait_ready()
-            announce(f"{where} with {count} workers")
+            nursery.start_soon(_announce, workers, f"{where} with {count} workers")
+            under_way = trio.CancelScope()
             async for _ in crew.restarts:
-                await _replace_all(crew, places)
+                # The one that is under way may wait for what is never ready, or out of date by now.
+                under_way.cancel()
+                under_way = trio.CancelScope()
+                nursery.start_soon(_replace_all, crew, places, under_way)
 
     return tend
+
+
+async def _announce(workers: Iterable[Worker], where: str) -> None:
+    for worker in workers:
+        await worker.wait_ready()
+    announce(where)
 
 
 async def _keep_filled(crew: Crew, place: _Place) -> None:
     delay = 0.0
     while True:
-        worker = place.worker
-        await worker.wait_ended()
-        if place.worker is not worker:
-            continue  # its successor is there already
-        delay = next_delay(delay, worker.lived)
-        logger.error("%s %s; another starts in %g s", worker, worker.how_it_ended, delay)
-        await trio.sleep(delay)
-        await _fill(crew, place, worker)
-
-
-async def _fill(crew: Crew, place: _Place, gone: Worker) -> None:
-    async with place.changing:
+        gone = place.worker
+        await gone.wait_ended()
         if place.worker is not gone:
-            return  # it was filled while we slept
-        place.worker = await _start_somehow(crew, place.number)
+            continue  # its successor is there already
+        delay = next_delay(delay, gone.lived)
+        logger.error("%s %s; another starts in %g s", gone, gone.how_it_ended, delay)
+        await trio.sleep(delay)
+        another = await _start_somehow(crew, place.number)
+        if place.worker is gone:
+            place.worker = another
+        else:  # it was replaced meanwhile
+            crew.dismiss(another)
 
 
 async def _start_somehow(crew: Crew, number: int) -> Worker:
@@ -318,18 +363,27 @@ def next_delay(delay: float, lived: float) -> float:
     return 0.0 if lived >= STEADY else min(max(FIRST_DELAY, 2 * delay), LONGEST_DELAY)
 
 
-async def _replace_all(crew: Crew, places: Iterable[_Place]) -> None:
+async def _replace_all(crew: Crew, places: Iterable[_Place], scope: trio.CancelScope) -> None:
     """A successor first, then an end in good order: somebody listens at every moment."""
-    for place in places:
-        async with place.changing:
-            successor = await _start_somehow(crew, place.number)
-            if not await successor.wait_ready():
-                logger.error(
-                    "the new %s %s before it was ready; those that run stay",
-                    successor,
-                    successor.how_it_ended,
-                )
+    with scope:
+        for place in places:
+            successor = await _start_successor(crew, place.number)
+            if successor is None:
                 return
             predecessor, place.worker = place.worker, successor
-        await crew.stop([predecessor])
-    logger.info("all workers are replaced")
+            crew.dismiss(predecessor)
+            await predecessor.wait_ended()
+        logger.info("all workers are replaced")
+
+
+async def _start_successor(crew: Crew, number: int) -> Worker | None:
+    """One that is ready; `None`, and a line in the log, where it will not be."""
+    successor = await _start_somehow(crew, number)
+    try:
+        if await successor.wait_ready():
+            return successor
+    except trio.Cancelled:
+        crew.dismiss(successor)
+        raise
+    logger.error("the new %s %s; those that run stay", successor, successor.how_it_ended)
+    return None
