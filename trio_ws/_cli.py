@@ -257,6 +257,9 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# What follows raises argparse.ArgumentTypeError, and nothing else, whatever is typed.
+
+
 def _port(text: str) -> int:
     return _whole(text, 0, 65535)
 
@@ -266,9 +269,11 @@ def _count(text: str) -> int:
 
 
 def _whole(text: str, least: int, most: int) -> int:
-    if not text.isdecimal() or not least <= int(text) <= most:
+    # As a float first: an int is not made of more than 4300 digits.
+    number = float(text) if text.isdecimal() else inf
+    if not least <= number <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-    return int(text)
+    return int(number)
 
 
 def _seconds(text: str) -> float:
