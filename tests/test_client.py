@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
+import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -134,10 +136,13 @@ def unused_port() -> int:
 
 
 async def test_a_refused_connection_has_failed_with_its_cause() -> None:
-    with pytest.raises(ConnectionFailed, match=f"cannot connect to {LOOPBACK}: ") as caught:
-        await open_and_leave(f"ws://{LOOPBACK}:{unused_port()}/")
+    port = unused_port()
+    with pytest.raises(ConnectionFailed, match="refused") as caught:
+        await open_and_leave(f"ws://{LOOPBACK}:{port}/")
+    assert str(caught.value) == f"cannot connect to {LOOPBACK}:{port}: Connection refused"
+    assert caught.value.errno == errno.ECONNREFUSED
     assert isinstance(caught.value, OSError)
-    assert isinstance(caught.value.__cause__, OSError)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
 class Resolver(trio.abc.HostnameResolver):
@@ -153,7 +158,7 @@ class Resolver(trio.abc.HostnameResolver):
         address = self._look_up(host.decode())
         if address is None:
             await trio.sleep_forever()
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in address.split()]
 
     async def getnameinfo(self, *args: Any) -> tuple[str, str]:
         raise NotImplementedError
@@ -164,9 +169,36 @@ async def test_a_name_that_nobody_knows_is_a_failed_connection() -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     trio.socket.set_custom_hostname_resolver(Resolver(look_up))
-    with pytest.raises(ConnectionFailed, match=r"cannot connect to nobody\.example: ") as caught:
+    with pytest.raises(ConnectionFailed, match="Name or service not known") as caught:
         await open_and_leave("ws://nobody.example/")
+    assert str(caught.value).startswith("cannot connect to nobody.example:80: ")
     assert isinstance(caught.value.__cause__, socket.gaierror)
+    assert caught.value.errno is None  # it has another number, of another kind
+
+
+async def test_several_addresses_that_refuse_are_one_short_error() -> None:
+    trio.socket.set_custom_hostname_resolver(Resolver(lambda _: "127.0.0.1 127.0.0.2 127.0.0.3"))
+    port = unused_port()
+    with pytest.raises(ConnectionFailed) as caught:
+        await open_and_leave(f"ws://several.example:{port}/")
+    assert str(caught.value) == f"cannot connect to several.example:{port}: Connection refused"
+    assert caught.value.errno == errno.ECONNREFUSED
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    assert caught.value.__cause__.__traceback__ is None
+    text = "".join(traceback.format_exception(caught.value))
+    assert "Group" not in text
+    assert "several.example" in text
+
+
+async def test_addresses_that_fail_in_different_ways_are_all_told() -> None:
+    port = unused_port()
+    # No connection can be made to a broadcast address.
+    addresses = f"{LOOPBACK} 255.255.255.255"
+    trio.socket.set_custom_hostname_resolver(Resolver(lambda _: addresses))
+    with pytest.raises(ConnectionFailed, match="Connection refused, ") as caught:
+        await open_and_leave(f"ws://several.example:{port}/")
+    assert caught.value.errno is None
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_an_internationalised_name_is_looked_up_and_sent_in_ascii() -> None:

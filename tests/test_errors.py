@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 import re
 
@@ -48,6 +49,7 @@ EXAMPLES: list[WebSocketError] = [
     ConnectionEnded(REASON),
     ConnectionLost(CloseReason(1006, "", Initiator.LOCAL)),
     BackplaneError("text"),
+    ConnectionFailed(errno.ECONNREFUSED, "refused"),
 ]
 
 
@@ -143,6 +145,7 @@ def assert_same(copied: WebSocketError, error: WebSocketError) -> None:
         (EXAMPLES[7], "the handshake ended with HTTP status 403"),
         (EXAMPLES[10], "1001 (going away), closed by the peer: later"),
         (EXAMPLES[11], "1006 (abnormal closure), closed by us"),
+        (EXAMPLES[-1], "refused"),
     ],
 )
 def test_an_exception_says_in_words_what_happened(error: WebSocketError, text: str) -> None:

@@ -18,6 +18,7 @@ ORDER = [
     "_faulty_stream",
     "_secrets",
     "_errors",
+    "_reasons",
     "_sharing",
     "_headers",
     "_json",

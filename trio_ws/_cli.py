@@ -34,6 +34,7 @@ from ._exits import FAILED, INTERRUPTED, USAGE, CommandFailed
 from ._listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from ._nursery import leaf_exceptions
 from ._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
+from ._reasons import reason_of
 from ._reload import reload_worker
 from ._secrets import without_secrets
 from ._serving import Service, serve_alone, serve_as_worker
@@ -393,7 +394,7 @@ def _server_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
         context.load_cert_chain(certfile, keyfile)
     except OSError as exc:  # ssl.SSLError is one
         files = certfile if keyfile is None else f"{certfile} with {keyfile}"
-        raise CommandFailed(f"cannot use the certificate {files}: {exc}") from None
+        raise CommandFailed(f"cannot use the certificate {files}: {reason_of(exc)}") from None
     return context
 
 
@@ -462,7 +463,7 @@ def _client_context(cafile: str | None, *, insecure: bool) -> ssl.SSLContext | N
     try:
         context = ssl.create_default_context(cafile=cafile)
     except OSError as exc:
-        raise CommandFailed(f"cannot use the authorities in {cafile}: {exc}") from None
+        raise CommandFailed(f"cannot use the authorities in {cafile}: {reason_of(exc)}") from None
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -17,7 +17,6 @@ import trio
 
 from ._connection import WebSocket
 from ._errors import (
-    ConnectionFailed,
     ConnectionRejected,
     InvalidResponse,
     InvalidURL,
@@ -25,11 +24,12 @@ from ._errors import (
 )
 from ._handshake import opening_deadline, request_connection
 from ._headers import Headers
-from ._http import Response
+from ._http import Response, show_address
 from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import protected_context
 from ._options import ClientKeywords, ClientOptions, ClientStreamKeywords, ClientStreamOptions
+from ._reasons import connection_failed, root_of
 from ._secrets import masked
 from ._transport import wrap_stream
 from ._url import WebSocketURL, follow_redirect, join_url, parse_url
@@ -175,7 +175,8 @@ async def _open_stream(url: WebSocketURL, options: ClientOptions) -> trio.abc.St
         else:
             stream = await trio.open_tcp_stream(url.host, url.port)  # happy eyeballs, RFC 8305
     except OSError as exc:
-        raise ConnectionFailed(f"cannot connect to {options.path or url.host}: {exc}") from exc
+        where = options.path or show_address((url.host, url.port))
+        raise connection_failed(f"cannot connect to {where}", exc) from root_of(exc)
     if not url.secure:
         return stream
     return await _start_tls(stream, url, options.ssl_context or _default_ssl_context())
@@ -193,8 +194,7 @@ async def _start_tls(
         await wrap_stream(stream).aclose_forcefully()
         if not isinstance(exc, (trio.BrokenResourceError, ssl.SSLError)):
             raise
-        cause = exc.__cause__ or exc
-        raise ConnectionFailed(f"the TLS handshake with {name} failed: {cause}") from cause
+        raise connection_failed(f"the TLS handshake with {name} failed", exc) from root_of(exc)
     return tls
 
 

@@ -72,6 +72,7 @@ from ._options import ConnectionOptions
 from ._outbox import Outbox
 from ._pacing import next_checkpoint
 from ._pings import SentPings
+from ._reasons import reason_of
 from ._shortcut import Shortcut
 from ._transport import Transport
 from ._watchdog import Watchdog
@@ -375,7 +376,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._state is not OPEN:
             if self._close_reason is None and not self._aclosed:
                 # A write failed, and this cannot wait for why, even if a Close frame is unread.
-                self._lose(None, str(self._loss))
+                assert self._loss is not None
+                self._lose(None, reason_of(self._loss))
             raise self._closed_error()
         if not self._send_now(data, compress=compress):
             raise trio.WouldBlock
@@ -870,7 +872,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         # have been a Close frame with the reason. A reader that is paused will not get to it, unless
         # it has.
         if self._liveness.paused:
-            self._lose(exc, str(exc))
+            self._lose(exc, reason_of(exc))
         else:
             if self._close_reason is None:
                 self._keep_loss(exc)
@@ -948,7 +950,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                         await self._outbox.wait_until_empty()
                         await self._hang_up()
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                    self._lose(exc, str(exc))
+                    self._lose(exc, reason_of(exc))
                 except Exception as exc:
                     # A mistake of ours, or of a stream that is not trio's. It ends this connection
                     # and no other, whoever's nursery this is.
@@ -1082,7 +1084,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._decide(
             CloseReason(
                 CloseCode.ABNORMAL_CLOSURE,
-                str(self._loss) if self._loss else "no Close frame came before we hung up",
+                reason_of(self._loss) if self._loss else "no Close frame came before we hung up",
                 Initiator.REMOTE if self._loss else Initiator.LOCAL,
             )
         )

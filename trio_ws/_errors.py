@@ -189,9 +189,17 @@ class InvalidURL(HandshakeError, ValueError):
 class ConnectionFailed(HandshakeError, OSError):
     """The network or TLS failed before the handshake was over.
 
-    ``__cause__`` keeps the `OSError`, `ssl.SSLError` or trio exception that tells why; there is
-    none where the peer simply hung up.
+    Its text says what the system or TLS said: "Connection refused", for example. ``__cause__``
+    keeps the `OSError`, `ssl.SSLError` or trio exception that said so; there is none where the
+    peer simply hung up.
+
+    Attributes:
+        errno: the system's number, `errno.ECONNREFUSED` for example, where it is one and the same
+            for every address that was tried; else `None`, as where TLS or a name look-up failed.
     """
+
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()
 
 
 class HandshakeTimeout(HandshakeError, trio.TooSlowError):

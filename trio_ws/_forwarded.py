@@ -21,6 +21,7 @@ import trio
 from ._errors import ConnectionFailed
 from ._http import Address, Request
 from ._networks import Networks, ip_address
+from ._reasons import connection_failed, root_of
 
 # ---------------------------------------------------------------------------
 # Fields of a request
@@ -206,7 +207,7 @@ async def _read(stream: trio.abc.ReceiveStream, size: int) -> bytes:
         try:
             piece = bytes(await stream.receive_some(size - len(data)))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
-            raise ConnectionFailed(f"the connection broke: {exc}") from exc
+            raise connection_failed("the connection broke", exc) from root_of(exc)
         if not piece:
             raise ConnectionFailed("the proxy hung up before its header was through")
         data += piece

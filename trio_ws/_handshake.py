@@ -53,6 +53,7 @@ from ._options import (
     ServerStreamOptions,
     check_extra_headers,
 )
+from ._reasons import connection_failed, root_of
 from ._site import Answer, Site, both
 from ._transport import Transport
 from ._url import WebSocketURL
@@ -573,7 +574,7 @@ def glance(transport: Transport) -> bytes:
     try:
         return transport.receive_nowait() or b""
     except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-        raise _broke(exc) from exc
+        raise _broke(exc) from root_of(exc)
 
 
 async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
@@ -581,7 +582,7 @@ async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
         try:
             data = await transport.receive()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise _broke(exc) from exc
+            raise _broke(exc) from root_of(exc)
         if not data:
             raise ConnectionFailed("the peer hung up in the handshake")
         buffer.feed(data)
@@ -601,8 +602,8 @@ async def _send(transport: Transport, data: bytes, patience: float = inf) -> Non
             with opening_deadline(patience):
                 await transport.send_all(data[sent:])
     except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-        raise _broke(exc) from exc
+        raise _broke(exc) from root_of(exc)
 
 
 def _broke(exc: Exception) -> ConnectionFailed:
-    return ConnectionFailed(f"the connection broke in the handshake: {exc}")
+    return connection_failed("the connection broke in the handshake", exc)

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from ._exits import CommandFailed
+from ._reasons import reason_of
 
 #: How many ports are tried where any will do: what is free on one address may be taken on another.
 _ATTEMPTS: Final = 10
@@ -97,7 +98,7 @@ async def _resolve(host: str) -> list[_Address]:
             host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as exc:
-        raise CommandFailed(f"cannot find the host {host!r}: {_why(exc)}") from None
+        raise CommandFailed(f"cannot find the host {host!r}: {reason_of(exc)}") from None
     return [(family, address) for family, _, _, _, address in found]
 
 
@@ -143,11 +144,7 @@ def _bind(family: int, address: tuple[Any, ...], *, shared: bool) -> socket.sock
 def _cannot_listen(host: str, port: int, exc: OSError) -> CommandFailed:
     if exc.errno == errno.EADDRINUSE:
         return CommandFailed(f"port {port} on {host} is taken: try another --port, or 0 for any")
-    return CommandFailed(f"cannot listen on port {port} of {host}: {_why(exc)}")
-
-
-def _why(exc: Exception) -> str:
-    return getattr(exc, "strerror", None) or str(exc)
+    return CommandFailed(f"cannot listen on port {port} of {host}: {reason_of(exc)}")
 
 
 @contextmanager
@@ -164,7 +161,7 @@ def bound_unix_socket(path: str) -> Generator[socket.socket, None, None]:
             _remove_stale(path)
             sock.bind(path)
         except OSError as exc:
-            raise CommandFailed(f"cannot listen on {path}: {_why(exc)}") from None
+            raise CommandFailed(f"cannot listen on {path}: {reason_of(exc)}") from None
         ours = Path(path).stat()
         try:
             yield sock
@@ -194,5 +191,5 @@ def listen(sock: socket.socket) -> trio.SocketListener:
     try:
         sock.listen(_BACKLOG)
     except OSError as exc:
-        raise CommandFailed(f"cannot listen on {address}: {_why(exc)}") from None
+        raise CommandFailed(f"cannot listen on {address}: {reason_of(exc)}") from None
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))

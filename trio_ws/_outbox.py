@@ -27,6 +27,7 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from ._line import Line, Parcel
+from ._reasons import reason_of
 from ._transport import Buffer, Transport
 
 #: How many more messages have to wait for the sender before its frames are gathered, which costs
@@ -516,7 +517,7 @@ def post_to_all(outboxes: Sequence[Outbox], frame: bytes) -> list[int]:
         except BlockingIOError:
             sent = 0
         except OSError as exc:
-            outbox._break(trio.BrokenResourceError(f"socket connection broken: {exc}"))
+            outbox._break(trio.BrokenResourceError(reason_of(exc)))
             continue
         outbox.bytes_taken += size
         outbox.messages_posted += 1

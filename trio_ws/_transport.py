@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias, cast
 import trio
 
 from ._http import Address
+from ._reasons import reason_of
 from ._sharing import shared
 
 #: What can be written.
@@ -92,7 +93,7 @@ class Transport:
         try:
             return bytes(await self._stream.receive_some(RECEIVE_SIZE))
         except OSError as exc:
-            raise trio.BrokenResourceError(str(exc)) from exc
+            raise _broken(exc) from exc
 
     def receive_nowait(self) -> bytes | None:
         """What `receive` would give, where that is known without waiting; else `None`."""
@@ -111,7 +112,7 @@ class Transport:
         try:
             await self._stream.send_all(data)
         except OSError as exc:
-            raise trio.BrokenResourceError(str(exc)) from exc
+            raise _broken(exc) from exc
 
     def is_drained(self) -> bool:
         """Whether the peer has sent nothing but what was read, as far as is known; what it did
@@ -131,7 +132,7 @@ class Transport:
         try:
             await stream.send_eof()
         except OSError as exc:
-            raise trio.BrokenResourceError(str(exc)) from exc
+            raise _broken(exc) from exc
         return True
 
     async def discard_until_eof(self) -> None:
@@ -324,7 +325,7 @@ class SocketTransport(Transport):
 
 
 def _broken(exc: OSError) -> trio.BrokenResourceError:
-    return trio.BrokenResourceError(f"socket connection broken: {exc}")
+    return trio.BrokenResourceError(reason_of(exc))
 
 
 def wrap_stream(stream: trio.abc.Stream) -> Transport:

@@ -22,6 +22,7 @@ from ._http import MalformedHead, Request, Response, ServerExchange, refusal, sh
 from ._log import ConnectionLogger
 from ._nursery import errors_in
 from ._options import ListenerOptions
+from ._reasons import connection_failed, root_of
 from ._site import Site, Streamed
 from ._transport import Transport
 
@@ -203,13 +204,13 @@ class Conversation:
                 if scope.cancelled_caught:
                     raise ConnectionFailed(f"the client took too little in {patience} s")
         except _GONE as exc:
-            raise ConnectionFailed(f"the connection broke: {exc}") from exc
+            raise connection_failed("the connection broke", exc) from root_of(exc)
 
     async def _receive(self) -> bytes:
         try:
             data = await self._transport.receive()
         except _GONE as exc:
-            raise ConnectionFailed(f"the connection broke: {exc}") from exc
+            raise connection_failed("the connection broke", exc) from root_of(exc)
         if not data:
             raise ConnectionFailed("the client hung up in the middle of a request")
         return data

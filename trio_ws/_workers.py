@@ -25,6 +25,7 @@ import trio
 
 from ._exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
 from ._nursery import open_bare_nursery
+from ._reasons import reason_of
 from ._serving import READY, STOP_SIGNALS, announce
 
 logger = logging.getLogger("trio_ws.serve")
@@ -183,7 +184,7 @@ class Crew:
                     **self._background,
                 )
             except OSError as exc:
-                raise CommandFailed(f"cannot start worker {number}: {exc}") from None
+                raise CommandFailed(f"cannot start worker {number}: {reason_of(exc)}") from None
             unless_started.pop_all()
         line = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         worker = Worker(number, process, line)

@@ -33,6 +33,7 @@ from coredis.exceptions import (
     WrongTypeError,
 )
 
+from .._reasons import reason_of, root_of
 from ._broker import Address, BrokerLost, BrokerRefused, KeyRefused, Scheme
 
 Word: TypeAlias = str | bytes | int
@@ -57,7 +58,7 @@ def _translated() -> Generator[None, None, None]:
     try:
         yield
     except _LOST as exc:
-        raise BrokerLost(str(exc) or type(exc).__name__) from exc
+        raise BrokerLost(reason_of(exc)) from root_of(exc)
     except WrongTypeError as exc:
         raise KeyRefused(str(exc)) from exc
     except RedisError as exc:
@@ -181,10 +182,19 @@ async def open_link(
     try:
         with _translated():
             await nursery.start(connection.run)
+    except BrokerRefused as exc:
+        _close_streams(connection)
+        raise BrokerRefused(_without_login(str(exc), address)) from None
     except BaseException:
         _close_streams(connection)
         raise
     return Link(connection, budget)
+
+
+def _without_login(text: str, address: Address) -> str:
+    """Servers that do not know HELLO or AUTH repeat what came with it."""
+    text = text.partition(", with args")[0]
+    return text.replace(address.password, "***") if address.password else text
 
 
 def _close_streams(connection: BaseConnection) -> None:

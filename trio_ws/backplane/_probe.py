@@ -13,7 +13,7 @@ import ssl
 
 import trio
 
-from .._nursery import leaf_exceptions
+from .._reasons import reason_of, root_of
 from ._broker import Address, BrokerLost, BrokerRefused, Scheme
 
 _PING = b"*1\r\n$4\r\nPING\r\n"
@@ -40,10 +40,10 @@ async def probe(address: Address, ssl_context: ssl.SSLContext | None) -> None:
             # Not aclose: over TLS, that waits for the other side.
             await trio.aclose_forcefully(stream)
     except (OSError, trio.BrokenResourceError) as exc:
-        cause = leaf_exceptions(exc.__cause__ or exc)[0]
+        cause = root_of(exc)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            raise BrokerRefused(str(cause)) from exc
-        raise BrokerLost(str(cause)) from exc
+            raise BrokerRefused(reason_of(exc)) from cause
+        raise BrokerLost(reason_of(exc)) from cause
     if not answer:
         raise BrokerLost("it hung up")
     if answer.startswith(_NOT_YET):

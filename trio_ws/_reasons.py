@@ -1,0 +1,69 @@
+"""Why a connection failed: what the system, TLS or the stream said of it, in a few words.
+
+This module owns how the exceptions of others become text. trio raises an error of its own with no
+text, from that of ``ssl``; or with a group of errors as its cause, one for each address that it
+tried. What a person is told is what was said at the bottom, once, and never nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from typing import cast
+
+from ._errors import ConnectionFailed
+
+#: Where in the source of ``ssl`` it was found helps nobody; nor does trio's way to show an address.
+_NOISE = re.compile(r"^Error connecting to .*: | \(_ssl\.c:[0-9]+\)$")
+
+
+def reason_of(exc: BaseException) -> str:
+    """What is at the bottom of `exc`: "Connection refused", for example."""
+    reasons = [_text(cause) for cause in _causes(exc)]
+    return ", ".join(dict.fromkeys(reasons)) or "the connection broke"
+
+
+def root_of(exc: BaseException) -> BaseException:
+    """The exception at the bottom of `exc`, the first of several; without the calls that led there.
+
+    They are of trio and the standard library, and would be most of a traceback.
+    """
+    root = next(iter(_causes(exc)), exc)
+    return root.with_traceback(None)
+
+
+def connection_failed(what: str, exc: BaseException) -> ConnectionFailed:
+    """The error to raise, from `root_of` the same exception, where the network or TLS failed.
+
+    Args:
+        what: what failed. The reason is added.
+        exc: what was raised.
+    """
+    text = f"{what}: {reason_of(exc)}"
+    numbers = {_errno(cause) for cause in _causes(exc)}
+    number = numbers.pop() if len(numbers) == 1 else None
+    return ConnectionFailed(text) if number is None else ConnectionFailed(number, text)
+
+
+def _causes(exc: BaseException) -> list[BaseException]:
+    """What it came from in the end; several, where several things were tried."""
+    inner: list[BaseException] = []
+    if isinstance(exc, BaseExceptionGroup):
+        inner += cast("BaseExceptionGroup[BaseException]", exc).exceptions
+    elif exc.__cause__ is not None and not (isinstance(exc, OSError) and exc.errno is not None):
+        inner.append(exc.__cause__)
+    causes = [cause for each in inner for cause in _causes(each)]
+    return causes or ([exc] if _text(exc) else [])
+
+
+def _text(exc: BaseException) -> str:
+    text = isinstance(exc, OSError) and exc.strerror
+    return _NOISE.sub("", text or str(exc))
+
+
+def _errno(exc: BaseException) -> int | None:
+    """The system's number. Those of ``ssl`` and of name look-up are other numbers."""
+    if not isinstance(exc, OSError) or isinstance(exc, (ssl.SSLError, socket.gaierror)):
+        return None
+    return exc.errno
