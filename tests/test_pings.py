@@ -61,7 +61,7 @@ async def test_a_ping_of_more_than_125_bytes_is_a_value_error() -> None:
         with pytest.raises(ValueError, match="125 bytes"):
             await client.ping(b"x" * 126)
         wrong: Any = "text"
-        with pytest.raises(TypeError, match="bytes-like, not str"):
+        with pytest.raises(TypeError, match="a buffer, such as bytes, not str"):
             await client.ping(wrong)
 
 

@@ -202,7 +202,7 @@ class Broadcast:
         `WebSocket.send` keeps the order in which the calls returned.
 
         Args:
-            message: `str` goes out as text, bytes-like as binary.
+            message: `str` goes out as text, a buffer as binary.
             topic: any `str`. It need not exist: a topic is what somebody is subscribed to.
             exclude: a connection that does not get it, for example the one that it came from; or
                 several. Subscribers in other processes are not affected.

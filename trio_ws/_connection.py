@@ -44,11 +44,11 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from types import NoneType
-from typing import Any, Literal, NoReturn, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final, overload
 
 import trio
 
+from ._buffer import bytes_of
 from ._context import Context
 from ._errors import (
     CloseCode,
@@ -89,6 +89,9 @@ from ._wire import (
     Violation,
     show_event,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 #: Once both Close frames are through, or after a failure over a stream that cannot be shut down
 #: one way, the peer gets this many seconds to hang up (RFC 6455 section 7.1.1).
@@ -145,6 +148,14 @@ class ConnectionStatistics:
     latency: float | None
     compression_sent: float | None
     compression_received: float | None
+
+
+def _checked_payload(payload: Buffer) -> bytes:
+    """What a ping or a pong is to hold (RFC 6455 section 5.5)."""
+    data = bytes_of(payload, "what a ping or pong holds is a buffer, such as bytes")
+    if len(data) > MAX_CONTROL_PAYLOAD:
+        raise ValueError(f"a ping or pong holds {MAX_CONTROL_PAYLOAD} bytes, not {len(data)}")
+    return data
 
 
 class _ClosedByUs(trio.ClosedResourceError):
@@ -326,14 +337,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     @trio.lowlevel.enable_ki_protection
     async def send(self, message: Message, *, compress: bool | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] # trio says "value"; here they are messages
-        """Send a `str` as text or bytes as binary (RFC 6455 section 5.6), in one frame.
+        """Send a `str` as text or a buffer as binary (RFC 6455 section 5.6), in one frame.
 
         Returns as soon as the whole message is in the send buffer, in order. Waits, first come
         first served, while more than `max_send_buffer` bytes are unsent or another task sends a
         message in fragments. If it is cancelled, nothing of the message was sent.
 
         Args:
-            message: it may be changed as soon as this returns.
+            message: `str`, bytes, or anything else with the buffer protocol, see `Message`. It may
+                be changed as soon as this returns.
             compress: whether to compress it, where permessage-deflate was agreed on. `None` leaves
                 it to the threshold of `Deflate`. False suits what is compressed or encrypted
                 already, and secrets beside text that an attacker chooses.
@@ -342,8 +354,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             ConnectionEnded, ConnectionLost: the connection is over. What was sent before may not
                 have arrived: TCP cannot tell.
             trio.ClosedResourceError: this side called `aclose`.
-            TypeError: `message` is neither `str` nor bytes-like.
-            ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
+            TypeError: `message` is neither `str` nor a buffer of bytes.
+            ValueError: a `str` with lone surrogates, which UTF-8 cannot express; a buffer that has
+                been released or closed.
             RuntimeError: this task is inside its own `open_message`.
         """
         data = message if isinstance(message, (str, bytes)) else checked_message(message)
@@ -647,28 +660,25 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     # Pinging…
 
     @trio.lowlevel.enable_ki_protection
-    async def ping(self, payload: bytes | bytearray | memoryview | None = None) -> float:
+    async def ping(self, payload: Buffer | None = None) -> float:
         """Send a ping (RFC 6455 section 5.5.2), wait for its pong, and return the seconds between.
 
         A peer may answer only the latest of several pings, so a pong counts for all before it.
         When it is cancelled, the ping may have been sent; its pong is then ignored.
 
         Args:
-            payload: up to 125 bytes; by default random ones.
+            payload: up to 125 bytes, as any buffer; by default random ones.
 
         Raises:
             ConnectionEnded, ConnectionLost: the connection ended first.
             trio.ClosedResourceError: this side called `aclose`.
             ValueError: the payload is too long.
-            TypeError: it is not bytes-like.
+            TypeError: it is no buffer of bytes.
         """
-        if not isinstance(payload, (bytes, bytearray, memoryview, NoneType)):
-            raise TypeError(f"a ping's payload is bytes-like, not {type(payload).__name__}")
-        if payload is not None and len(payload) > MAX_CONTROL_PAYLOAD:
-            raise ValueError(f"a ping holds {MAX_CONTROL_PAYLOAD} bytes, not {len(payload)}")
+        data = os.urandom(4) if payload is None else _checked_payload(payload)
         await self._checkpoint()
         await self._wait_to_send()
-        ping = self._pings.add(os.urandom(4) if payload is None else bytes(payload))
+        ping = self._pings.add(data)
         self._write(Ping(ping.payload), self._wire.ping(ping.payload))
         self._shortcut.recall()
         try:

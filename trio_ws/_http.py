@@ -14,11 +14,12 @@ from email.utils import formatdate
 from functools import cached_property
 from http import HTTPStatus
 from types import EllipsisType
-from typing import Any, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 from urllib.parse import unquote
 
 import h11
 
+from ._buffer import bytes_of
 from ._context import Context
 from ._errors import InvalidRequest
 from ._headers import Headers, HeadersLike, has_token
@@ -27,6 +28,8 @@ from ._query import QueryParams
 from ._secrets import without_secrets
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 #: How much of a request or response head is accepted: bytes, and header fields.
 MAX_HEAD_BYTES = 16 * 1024
@@ -180,35 +183,34 @@ class Response:
     Args:
         status: 200 to 599 for an answer of yours.
         headers: additional fields. Content-Length and Connection are written by the library.
-        body: bytes, or a `str` that goes out as UTF-8. A ``Content-Type: text/plain;
-            charset=utf-8`` is added to a `str` that has none.
+        body: bytes or another buffer, or a `str` that goes out as UTF-8. A
+            ``Content-Type: text/plain; charset=utf-8`` is added to a `str` that has none.
 
     Raises:
         ValueError: a status or header that cannot be sent, or a body where none may be.
-        TypeError: a status that is no `int`, a body that is neither `str` nor bytes-like.
+        TypeError: a status that is no `int`, a body that is neither `str` nor a buffer.
     """
 
     status: int
     headers: Headers = field(default_factory=Headers)
     body: bytes = field(default=b"", repr=False)
 
-    def __init__(self, status: int, headers: HeadersLike = (), body: str | bytes = b"") -> None:
+    def __init__(self, status: int, headers: HeadersLike = (), body: str | Buffer = b"") -> None:
         checked = Headers(headers)
         if isinstance(body, str):
             if "Content-Type" not in checked:
                 checked = Headers([*checked.fields, ("Content-Type", "text/plain; charset=utf-8")])
             body = body.encode()
-        if not isinstance(body, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a body is str or bytes-like, not {type(body).__name__}")
+        content = bytes_of(body, "a body is str or a buffer, such as bytes")
         if not isinstance(status, int):
             raise TypeError(f"an HTTP status is an int, not {status!r}")
         if not 100 <= status <= 999:
             raise ValueError(f"an HTTP status has three digits, unlike {status!r}")
-        if body and (status < 200 or status in (204, 304)):
+        if content and (status < 200 or status in (204, 304)):
             raise ValueError(f"a response with status {status} has no body (RFC 9110 section 6.4)")
         object.__setattr__(self, "status", int(status))
         object.__setattr__(self, "headers", checked)
-        object.__setattr__(self, "body", bytes(body))
+        object.__setattr__(self, "body", content)
 
     @classmethod
     def html(cls, text: str, status: int = 200, headers: HeadersLike = ()) -> Response:

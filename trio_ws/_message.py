@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-#: What can be sent: `str` goes out as text, the others as binary.
-Message: TypeAlias = str | bytes | bytearray | memoryview
+from ._buffer import bytes_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    #: What can be sent: `str` goes out as text. Everything with the buffer protocol goes out as
+    #: binary: bytes, bytearray, memoryview, array.array, mmap, NumPy's arrays and more, as the
+    #: bytes of its items in C order.
+    Message: TypeAlias = str | Buffer
+else:
+    Message = str | bytes | bytearray | memoryview
 
 
 def checked_message(message: Message) -> str | bytes:
     """`message`, safe from changes that its owner makes later.
 
     Raises:
-        TypeError: it is neither `str` nor bytes-like.
+        TypeError: it is neither `str` nor made of bytes.
+        ValueError: it is a buffer that has been released or closed.
     """
     if isinstance(message, (str, bytes)):
         return message
-    if isinstance(message, (bytearray, memoryview)):
-        return bytes(message)
-    raise TypeError(
-        f"a message is str (sent as text) or bytes-like (sent as binary), not "
-        f"{type(message).__name__}; send_json() sends other objects"
-    )
+    return bytes_of(message, _MESSAGE)
+
+
+_MESSAGE = (
+    "a message is str (sent as text) or a buffer such as bytes (sent as binary), and send_json() "
+    "is for the rest"
+)
 
 
 @final
@@ -53,7 +64,8 @@ class MessageWriter:
         """
         data = checked_message(part)
         if not isinstance(data, self._kind):
-            raise TypeError(f"this message is made of {self._kind.__name__}, not {part!r}")
+            made_of, given = self._kind.__name__, type(part).__name__
+            raise TypeError(f"this message is made of {made_of}, not {given}")
         if self._closed:
             raise trio.ClosedResourceError("the block of open_message() was left")
         await self._send(data)

@@ -20,7 +20,6 @@ from ._client import open_websocket_url
 from ._connection import WebSocket
 from ._errors import ConnectionLost
 from ._exits import DONE, FAILED
-from ._message import Message
 from ._options import ClientKeywords
 from ._secrets import masked
 
@@ -89,7 +88,7 @@ async def _show_messages(ws: WebSocket) -> None:
         sys.stdout.flush()
 
 
-def _printable(message: Message) -> str:
+def _printable(message: str | bytes) -> str:
     if not isinstance(message, str):
         more = " …" if len(message) > _SHOWN_BYTES else ""
         return f"({len(message)} bytes) {message[:_SHOWN_BYTES].hex(' ')}{more}"

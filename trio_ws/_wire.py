@@ -442,7 +442,7 @@ class Wire:
         # Its own copy of `_encode` and `make_head`: calling them would cost half as much again.
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if compress is None:
-            compress = len(data) >= self._threshold
+            compress = len(payload) >= self._threshold
         if compress and self._deflate is not None:
             first, payload = first | RSV1, self._codecs.deflate(payload, final=True)
         if self.masks:
@@ -467,7 +467,7 @@ class Wire:
         """The first byte and the payload."""
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if compress is None:
-            compress = len(data) >= self._threshold
+            compress = len(payload) >= self._threshold
         if compress and self._deflate is not None:
             return first | RSV1, self._codecs.deflate(payload, final=True)
         return first, payload
@@ -581,7 +581,7 @@ class Prepared:
         self.plain: bytes = make_head(first, len(payload)) + payload
         self._start = len(self.plain) - len(payload)
         #: What is held against a threshold.
-        self.weight: float = len(data)
+        self.weight: float = len(payload)
         if compress is not None:
             self.weight = inf if compress else -1
         self._deflated: dict[tuple[int, int, int], bytes] | None = None

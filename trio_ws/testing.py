@@ -16,12 +16,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from ssl import SSLContext
-from typing import Any, Protocol, TypeAlias, Unpack, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Unpack, final
 
 import h11
 import trio
 import trio.testing
 
+from ._buffer import bytes_of
 from ._client import wrap_client_stream
 from ._connection import WebSocket
 from ._errors import ConnectionFailed, InvalidResponse, WebSocketError
@@ -45,6 +46,9 @@ from ._server import (
     wrap_server_stream,
 )
 from ._url import parse_url
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = [
     "FaultyStream",
@@ -184,7 +188,7 @@ class MemoryApp:
             yield websocket
 
     async def request(
-        self, method: str, target: str, headers: HeadersLike = (), body: str | bytes = b""
+        self, method: str, target: str, headers: HeadersLike = (), body: str | Buffer = b""
     ) -> MemoryResponse:
         """Send a plain HTTP request and read the response to its end, without a time limit.
 
@@ -194,7 +198,7 @@ class MemoryApp:
             method: ``"GET"``, ``"POST"``…
             target: the path, and a query perhaps, as they are sent: percent-encoded.
             headers: the header fields.
-            body: bytes, or a `str` that goes out as UTF-8.
+            body: bytes or another buffer, or a `str` that goes out as UTF-8.
 
         Raises:
             ValueError: what cannot be sent in a request.
@@ -242,11 +246,14 @@ class MemoryResponse(Response):
             raise ValueError(f"the {self.status} response is not JSON: {beginning!r}") from exc
 
 
+_BODY = "a body is str or a buffer, such as bytes"
+
+
 def _request(
-    connection: h11.Connection, method: str, target: str, headers: Headers, body: str | bytes
+    connection: h11.Connection, method: str, target: str, headers: Headers, body: str | Buffer
 ) -> bytes:
     """The bytes of a whole request."""
-    content = body.encode() if isinstance(body, str) else body
+    content = body.encode() if isinstance(body, str) else bytes_of(body, _BODY)
     fields = list(headers.fields)
     if "Host" not in headers:
         fields.insert(0, ("Host", _HOST))

@@ -132,7 +132,7 @@ class Backplane(ABC):
         queue is full, the oldest message in it is dropped and counted; the others see a gap.
 
         Raises:
-            TypeError: the topic is not a `str`, or the message not a `str` or bytes-like.
+            TypeError: the topic is not a `str`, or the message not a `str` or a buffer.
             ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
         """
 
