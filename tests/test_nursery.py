@@ -103,3 +103,30 @@ def test_a_group_of_several_stays_a_group() -> None:
     group = ExceptionGroup("a", [ValueError("x"), ExceptionGroup("b", [KeyError("y")])])
     assert only_exception(group) is group
     assert list(map(type, leaf_exceptions(group))) == [ValueError, KeyError]
+
+
+async def test_a_cancellation_from_outside_comes_out_as_it_struck_the_body() -> None:
+    async def wait(event: trio.Event) -> None:
+        await event.wait()
+
+    raised: list[BaseException] = []
+    with trio.move_on_after(0) as scope:
+        try:
+            async with open_bare_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    await wait(trio.Event())
+                except trio.Cancelled as exc:
+                    raised.append(exc)
+                    raise
+        except trio.Cancelled as exc:
+            raised.append(exc)
+            raise
+    assert scope.cancelled_caught
+    assert raised[0] is raised[1]
+
+
+async def test_a_cancellation_of_the_nursery_s_own_ends_there() -> None:
+    async with open_bare_nursery() as nursery:
+        nursery.cancel_scope.cancel()
+        await trio.sleep_forever()

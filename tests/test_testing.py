@@ -6,6 +6,7 @@ import inspect
 import logging
 import threading
 import time
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,6 +27,7 @@ from trio_ws import (
     Response,
     Router,
     WebSocket,
+    open_broadcast,
     serve_listeners,
 )
 from trio_ws.testing import (
@@ -193,6 +195,34 @@ async def test_cancelling_the_block_ends_it() -> None:
             await ws.receive()
     assert scope.cancelled_caught
     assert tasks_living() == tasks
+
+
+async def receive_over_memory() -> None:
+    async with open_test_websocket(echo) as ws:
+        await ws.receive()  # waits
+
+
+async def receive_from_a_pair() -> None:
+    async with open_pair() as (ws, _):
+        await ws.receive()  # waits
+
+
+async def receive_in_a_broadcast() -> None:
+    async with open_test_app(echo) as app, open_broadcast():
+        async with app.websocket() as ws:
+            await ws.receive()  # waits
+
+
+@pytest.mark.parametrize(
+    "block", [receive_over_memory, receive_from_a_pair, receive_in_a_broadcast]
+)
+async def test_a_test_that_times_out_shows_the_line_that_waited(
+    block: Callable[[], Awaitable[None]],
+) -> None:
+    with pytest.raises(trio.TooSlowError) as caught:
+        with trio.fail_after(1):
+            await block()
+    assert "await ws.receive()  # waits" in "".join(traceback.format_exception(caught.value))
 
 
 # ---------------------------------------------------------------------------

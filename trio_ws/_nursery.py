@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
+from math import inf
 from types import TracebackType
 from typing import Generic, NoReturn, ParamSpec, TypeVar, cast, final
 
@@ -71,20 +72,26 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
     one. Where both failed, the two come out in a group.
     """
     failures: list[BaseException] = []
+    cancellations: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
             try:
                 yield nursery
             except BaseException as exc:  # put back as soon as the nursery is closed
-                # Cancellation is raised again by the checkpoint, unless it was this nursery's own.
-                if not is_cancellation(exc):
-                    failures.append(exc)
+                (cancellations if is_cancellation(exc) else failures).append(exc)
     except BaseExceptionGroup as group:
-        failures.append(only_exception(group))
+        error = only_exception(group)
+        only_cancelled = is_cancellation(error) and not failures
+        (cancellations if only_cancelled else failures).append(error)
+        del error
     if len(failures) > 1:
         failures = [BaseExceptionGroup("the body and a task failed", failures)]
     if failures:
         raise_as_is(failures.pop())
+    # Where it was not this nursery's own, the cancellation goes on. It is that of the body rather
+    # than a new one: a timeout shows the line that waited.
+    if cancellations and trio.current_effective_deadline() == -inf:
+        raise_as_is(cancellations.pop(0))
     await trio.lowlevel.checkpoint_if_cancelled()
 
 
