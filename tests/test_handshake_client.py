@@ -166,6 +166,7 @@ ACCEPTABLE = {
     "an empty list of extensions": with_fields(b"Sec-WebSocket-Extensions: "),
     "cookies": with_fields(b"Set-Cookie: a=\xff", b"Set-Cookie: b=2"),
     "103 before": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ACCEPTING,
+    "HTTP/1.2": ACCEPTING.replace(b"HTTP/1.1", b"HTTP/1.2"),
     "100 and 102 before": b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 102 P\r\n\r\n" + ACCEPTING,
 }
 

@@ -110,12 +110,27 @@ REFUSED = {
     "POST": (request("POST / HTTP/1.1"), 405),
     "get in small letters": (request("get / HTTP/1.1"), 405),
     "CONNECT": (request("CONNECT example.org:80 HTTP/1.1"), 400),
-    "absolute target": (request("GET ws://example.org/ HTTP/1.1"), 400),
-    "* target": (request("OPTIONS * HTTP/1.1"), 400),
+    "a target of another scheme": (request("GET ftp://example.org/ HTTP/1.1"), 400),
+    "a target without a host": (request("GET http:///chat HTTP/1.1"), 400),
+    "a target with a user": (request("GET http://user@example.org/ HTTP/1.1"), 400),
+    "a target with a port that is none": (request("GET http://example.org:x/ HTTP/1.1"), 400),
+    "a target without its slashes": (request("GET http:chat HTTP/1.1"), 400),
+    "a target that is a host": (request("GET example.org:80 HTTP/1.1"), 400),
+    "a target that is a name": (request("GET chat HTTP/1.1"), 400),
+    "a whole URL and a wrong Host": (request("GET http://a/ HTTP/1.1", Host="a, b"), 400),
+    "a whole URL and no Host": (request("GET http://a/ HTTP/1.1", Host=None), 400),
+    "a whole URL with a fragment": (request("GET http://a/#x HTTP/1.1"), 400),
+    "a target that is served over TLS only": (request("GET https://example.org/ HTTP/1.1"), 421),
+    "* target": (request("GET * HTTP/1.1"), 400),
+    "OPTIONS *": (request("OPTIONS * HTTP/1.1"), 405),
     "target with a fragment": (request("GET /#x HTTP/1.1"), 400),
     "target with a space": (request("GET / x HTTP/1.1"), 400),
     "target that is not ASCII": (request("GET /\xff HTTP/1.1"), 400),
-    "no request line": (b"\r\n\r\n", 400),
+    "nothing but empty lines": (b"\r\n" * 10_000, 400),
+    "a CR that ends no line": (b"\r\r\n" + GOOD, 400),
+    "a space before the request line": (b" " + GOOD, 400),
+    "a line that begins with a space": (GOOD.replace(b"Host", b" X: y\r\nHost"), 400),
+    "a line of spaces": (GOOD.replace(b"Host", b"  \r\nHost"), 400),
     "a TLS greeting": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     "binary": (bytes(range(256)), 400),
     "a line without a colon": (GOOD[:-2] + b"hello\r\n\r\n", 400),
@@ -130,7 +145,8 @@ REFUSED = {
         431,
     ),
     "1 MiB in one header": (request(Cookie="y" * 2**20), 431),
-    "a target of 20 KiB": (request(f"GET /{'x' * 20000} HTTP/1.1"), 431),
+    "a target of 20 KiB": (request(f"GET /{'x' * 20000} HTTP/1.1"), 414),
+    "half a target of 20 KiB": (b"GET /" + b"x" * 20000, 414),
     "129 fields": (request("GET / HTTP/1.1", *[("X", "y")] * (129 - len(FIELDS))), 431),
     "10,000 fields": (request("GET / HTTP/1.1", *[("X", "y")] * 10_000), 431),
 }
@@ -238,6 +254,9 @@ ACCEPTED = {
     "tokens in any case": request(Upgrade="WebSocket", Connection="UPGRADE"),
     "Upgrade: websocket, x": request(Upgrade="websocket, x"),
     "names in any case": GOOD.replace(b"Upgrade:", b"uPgRaDe:").replace(b"Sec-", b"SEC-"),
+    "empty lines before it": b"\r\n\n\r\n" + GOOD,
+    "a target that is a whole URL": request("GET http://example.org/ HTTP/1.1"),
+    "HTTP/1.2": request("GET / HTTP/1.2"),
     "bare line feeds": GOOD.replace(b"\r\n", b"\n"),
     "no white space after colons": GOOD.replace(b": ", b":"),
     "white space around values": GOOD.replace(b": ", b":\t  ").replace(b"\r\nC", b" \t\r\nC"),
@@ -287,7 +306,10 @@ async def test_a_good_request_is_accepted(data: bytes) -> None:
         )
 
 
-@pytest.mark.parametrize("data", [GOOD, ACCEPTED["exactly 16 KiB"]], ids=["short", "16 KiB"])
+ODD_STARTS = ["exactly 16 KiB", "empty lines before it"]
+
+
+@pytest.mark.parametrize("data", [GOOD, *map(ACCEPTED.get, ODD_STARTS)], ids=["short", *ODD_STARTS])
 async def test_a_request_may_come_one_byte_at_a_time(data: bytes) -> None:
     async with memory_server() as server, server.connect() as stream:
         for number in range(len(data)):
@@ -317,6 +339,50 @@ async def test_an_odd_offer_of_extensions_is_declined(offer: str) -> None:
         assert response.status == 101
         assert "Sec-WebSocket-Extensions" not in response.headers
         assert await server.serves()
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        ("http://other.example/a%20b?c=d", "/a%20b?c=d", "other.example"),
+        ("HTTP://other.example:8080/", "/", "other.example:8080"),
+        ("ws://other.example/a//b?c?d", "/a//b?c?d", "other.example"),
+        ("http://other.example", "/", "other.example"),
+        ("http://other.example?a=b", "/?a=b", "other.example"),
+        ("http://[::1]:80//x", "//x", "[::1]:80"),
+    ],
+)
+async def test_a_target_that_is_a_whole_url_says_the_host(
+    target: str, path: str, host: str
+) -> None:
+    asked: list[Request] = []
+    async with memory_server(process_request=asked.append) as server, server.connect() as stream:
+        await stream.send_all(request(f"GET {target} HTTP/1.1", ("X", "y"), Host="example.org"))
+        assert parse_response(await read_head(stream)).status == 101
+    [seen] = asked
+    assert (seen.target, seen.headers.get_all("Host")) == (path, (host,))
+    assert (seen.scheme, seen.headers["X"]) == ("ws", "y")
+
+
+@pytest.mark.parametrize("scheme", ["https", "wss", "http"])
+async def test_a_target_that_asks_for_tls_is_served_over_tls_and_behind_a_proxy_that_has_it(
+    scheme: str, server_tls: ssl.SSLContext
+) -> None:
+    data = request(f"GET {scheme}://example.org/a HTTP/1.1", ("X-Forwarded-Proto", "https"))
+    async with memory_server(trusted_proxies=["unix"]) as server, server.connect() as stream:
+        await stream.send_all(data)
+        assert parse_response(await read_head(stream)).status == 101
+
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        tls = [trio.SSLListener(listener, server_tls)]
+        over_tls: trio_ws.WebSocketServer = await nursery.start(trio_ws.serve_listeners, echo, tls)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        async with trio.SSLStream(listener.connect(), client) as secure:
+            await secure.send_all(data)
+            assert parse_response(await read_head(secure)).status == 101
+        await over_tls.aclose()
 
 
 async def test_the_handler_sees_the_request_as_it_was_sent() -> None:

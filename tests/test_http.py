@@ -20,6 +20,7 @@ from trio_ws._http import (
     HeadTooLarge,
     MalformedHead,
     ServerExchange,
+    after_empty_lines,
     show_address,
 )
 
@@ -239,7 +240,31 @@ def test_lines_may_end_in_a_bare_line_feed(end: bytes) -> None:
     assert buffer.take() == head
 
 
-@pytest.mark.parametrize("start", [b"\x16\x03\x01", b"\r\n", b" GET", b"\x00", b"\xff", b":"])
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\n\r\n"])
+def test_empty_lines_before_a_request_are_passed_over(empty: bytes) -> None:
+    for number in range(len(empty) + 1):
+        buffer = new_buffer(empty[:number])
+        assert buffer.take() is None
+        buffer.feed(empty[number:] + HEAD[:5])
+        assert buffer.take() is None
+        buffer.feed(HEAD[5:] + empty)
+        assert buffer.take() == HEAD
+        assert buffer.rest() == empty
+
+
+def test_endless_empty_lines_are_no_request() -> None:
+    buffer = new_buffer(b"")
+    with pytest.raises(MalformedHead, match="nothing in it but empty lines"):
+        for _ in range(MAX_HEAD_BYTES):
+            buffer.feed(b"\r\n")
+            assert buffer.take() is None
+    buffer = new_buffer(b"\n" * MAX_HEAD_BYTES)
+    assert buffer.take() is None
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x16\x03\x01", b"\r\r\n", b"\r\n\rG", b" GET", b"\r\n GET", b"\x00", b"\xff", b":"]
+)
 def test_what_starts_like_no_request_is_refused_at_once(start: bytes) -> None:
     with pytest.raises(MalformedHead, match="this is not HTTP"):
         new_buffer(start).take()
@@ -400,8 +425,10 @@ def test_any_head_is_a_request_or_one_of_two_errors(data: bytes, start: bytes) -
     try:
         buffer = new_buffer(start + data + b"\n\n")
         head = buffer.take()
-        assert head is not None
-        assert head + buffer.rest() == start + data + b"\n\n"
+        if head is None:  # there is nothing but empty lines
+            assert not (start + data).strip(b"\r\n")
+            return
+        assert head + buffer.rest() == after_empty_lines(start + data + b"\n\n")
         parse_request(head)
     except (MalformedHead, HeadTooLarge):
         pass

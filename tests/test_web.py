@@ -185,6 +185,46 @@ async def test_an_idle_connection_is_closed_after_keep_alive_timeout() -> None:
         assert server.server.statistics().http_connections == 0
 
 
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n" * 5])
+async def test_empty_lines_may_come_before_any_request(empty: bytes) -> None:
+    async with open_site() as (_, client):
+        for _ in range(3):
+            assert (await client.ask(empty + http())).body == PAGE
+        for byte in empty + http("GET /number/1"):
+            await client.send(bytes([byte]))
+        assert (await client.response()).body == b'{"number": 1}'
+        # A CR alone is the end of no line.
+        assert (await client.ask(b"\r" + http())).status == 400
+
+
+async def test_a_target_may_be_a_whole_url() -> None:
+    router = Router()
+    router.get("/<name>")(lambda request, name: f"{name} {request.query} {request.headers['Host']}")
+    async with open_site(router) as (_, client):
+        response = await client.ask(http("GET http://other.example:81/a%20b?c"))
+        assert response.text == "a b c other.example:81"
+        http_1_0 = b"GET http://other.example/a HTTP/1.0\r\n\r\n"
+        assert (await client.ask(http_1_0)).text == "a  other.example"
+
+
+async def test_the_methods_of_the_whole_server_can_be_asked_for() -> None:
+    for target in ("*", "http://example.org"):
+        async with open_site() as (_, client):
+            response = await client.ask(http(f"OPTIONS {target}"))
+            assert (response.status, response.headers["Allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+            assert (await client.ask(http("GET /none"))).status == 404
+    router = Router()
+    router.websocket("/")(echo)
+    async with open_site(router) as (_, client):
+        assert (await client.ask(http("OPTIONS *"))).headers["Allow"] == "GET, OPTIONS"
+        path = await client.ask(http("OPTIONS http://example.org/none"))
+        assert path.status == 404
+    seen: list[str] = []
+    async with open_site(process_request=lambda asked: seen.append(asked.path)) as (_, client):
+        assert (await client.ask(http("OPTIONS *"))).status == 204
+    assert seen == ["*"]
+
+
 @pytest.mark.autojump
 async def test_empty_lines_do_not_keep_a_connection() -> None:
     async with open_site(keep_alive_timeout=5) as (_, client):
@@ -205,7 +245,11 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "two Hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-    "an absolute target": (http("GET http://example.org/"), 400),
+    "a target of another scheme": (http("GET ftp://example.org/"), 400),
+    "a target with a user": (http("GET http://user@example.org/"), 400),
+    "a target that is served over TLS only": (http("GET https://example.org/"), 421),
+    "GET *": (http("GET *"), 400),
+    "a target of 17 KiB": (http("GET /" + "x" * (MAX_HEAD_BYTES + 1)), 414),
     "CONNECT": (http("CONNECT example.org:443"), 400),
     "a fragment": (http("GET /#a"), 400),
     "a control character": (http(X="a\x01b"), 400),

@@ -43,6 +43,7 @@ from ._http import (
     Request,
     Response,
     ServerExchange,
+    StartLineTooLong,
     refusal,
 )
 from ._log import ConnectionLogger
@@ -149,6 +150,8 @@ async def accept_connection(
         request, version = await _read_request(transport, exchange, buffer, client)
         if options.trusted_proxies and options.proxy_header != "PROXY":
             request = from_client(request, options.proxy_networks, options.proxy_header)
+        if not request.target.startswith("/"):
+            request = _with_its_path(request)
         if request.is_upgrade:
             _check_version(version, "1.1")
             _check_no_body(request)
@@ -205,21 +208,24 @@ async def _read_request(
         request, version = exchange.request(
             head, scheme=transport.scheme, remote_address=client or transport.remote_address
         )
+    except StartLineTooLong as exc:  # RFC 9112 section 3
+        raise refusal(414, "the request target is too long") from exc
     except HeadTooLarge as exc:
         raise refusal(431, str(exc)) from exc
     except MalformedHead as exc:
         raise refusal(400, f"malformed request: {exc}") from exc
-    _check_version(version, "1.0", "1.1")
-    if not request.target.startswith("/") or "#" in request.target:
-        raise refusal(400, "the request target must be a path")
+    _check_version(version, "1.0")
+    if "#" in request.target:
+        raise refusal(400, "a fragment is no part of a request target")
     host = request.headers.get("Host")
     if host is not None:  # h11 has seen to it that HTTP/1.1 has one
         _check_host(host)
     return request, version
 
 
-def _check_version(version: str, *spoken: str) -> None:
-    if version not in spoken:
+def _check_version(version: str, least: str) -> None:
+    """What comes after 1.1 is spoken like it (RFC 9110 section 2.5)."""
+    if not version.startswith("1.") or version < least:
         raise refusal(505, f"HTTP/1.1 is spoken here, not HTTP/{version}")
 
 
@@ -236,6 +242,32 @@ def _check_framing(request: Request, version: str) -> None:
             raise refusal(400, "Transfer-Encoding and Content-Length exclude each other")
         if version == "1.0":
             raise refusal(400, "HTTP/1.0 knows no Transfer-Encoding")
+
+
+_ABSOLUTE = re.compile(r"(https?|wss?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+
+
+def _with_its_path(request: Request) -> Request:
+    """The request with the path of a target that is a whole URL (RFC 9112 section 3.2.2).
+
+    What host it is for is then said by the target, and whatever Host says means nothing.
+    """
+    if request.target == "*" and request.method == "OPTIONS":
+        return request
+    absolute = _ABSOLUTE.fullmatch(request.target)
+    if absolute is None:
+        raise refusal(400, "the request target must be a path or a URL")
+    scheme, host, path, query = absolute.groups("")
+    _check_host(host)
+    if scheme.lower() in ("https", "wss") and request.scheme == "ws":
+        raise refusal(421, "what is asked for is served over TLS only")
+    fields = [field for field in request.headers.fields if field[0].lower() != "host"]
+    whole_server = request.method == "OPTIONS" and not path and not query
+    return replace(
+        request,
+        target="*" if whole_server else (path or "/") + query,
+        headers=Headers._known([("Host", host), *fields]),
+    )
 
 
 def _as_http(request: Request) -> Request:
@@ -493,7 +525,7 @@ async def _read_response(
 ) -> Response:
     while True:
         response, version = exchange.response(await _read_head(transport, buffer))
-        if response.status == 101 and version != "1.1":
+        if response.status == 101 and not "1.1" <= version < "2":
             raise MalformedHead(f"HTTP/{version} knows no 101")
         # 100 and 103 announce the final response (RFC 9110 section 15.2); 101 is final here.
         if response.status == 101 or response.status >= 200:

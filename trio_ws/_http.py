@@ -67,7 +67,9 @@ class Request:
 
     Attributes:
         method: ``"GET"`` for every WebSocket.
-        target: the request target exactly as sent, percent-encoding and query included.
+        target: the path and query exactly as sent, percent-encoding included. Of a whole URL (RFC
+            9112 section 3.2.2) they are what is here, and its host and port are the Host header.
+            ``OPTIONS`` may have ``*``, which is the server.
         headers: the header fields.
         scheme: ``"ws"``, or ``"wss"`` over TLS; ``"http"`` or ``"https"`` where no WebSocket is
             asked for.
@@ -286,6 +288,10 @@ class HeadTooLarge(Exception):
     """The head goes on after `MAX_HEAD_BYTES`, or has more than `MAX_HEAD_FIELDS` fields."""
 
 
+class StartLineTooLong(HeadTooLarge):
+    """The first line of it goes on after that."""
+
+
 class MalformedHead(Exception):
     """What arrives is not an HTTP/1.x head of the kind that was expected."""
 
@@ -301,6 +307,16 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 _MAX_QUOTE = 120
 
 
+# RFC 9112 section 2.2: some clients send an empty line after a body, which nobody asked for.
+_EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
+
+
+def after_empty_lines(data: bytes) -> bytes:
+    """What there is of a request."""
+    found = _EMPTY_LINES.match(data)
+    return data[found.end() :] if found else data
+
+
 class HeadBuffer:
     """Collects bytes until they hold a whole head; the rest is kept for whoever comes next.
 
@@ -309,7 +325,8 @@ class HeadBuffer:
 
     Args:
         starts: a pattern for how every head of the expected kind starts. What cannot match it any
-            more is refused at once rather than when 16 KiB or 10 s are over.
+            more is refused at once rather than when 16 KiB or 10 s are over. Its first group is
+            passed over, and counts like the rest.
     """
 
     def __init__(self, starts: re.Pattern[bytes]) -> None:
@@ -326,16 +343,23 @@ class HeadBuffer:
 
         Raises:
             HeadTooLarge: it is over a limit, complete or not.
+            StartLineTooLong: its first line alone is.
             MalformedHead: no head starts like this.
         """
-        if self._data and not self._starts.match(self._data):
-            raise MalformedHead("this is not HTTP")
+        if self._data:
+            start = self._starts.match(self._data)
+            if start is None:
+                raise MalformedHead("this is not HTTP")
+            if start.end(1):
+                self._pass_over(start.end(1))
         # Each byte is searched once, whatever the pieces: the last two may be half of the end.
         end = _END_OF_HEAD.search(self._data, self._searched)
         self._searched = max(0, len(self._data) - 2)
         size = end.end() if end else len(self._data)
         if size > self._allowed:
-            raise HeadTooLarge(f"the head is larger than {MAX_HEAD_BYTES} bytes")
+            in_lines = b"\n" in self._data[: self._allowed]
+            kind = HeadTooLarge if in_lines else StartLineTooLong
+            raise kind(f"the head is larger than {MAX_HEAD_BYTES} bytes")
         if end is None:
             return None
         head = bytes(self._data[:size])
@@ -345,6 +369,13 @@ class HeadBuffer:
         if head.count(b"\n") - 2 > MAX_HEAD_FIELDS:
             raise HeadTooLarge(f"the head has more than {MAX_HEAD_FIELDS} fields")
         return head
+
+    def _pass_over(self, size: int) -> None:
+        del self._data[:size]
+        self._searched = 0
+        self._allowed -= size
+        if self._allowed < 0:
+            raise MalformedHead("there is nothing in it but empty lines")
 
     def rest(self) -> bytes:
         """What came after the last head."""
@@ -383,7 +414,7 @@ class ServerExchange:
     """One request and its response."""
 
     #: A method is a token, so a TLS greeting on a plain port is known by its first byte.
-    STARTS = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]")
+    STARTS = re.compile(rb"((?:\r?\n)*)(?:\r?\Z|[-!#$%&'*+.^_`|~0-9A-Za-z])")
 
     def __init__(self) -> None:
         # Heads come to it whole; this is for what stands between the chunks of a body.
@@ -516,7 +547,7 @@ class ServerExchange:
 class ClientExchange:
     """One request without a body, the heads that answer it, and the body of a refusal."""
 
-    STARTS = re.compile(rb"H(T(T(P(/|\Z)|\Z)|\Z)|\Z)")
+    STARTS = re.compile(rb"()H(T(T(P(/|\Z)|\Z)|\Z)|\Z)")
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)

@@ -360,6 +360,9 @@ class Router(Site):
         return accept
 
     def _look_up(self, request: Request) -> _Match | Response:
+        if request.target == "*":  # about all of the server (RFC 9110 section 9.3.7)
+            return _wrong_method(request, self._methods())
+
         from werkzeug.exceptions import MethodNotAllowed, NotFound  # noqa: PLC0415 - an extra
         from werkzeug.routing import RequestRedirect, WebsocketMismatch  # noqa: PLC0415
 
@@ -380,6 +383,12 @@ class Router(Site):
         except (NotFound, ValueError):  # a number too long for an int is a ValueError
             return Response(404, body="There is nothing at this path.\n")
         return _Match(cast("_Route", route), dict(values))
+
+    def _methods(self) -> Iterable[str]:
+        for route in self._routes:
+            yield from route.methods or ["GET"]
+            if route.methods and "GET" in route.methods:
+                yield "HEAD"
 
     # Serving…
 

@@ -18,7 +18,15 @@ import trio
 
 from ._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
 from ._handshake import PlainRequest, ask, check_answer, hang_up
-from ._http import MalformedHead, Request, Response, ServerExchange, refusal, show_address
+from ._http import (
+    MalformedHead,
+    Request,
+    Response,
+    ServerExchange,
+    after_empty_lines,
+    refusal,
+    show_address,
+)
 from ._log import ConnectionLogger
 from ._nursery import errors_in
 from ._options import ListenerOptions
@@ -95,8 +103,7 @@ class Conversation:
             if received:
                 await trio.lowlevel.checkpoint()
             try:
-                # Empty lines before a request are passed over (RFC 9112 section 2.2).
-                while not (received := received.lstrip(b"\r\n")):
+                while not (received := after_empty_lines(received)):
                     received = await self._transport.receive()
                     if not received:
                         return b""
