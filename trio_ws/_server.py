@@ -46,6 +46,7 @@ from ._handshake import (
     opening_deadline,
     refuse_connection,
 )
+from ._home import check_in_trio
 from ._http import Address, Request, show_address
 from ._lifetime import Lifetime, Services, open_services, run_connection
 from ._log import ConnectionLogger, new_connection_id
@@ -607,6 +608,7 @@ async def serve_websocket(
         TypeError, ValueError: an option is wrong.
         Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
+    check_in_trio("serve_websocket")
     settings = _checked_options(handler, options)
     if not isinstance(ssl_context, (ssl.SSLContext, NoneType)):
         raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {ssl_context!r}")
@@ -627,6 +629,7 @@ async def serve_listeners(
 
     The listeners are closed at the end, and when an option is wrong.
     """
+    check_in_trio("serve_listeners")
     try:
         settings = _checked_options(handler, options)
         if not listeners:
