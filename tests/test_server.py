@@ -1219,6 +1219,17 @@ async def test_a_refusal_of_what_was_there_at_once_counts_and_ends_with_the_serv
             assert sock.recv(20).startswith(b"HTTP/1.1 426 ")
 
 
+@pytest.mark.autojump
+async def test_empty_lines_that_are_there_at_once_are_no_request_and_have_a_deadline() -> None:
+    async with open_server(echo) as server:
+        with socket.create_connection((HOST, server.port)) as sock:
+            sock.sendall(b"\r\n\r\n")
+            with trio.fail_after(PATIENCE):
+                while not server.statistics().refused_total:
+                    await trio.sleep(1)
+            assert sock.recv(20) == b""
+
+
 async def test_a_connection_that_is_over_is_freed_without_the_garbage_collector() -> None:
     served: list[weakref.ref[WebSocket]] = []
 

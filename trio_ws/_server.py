@@ -371,7 +371,8 @@ class WebSocketServer:
             return None
         proxied = self._options.proxy_header == "PROXY"  # what comes first is not the request
         received = b"" if proxied else glance(visit.transport)
-        if self._decides_alone and received.endswith(b"\r\n\r\n"):
+        # Empty lines alone are no request: they are passed over.
+        if self._decides_alone and received.lstrip().endswith(b"\r\n\r\n"):
             # There is nothing to wait for, so nothing to limit: a scope would cost as much as
             # reading the request does.
             return await self._shake_hands(visit, received, refusing=self._refusing_alone)
