@@ -589,9 +589,28 @@ async def test_the_queue_is_bounded_in_bytes_and_one_large_message_may_wait_alon
     assert (outgoing.queued_bytes, outgoing.dropped) == (80, 1)
     outgoing.put(item(4, 1000))
     assert (outgoing.queued_messages, outgoing.dropped) == (1, 3)
-    assert not outgoing.has_room
+    assert not outgoing.has_room(1)
     outgoing.put(item(5))
     assert (outgoing.queued_messages, outgoing.queued_bytes) == (1, 1)
+
+
+async def test_waiting_for_room_waits_for_room_for_all_of_a_message() -> None:
+    hub = MemoryHub()
+    joined = MemoryBackplane(hub, max_queued_bytes=1000)
+    async with run(joined), run(MemoryBackplane(hub), "news") as other:
+        hub.pause()
+        for _ in range(3):  # of which the first is on its way, and the next fills most of the queue
+            joined.publish("news", bytes(600))
+            await trio.testing.wait_all_tasks_blocked()
+        assert joined.statistics().dropped == 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(joined.publish_wait, "news", bytes(600))
+            await trio.testing.wait_all_tasks_blocked()
+            assert joined.statistics().queued_messages == 1
+            hub.resume()
+        await joined.flush()
+        assert joined.statistics().dropped == 1
+        assert len(other.received) == 3
 
 
 async def test_what_was_not_settled_is_sent_again_first() -> None:

@@ -55,9 +55,11 @@ class Outgoing:
     def queued_messages(self) -> int:
         return len(self._waiting)
 
-    @property
-    def has_room(self) -> bool:
-        return len(self._waiting) < self._max_messages and self.queued_bytes < self._max_bytes
+    def has_room(self, size: int) -> bool:
+        """Whether one more of so many bytes may wait without another being dropped for it."""
+        return not self._waiting or (
+            len(self._waiting) < self._max_messages and self.queued_bytes + size <= self._max_bytes
+        )
 
     def put(self, item: Item) -> None:
         """Take one more, at the cost of the oldest where there is no room; never waits."""
@@ -78,10 +80,10 @@ class Outgoing:
         self.queued_bytes -= len(item.data)
         return item
 
-    async def wait_for_room(self) -> None:
-        """Return when there is room, or no need for it any more."""
+    async def wait_for_room(self, size: int) -> None:
+        """Return when there is room for so many bytes, or no need for it any more."""
         await trio.lowlevel.checkpoint()
-        while not self.has_room and not self.closed:
+        while not self.has_room(size) and not self.closed:
             await self._moved.park()
 
     async def next_batch(self) -> Sequence[Item]:

@@ -63,8 +63,10 @@ class QueuedBackplane(Backplane):
         return message_id(self._origin, number)
 
     async def publish_wait(self, topic: str, message: Message) -> str:
-        await self._outgoing.wait_for_room()
-        return self.publish(topic, message)
+        check_topic(topic)
+        data = checked_message(message)
+        await self._outgoing.wait_for_room(len(encode(Envelope(self._origin, 1, 0, data))))
+        return self.publish(topic, data)
 
     async def flush(self) -> None:
         await self._outgoing.wait_settled(self._published)
