@@ -20,7 +20,6 @@ ORDER = [
     "_secrets",
     "_errors",
     "_reasons",
-    "_home",
     "_sharing",
     "_headers",
     "_json",
@@ -63,6 +62,7 @@ ORDER = [
     "backplane._probe",
     "backplane._link",
     "backplane._pubsub",
+    "backplane._portion",
     "backplane._streams",
     "backplane._redis",
     "backplane.__init__",
@@ -120,6 +120,7 @@ OUTSIDE = {
     "backplane._incoming": set[str](),
     "backplane._backoff": set[str](),
     "backplane._broker": set[str](),
+    "backplane._portion": set[str](),
     "backplane._link": {"trio", "coredis", "anyio"},  # coredis's, and nowhere else
 }
 OTHERS = {"trio"}

@@ -59,6 +59,7 @@ from trio_ws._static import Folder
 from trio_ws._transport import wrap_stream
 from trio_ws._wire import Role, Wire
 from trio_ws.backplane import _broker, _envelope, _streams
+from trio_ws.backplane._broker import BrokerRefused
 from trio_ws.backplane._incoming import Incoming
 
 from .conftest import run_autojumped
@@ -474,7 +475,14 @@ parser(
     octets(ENVELOPE),
     lambda data: Incoming(b"12345678", LOGGER).take("topic", data),
 )
-parser(_streams._data_in, st.one_of(st.none(), st.lists(st.binary()), st.just([b"m", ENVELOPE])))
+ANSWERS = st.recursive(
+    st.one_of(st.none(), st.integers(), st.booleans(), st.binary(), st.just(b"m")),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.binary(), inner, max_size=3),
+)
+ENTRY = st.tuples(octets(b"1700000000000-0"), ANSWERS).map(list)
+parser(_streams.entries_in, ANSWERS | st.lists(ENTRY), None, BrokerRefused)
+parser(_streams.milliseconds_in, ANSWERS | st.lists(octets(b"1700000000")), None, BrokerRefused)
+parser(_streams.time_of, octets(b"1700000000000-0", b"9" * 5000), None, BrokerRefused)
 parser(_talking._printable, st.one_of(st.text(), st.binary(), texts("\x1b[2J\n\u202e")))
 parser(load_application, texts("a.b:c.d", "trio_ws:testing"), None, CommandFailed)
 for number in (_cli._port, _cli._count, _cli._seconds, _cli._number):

@@ -48,25 +48,45 @@ class Incoming:
         except InvalidEnvelope as exc:
             self.complain(topic, str(exc))
         else:
-            if envelope.origin != self._origin:
-                self._take(topic, envelope)
+            self._take(topic, envelope)
 
     def _take(self, topic: str, envelope: Envelope) -> None:
-        last = self._last.setdefault(topic, OrderedDict())
-        before = last.get(envelope.origin)
-        if before is None:
-            if len(last) == MAX_ORIGINS:
-                last.popitem(last=False)
-        elif envelope.number <= before:
-            # A publisher that was not told of its success sends again.
-            self.duplicates += 1
-            return
-        elif envelope.previous > before:
-            self.announce_gap(topic)
+        origin, number, previous, message = envelope
+        ours = origin == self._origin
+        last = self._last.get(topic)
+        if last is None:
+            last = self._last[topic] = OrderedDict()
+        before = last.get(origin)
+        if before is not None:
+            if number <= before:
+                # A publisher that was not told of its success sends again.
+                self.duplicates += not ours
+                return
+            if previous > before and not ours:
+                self.announce_gap(topic)
+        self._remember(last, envelope)
+        if not ours:
+            self.delivered += 1
+            self._deliver(topic, message, envelope.id)
+
+    def _remember(self, last: OrderedDict[bytes, int], envelope: Envelope) -> None:
         last[envelope.origin] = envelope.number
         last.move_to_end(envelope.origin)
-        self.delivered += 1
-        self._deliver(topic, envelope.message, envelope.id)
+        if len(last) > MAX_ORIGINS:
+            last.popitem(last=False)
+
+    def note(self, topic: str, data: bytes | None) -> None:
+        """Take it as one that has been here. It was published before anybody here wanted it."""
+        if (envelope := _envelope_in(data)) is not None:
+            self._remember(self._last.setdefault(topic, OrderedDict()), envelope)
+
+    def has_had(self, topic: str, data: bytes | None) -> bool:
+        """Whether it has been here, or one that its publisher published after it."""
+        envelope = _envelope_in(data)
+        last = self._last.get(topic)
+        if envelope is None or last is None:
+            return False
+        return envelope.number <= last.get(envelope.origin, 0)
 
     def announce_gap(self, topic: str | None) -> None:
         self.gaps += 1
@@ -86,6 +106,13 @@ class Incoming:
     def forget(self, topic: str) -> None:
         """The topic is not wanted any more."""
         self._last.pop(topic, None)
+
+
+def _envelope_in(data: bytes | None) -> Envelope | None:
+    try:
+        return decode(data) if data is not None else None
+    except InvalidEnvelope:
+        return None
 
 
 def _nobody(*_: object) -> None:
