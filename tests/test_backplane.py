@@ -27,6 +27,7 @@ from trio_ws.backplane import (
 )
 from trio_ws.backplane._envelope import Envelope, InvalidEnvelope, decode, encode
 from trio_ws.backplane._incoming import MAX_ORIGINS, Incoming
+from trio_ws.backplane._interest import Interest
 from trio_ws.backplane._outgoing import BATCH_MESSAGES, Item, Outgoing
 
 pytestmark = pytest.mark.autojump
@@ -406,6 +407,25 @@ def test_a_limit_is_a_number_above_zero(option: str) -> None:
     wrong: dict[str, Any] = {option: 0}
     with pytest.raises(ValueError, match=f"{option} is greater than 0"):
         MemoryBackplane(MemoryHub(), **wrong)
+
+
+# Interest…
+
+
+def test_topics_that_come_and_go_before_anybody_is_told_leave_nothing_behind() -> None:
+    interest = Interest()
+    interest.add("told")
+    assert interest.take_changes() == ["told"]
+    for number in range(1000):  # as clients do that join and leave rooms during an outage
+        interest.add(str(number))
+        interest.remove(str(number))
+    interest.remove("told")
+    interest.add("told")
+    interest.remove("told")
+    assert interest.take_changes() == ["told"]
+    interest.add("told")
+    interest.remove("told")
+    assert interest.take_changes() == []
 
 
 # Envelopes…

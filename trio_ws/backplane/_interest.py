@@ -16,6 +16,9 @@ class Interest:
         #: What is wanted, in the order in which it was first wanted. Read only.
         self.wanted: dict[str, None] = {}
         self._changed: dict[str, None] = {}
+        #: What `take_changes` has told of. Only when this goes, it has to be told again, so that
+        #: topics which come and go during an outage leave nothing behind.
+        self._told: set[str] = set()
         self._unconfirmed: set[str] = set()
         self._known: set[str] = set()  # what the broker has confirmed, now or in an earlier life
         self._moved = ParkingLot()
@@ -37,7 +40,10 @@ class Interest:
         del self.wanted[topic]
         self._unconfirmed.discard(topic)
         self._known.discard(topic)
-        self._change(topic)
+        if topic in self._told:
+            self._change(topic)
+        else:
+            self._changed.pop(topic, None)
         return True
 
     def _change(self, topic: str) -> None:
@@ -47,6 +53,8 @@ class Interest:
     def take_changes(self) -> list[str]:
         """The topics that came or went since the last call; some of them both."""
         changed, self._changed = self._changed, {}
+        self._told.difference_update(changed)
+        self._told.update(topic for topic in changed if topic in self.wanted)
         return list(changed)
 
     def confirm(self, topic: str) -> bool:
