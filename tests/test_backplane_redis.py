@@ -471,6 +471,8 @@ class Proxy:
         self.url = f"redis://{HOST}:{port}"
         self.swallow_answers = False
         self.refuse = False
+        #: What comes in the place of the next answer.
+        self.garbage = b""
         self._streams: list[trio.SocketStream] = []
 
     def cut(self, *, refuse: bool = False) -> None:
@@ -495,6 +497,8 @@ class Proxy:
     ) -> None:
         try:
             async for data in source:
+                if answers and self.garbage:
+                    data, self.garbage = self.garbage, b""  # noqa: PLW2901
                 if not (answers and self.swallow_answers):
                     await sink.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -510,6 +514,54 @@ async def open_proxy(server: RedisServer) -> AsyncGenerator[Proxy, None]:
             trio.serve_listeners, lambda stream: proxy.join(stream, server.port), [listener]
         )
         yield proxy
+        nursery.cancel_scope.cancel()
+
+
+@both_modes
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"?\r\n",
+        b":twelve\r\n",
+        b"$x\r\n",
+        b"*1e3\r\n",
+        b"-\xff\r\n",
+        b"#\r\n",
+        b"\r\n",
+    ],
+)
+async def test_what_is_no_answer_of_redis_is_a_lost_connection(
+    redis: RedisServer, mode: Mode, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_proxy(redis) as proxy, run_two(redis, "news", mode=mode) as (one, _):
+        async with run(RedisBackplane(proxy.url, mode=mode), "news") as node:
+            proxy.garbage = garbage
+            node.backplane.publish("news", "1")
+            await wait_until(lambda: node.statistics.connections == 2)
+            await node.backplane.flush()
+            await node.backplane.wait_subscribed()
+            one.backplane.publish("news", "2")
+            await wait_until(lambda: node.received)
+            assert "is away" in caplog.text
+
+
+async def test_a_probe_reads_all_of_the_first_line_however_it_comes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            for byte in b"-LOADING Redis is loading the dataset in memory\r\n":
+                await stream.send_all(bytes([byte]))
+                await trio.sleep(0.001)
+            await stream.receive_some()
+
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        async with run(RedisBackplane(f"redis://{HOST}:{listener.socket.getsockname()[1]}")):
+            assert "not ready: LOADING Redis is loading the dataset in memory" in caplog.text
         nursery.cancel_scope.cancel()
 
 

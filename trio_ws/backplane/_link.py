@@ -28,6 +28,7 @@ from coredis.connection import (
 )
 from coredis.exceptions import (
     ConnectionError as RedisConnectionError,
+    InvalidResponse,
     ReadOnlyError,
     RedisError,
     WrongTypeError,
@@ -42,27 +43,26 @@ Word: TypeAlias = str | bytes | int
 #: program stood still, the answer may be waiting to be read.
 SECOND_LOOK = 0.05
 
-#: What a connection raises when it breaks, and to those who use it while it does. A broker that
-#: has become a read-only replica is as good as lost: the one to talk to is elsewhere by now.
-_LOST = (
-    RedisConnectionError,
-    ReadOnlyError,
-    OSError,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-)
+#: A broker that has become a read-only replica is as good as lost: the one to talk to is elsewhere
+#: by now. And behind what is no answer of Redis there is none to be expected.
+_LOST = (RedisConnectionError, ReadOnlyError, InvalidResponse)
 
 
 @contextmanager
 def _translated() -> Generator[None, None, None]:
+    """Around what coredis does, and nothing else."""
     try:
         yield
-    except _LOST as exc:
-        raise BrokerLost(reason_of(exc)) from root_of(exc)
     except WrongTypeError as exc:
         raise KeyRefused(str(exc)) from exc
     except RedisError as exc:
+        if isinstance(exc, _LOST):
+            raise BrokerLost(reason_of(exc)) from root_of(exc)
         raise BrokerRefused(str(exc)) from exc
+    except Exception as exc:
+        # A connection that breaks raises what has broken it, to all who use it: errors of the
+        # system, of anyio, and of a parser that takes whatever comes for numbers and text.
+        raise BrokerLost(reason_of(exc)) from root_of(exc)
 
 
 @final
@@ -112,13 +112,17 @@ class Link:
         process would fill with what it cannot handle.
         """
         with _translated():
-            async with aclosing(self._connection.push_messages) as pushes:
-                async for push in pushes:
-                    self._hold_reader()
-                    handle(push)
-                    if self._connection.reusable:  # its buffers are empty
-                        self._let_reader_go()
-                raise BrokerLost("nothing more will come")
+            pushes = self._connection.push_messages
+        async with aclosing(pushes):
+            while True:
+                with _translated():
+                    push = await anext(pushes, None)
+                if push is None:
+                    raise BrokerLost("nothing more will come")
+                self._hold_reader()
+                handle(push)
+                if self._connection.reusable:  # its buffers are empty
+                    self._let_reader_go()
 
     def _hold_reader(self) -> None:
         if not self._holding:

@@ -18,6 +18,9 @@ from ._broker import Address, BrokerLost, BrokerRefused, Scheme
 
 _PING = b"*1\r\n$4\r\nPING\r\n"
 
+#: How much of an answer is read.
+LONGEST_LINE = 1024
+
 #: What a Redis answers that will answer otherwise after a while.
 _NOT_YET = (b"-LOADING", b"-MASTERDOWN", b"-ERR max number of clients")
 
@@ -35,7 +38,7 @@ async def probe(address: Address, ssl_context: ssl.SSLContext | None) -> None:
         stream = await _open(address, ssl_context)
         try:
             await stream.send_all(_PING)
-            answer = await stream.receive_some()
+            answer = await _read_line(stream)
         finally:
             # Not aclose: over TLS, that waits for the other side.
             await trio.aclose_forcefully(stream)
@@ -48,6 +51,17 @@ async def probe(address: Address, ssl_context: ssl.SSLContext | None) -> None:
         raise BrokerLost("it hung up")
     if answer.startswith(_NOT_YET):
         raise BrokerLost(f"not ready: {answer[1:].decode(errors='replace').strip()}")
+
+
+async def _read_line(stream: trio.abc.Stream) -> bytes:
+    """The first line, however the network has cut it; less at the end of file, or if it is long."""
+    line = b""
+    while b"\n" not in line and len(line) < LONGEST_LINE:
+        data = await stream.receive_some()
+        if not data:
+            break
+        line += data
+    return line
 
 
 async def _open(address: Address, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
