@@ -19,6 +19,7 @@ from trio_ws import (
     Initiator,
     State,
     WebSocket,
+    open_websocket_url,
 )
 from trio_ws.testing import FaultyStream
 
@@ -33,6 +34,7 @@ from .helpers import (
     frame,
     open_client_with_raw_server,
     open_pair,
+    open_server,
     open_server_with_raw_client,
     reset,
     tcp_pair,
@@ -87,6 +89,39 @@ async def test_an_answer_without_a_code_agrees_with_ours(open_raw: Any) -> None:
             await peer.send_close(None)
             await peer.stream.aclose()
         assert ws.close_reason == CloseReason(4001, "", Initiator.LOCAL)
+
+
+@BOTH_SIDES
+async def test_a_close_frame_may_have_no_code(open_raw: Any) -> None:
+    async with open_raw() as (ws, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.aclose, None)
+            assert await peer.receive_frame() == (FIN | CLOSE, b"")
+            await peer.send_close(None)
+            await peer.stream.aclose()
+        assert ws.close_reason == CloseReason(1005, "", Initiator.LOCAL)
+
+
+async def test_a_server_may_close_its_connections_without_a_code() -> None:
+    served: list[CloseReason] = []
+
+    async def handler(ws: WebSocket) -> None:
+        async for _ in ws:
+            pass
+        served.append(await ws.wait_closed())
+
+    async with open_server(handler) as server, open_websocket_url(server.urls[0]) as ws:
+        await trio.testing.wait_all_tasks_blocked()
+        await server.aclose(None)
+        assert await ws.wait_closed() == CloseReason(1005, "", Initiator.REMOTE)
+    assert served == [CloseReason(1005, "", Initiator.LOCAL)]
+
+
+async def test_without_a_code_there_is_no_reason() -> None:
+    async with open_pair() as (client, _):
+        with pytest.raises(ValueError, match="no room for a reason"):
+            await client.aclose(None, "why")
+        assert state(client) is State.OPEN
 
 
 @pytest.mark.parametrize(

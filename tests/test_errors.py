@@ -27,6 +27,7 @@ from trio_ws import (
     InvalidURL,
     Response,
     TooManyRedirects,
+    UnexpectedMessage,
     WebSocketError,
     _errors,
 )
@@ -49,6 +50,8 @@ EXAMPLES: list[WebSocketError] = [
     ConnectionEnded(REASON),
     ConnectionLost(CloseReason(1006, "", Initiator.LOCAL)),
     BackplaneError("text"),
+    UnexpectedMessage("text"),
+    UnexpectedMessage(b"binary"),
     ConnectionFailed(errno.ECONNREFUSED, "refused"),
 ]
 
@@ -73,7 +76,7 @@ def drawn_tree() -> dict[str, tuple[str, set[str]]]:
 
 def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
     tree = drawn_tree()
-    assert len(tree) == 12
+    assert len(tree) == 13
     for name, (parent, others) in tree.items():
         bases = {base.__name__: base for base in getattr(trio_ws, name).__bases__}
         assert parent in bases

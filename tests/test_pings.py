@@ -324,3 +324,51 @@ async def test_keepalive_goes_on_in_a_block_that_is_shielded_from_a_cancellation
                 assert received[0] == FIN | PING
                 assert trio.current_time() == pytest.approx(5)
                 await peer.send_close(1000)
+
+
+# Pongs that nobody asked for…
+
+
+async def test_a_pong_can_be_sent_without_a_ping() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        await ws.pong()
+        await ws.pong(b"alive")
+        await ws.pong(memoryview(b"x" * 125))
+        assert await peer.receive_frame() == (FIN | PONG, b"")
+        assert await peer.receive_frame() == (FIN | PONG, b"alive")
+        assert await peer.receive_frame() == (FIN | PONG, b"x" * 125)
+        await peer.send_close(1000)
+        await ws.wait_closed()
+        with pytest.raises(ConnectionEnded):
+            await ws.pong()
+
+
+async def test_a_pong_between_two_of_ours_answers_no_ping_and_disturbs_no_message() -> None:
+    async with open_pair() as (client, server):
+        async with client.open_message("text") as writer:
+            await writer.send("one ")
+            await client.pong(b"still here")
+            await writer.send("message")
+        assert await server.receive() == "one message"
+        assert await client.ping() >= 0
+
+
+async def test_a_pong_waits_for_room_as_a_message_does() -> None:
+    one, other = socket_pair()
+    async with open_server_with_raw_client(streams=(one, other), close_timeout=0.1) as (ws, _):
+        await ws.send(b"x" * 2**23)
+        with trio.move_on_after(1) as scope:
+            await ws.pong()
+        assert scope.cancelled_caught
+
+
+async def test_a_pong_that_cannot_be_sent_is_an_error_at_once() -> None:
+    wrong: Any = "text"
+    async with open_pair() as (client, _):
+        with pytest.raises(ValueError, match="holds 125 bytes, not 126"):
+            await client.pong(bytes(126))
+        with pytest.raises(TypeError, match="a buffer, such as bytes, not str"):
+            await client.pong(wrong)
+        await client.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await client.pong()

@@ -11,7 +11,13 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import ConnectionEnded, ConnectionLost, WebSocket
+from trio_ws import (
+    ConnectionEnded,
+    ConnectionLost,
+    UnexpectedMessage,
+    WebSocket,
+    open_websocket_url,
+)
 from trio_ws._pacing import CALLS_PER_CHECKPOINT
 
 from .helpers import (
@@ -28,6 +34,7 @@ from .helpers import (
     least_wait_for_a_turn,
     open_client_with_raw_server,
     open_pair,
+    open_server,
     open_server_with_raw_client,
     socket_pair,
 )
@@ -50,6 +57,42 @@ async def test_iterating_raises_when_the_connection_is_lost() -> None:
         assert await anext(ws) == "one"
         with pytest.raises(ConnectionLost, match="4000, closed by the peer: bye"):
             await anext(ws)
+
+
+async def test_text_and_binary_can_be_asked_for() -> None:
+    async with open_pair() as (ws, peer):
+        await peer.send("text")
+        await peer.send(b"binary")
+        assert await ws.receive_text() == "text"
+        assert await ws.receive_bytes() == b"binary"
+        await peer.aclose()
+        for receive in (ws.receive_text, ws.receive_bytes):
+            with pytest.raises(ConnectionEnded):
+                await receive()
+
+
+async def test_a_message_of_the_other_kind_is_in_the_error_and_the_connection_goes_on() -> None:
+    async with open_pair() as (ws, peer):
+        await peer.send(b"abc")
+        await peer.send("äbc")
+        await peer.send("next")
+        with pytest.raises(UnexpectedMessage, match="3 bytes of binary .* text was") as binary:
+            await ws.receive_text()
+        with pytest.raises(UnexpectedMessage, match="text of 3 characters .* binary was") as text:
+            await ws.receive_bytes()
+        assert (binary.value.message, text.value.message) == (b"abc", "äbc")
+        assert await ws.receive_text() == "next"
+
+
+async def test_a_message_that_a_handler_did_not_expect_closes_with_1003() -> None:
+    async def handler(ws: WebSocket) -> None:
+        async with ws.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await ws.receive_text()
+
+    async with open_server(handler) as server, open_websocket_url(server.urls[0]) as ws:
+        await ws.send(b"binary")
+        assert (await ws.wait_closed()).code == 1003
 
 
 async def test_a_thousand_messages_and_a_close_in_one_segment_can_all_be_received() -> None:

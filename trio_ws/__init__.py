@@ -22,6 +22,7 @@ from ._errors import (
     InvalidResponse,
     InvalidURL,
     TooManyRedirects,
+    UnexpectedMessage,
     WebSocketError,
 )
 from ._headers import Headers, HeadersLike
@@ -107,6 +108,7 @@ __all__ = [
     "State",
     "Subscription",
     "TooManyRedirects",
+    "UnexpectedMessage",
     "Username",
     "WebSocket",
     "WebSocketError",

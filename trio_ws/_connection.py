@@ -57,7 +57,8 @@ from ._errors import (
     ConnectionEnded,
     ConnectionLost,
     Initiator,
-    check_close_arguments,
+    UnexpectedMessage,
+    close_code,
 )
 from ._flusher import Flusher
 from ._handshake import Opening
@@ -601,6 +602,30 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             shortcut.succeed()
         return message
 
+    async def receive_text(self) -> str:
+        """`receive`, where the next message has to be text.
+
+        Raises:
+            UnexpectedMessage: it is binary. It has been taken, and is the exception's `message`.
+            ConnectionEnded, ConnectionLost, trio.ClosedResourceError: as `receive`.
+        """
+        message = await self.receive()
+        if not isinstance(message, str):
+            raise UnexpectedMessage(message)
+        return message
+
+    async def receive_bytes(self) -> bytes:
+        """`receive`, where the next message has to be binary.
+
+        Raises:
+            UnexpectedMessage: it is text. It has been taken, and is the exception's `message`.
+            ConnectionEnded, ConnectionLost, trio.ClosedResourceError: as `receive`.
+        """
+        message = await self.receive()
+        if isinstance(message, str):
+            raise UnexpectedMessage(message)
+        return message
+
     @overload
     async def receive_json(self) -> Any: ...
 
@@ -688,6 +713,27 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if ping.round_trip is None:
             await self._raise_closed()
         return ping.round_trip
+
+    @trio.lowlevel.enable_ki_protection
+    async def pong(self, payload: Buffer = b"") -> None:
+        """Send a pong that nobody asked for (RFC 6455 section 5.5.3): a sign of life that is not
+        answered.
+
+        Pings of the peer are answered without this. It waits, fails and is cancelled like `send`.
+
+        Args:
+            payload: up to 125 bytes, as any buffer.
+
+        Raises:
+            ConnectionEnded, ConnectionLost: the connection is over.
+            trio.ClosedResourceError: this side called `aclose`.
+            ValueError: the payload is too long.
+            TypeError: it is no buffer of bytes.
+        """
+        data = _checked_payload(payload)
+        await self._checkpoint()
+        await self._wait_to_send()
+        self._write(Pong(data), self._wire.pong(data))
 
     def _send_pong(self, payload: bytes) -> None:
         if self._wire.may_send:
@@ -781,7 +827,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     # Closing…
 
     @trio.lowlevel.enable_ki_protection
-    async def aclose(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+    async def aclose(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close: what is unsent, then the closing handshake (RFC 6455 section 7), then the socket.
 
         Takes at most `close_timeout` seconds. Calling it again, or when the peer closed first,
@@ -791,15 +837,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         and the peer may get the Close frame or not.
 
         Args:
-            code: 1000–1003, 1007–1014 or 3000–4999.
-            reason: up to 123 bytes in UTF-8.
+            code: 1000–1003, 1007–1014 or 3000–4999; `None` for a Close frame without one, which
+                counts as 1005 (RFC 6455 section 7.1.5).
+            reason: up to 123 bytes in UTF-8; none without a code.
 
         Raises:
             ValueError: for any other code or reason; nothing was done.
             TypeError: for a code that is no `int` or a reason that is no `str`.
         """
-        check_close_arguments(code, reason)
-        self._begin_aclose(code, reason)
+        self._begin_aclose(close_code(code, reason), reason)
         try:
             await trio.lowlevel.checkpoint()
             await self._wait_until_finished()

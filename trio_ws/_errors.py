@@ -13,6 +13,7 @@ The tree::
     │  ├─ InvalidRequest
     │  ├─ ConnectionRejected
     │  └─ TooManyRedirects
+    ├─ UnexpectedMessage
     └─ ConnectionClosed         (also trio.BrokenResourceError)
        ├─ ConnectionEnded       (also trio.EndOfChannel)
        └─ ConnectionLost
@@ -103,6 +104,16 @@ def check_close_arguments(code: int, reason: str) -> None:
             f"the close reason takes {size} bytes in UTF-8; a Close frame holds "
             f"{MAX_CLOSE_REASON_BYTES}"
         )
+
+
+def close_code(code: int | None, reason: str) -> int:
+    """What `aclose` is given, checked: 1005 where the Close frame is to have no code."""
+    if code is not None:
+        check_close_arguments(code, reason)
+        return int(code)
+    if reason:
+        raise ValueError("a Close frame without a code has no room for a reason")
+    return int(CloseCode.NO_STATUS_RECEIVED)
 
 
 class Initiator(enum.Enum):
@@ -244,6 +255,23 @@ class ConnectionRejected(HandshakeError):
 
 class TooManyRedirects(HandshakeError):
     """There were more redirects than `max_redirects` allows."""
+
+
+class UnexpectedMessage(WebSocketError):
+    """A binary message came where `receive_text` was called, or text for `receive_bytes`.
+
+    Nothing is lost: it is in `message`, and the connection goes on. Where it leaves the block or
+    the handler, the connection is closed with 1003.
+    """
+
+    def __init__(self, message: str | bytes) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        if isinstance(self.message, str):
+            return f"text of {len(self.message)} characters came where binary was expected"
+        return f"{len(self.message)} bytes of binary came where text was expected"
 
 
 class ConnectionClosed(WebSocketError, trio.BrokenResourceError):

@@ -11,7 +11,7 @@ from typing import final
 import trio
 
 from ._connection import WebSocket
-from ._errors import CloseCode
+from ._errors import CloseCode, UnexpectedMessage
 from ._flusher import Flusher
 from ._nursery import leaf_exceptions, open_bare_nursery, protected_context
 from ._watchdog import Watchdog
@@ -105,9 +105,15 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
 
 
 def _close_code_for(exc: BaseException | None) -> CloseCode:
-    """1011 if anything in `exc` is an error; 1001 if all of it only tells the program to stop."""
+    """1011 if anything in `exc` is an error; 1001 if all of it only tells the program to stop.
+
+    And 1003 if no more is wrong than the kind of a message.
+    """
     if exc is None:
         return CloseCode.NORMAL_CLOSURE
-    if any(isinstance(leaf, Exception) for leaf in leaf_exceptions(exc)):
-        return CloseCode.INTERNAL_ERROR
-    return CloseCode.GOING_AWAY
+    errors = [leaf for leaf in leaf_exceptions(exc) if isinstance(leaf, Exception)]
+    if not errors:
+        return CloseCode.GOING_AWAY
+    if all(isinstance(error, UnexpectedMessage) for error in errors):
+        return CloseCode.UNSUPPORTED_DATA
+    return CloseCode.INTERNAL_ERROR

@@ -35,7 +35,7 @@ from ._errors import (
     ConnectionRejected,
     HandshakeError,
     InvalidRequest,
-    check_close_arguments,
+    close_code,
 )
 from ._handshake import (
     REFUSAL_LINGER,
@@ -232,7 +232,7 @@ class WebSocketServer:
         where = " ".join(self.urls) or "no TCP port"
         return f"<WebSocketServer {state} on {where}, {len(self._connections)} connections>"
 
-    async def aclose(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+    async def aclose(self, code: int | None = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Shut down in good order (see `serve_websocket`), and wait until nothing is left.
 
         The task that serves then returns. Calling it again only waits. When it is cancelled, the
@@ -242,9 +242,9 @@ class WebSocketServer:
         Raises:
             ValueError: a Close frame may not carry `code` or `reason`; nothing was done.
         """
-        check_close_arguments(code, reason)
+        checked = close_code(code, reason)
         if not self._stopping.is_set():
-            self._close = (int(code), reason)
+            self._close = (checked, reason)
             self._stopping.set()
         await self._stopped.wait()
 
