@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -24,9 +26,9 @@ from trio_ws._deflate import (
     client_offer,
     server_choice,
 )
-from trio_ws._handshake import accept_value
-from trio_ws._wire import Close, Fragment, Ping, Role, Violation, Wire
+from trio_ws._wire import Close, Fragment, Ping, Prepared, Role, Violation, Wire
 
+from .handshake_helpers import ACCEPTING, scripted_server
 from .helpers import (
     BINARY,
     CONTINUATION,
@@ -34,7 +36,6 @@ from .helpers import (
     PING,
     TEXT,
     Decoded,
-    RawPeer,
     close_code,
     decode,
     frame,
@@ -94,32 +95,52 @@ async def test_compression_that_is_no_deflate_is_a_type_error() -> None:
 # Negotiation…
 
 
-SERVER_12 = f"{NAME}; server_max_window_bits=12"
-BOTH_12 = f"{SERVER_12}; client_max_window_bits=12"
 NO_SERVER, NO_CLIENT = "server_no_context_takeover", "client_no_context_takeover"
+SERVER_12, CLIENT_10 = "server_max_window_bits=12", "client_max_window_bits=10"
 
 
 @pytest.mark.parametrize(
     ("offer", "answer"),
     [
-        (NAME, SERVER_12),
-        (f"{NAME}; client_max_window_bits", BOTH_12),
-        (f"{NAME}; client_max_window_bits=10", f"{SERVER_12}; client_max_window_bits=10"),
+        # What browsers say; others that have not heard of windows.
+        (f"{NAME}; client_max_window_bits", NAME),
+        (NAME, NAME),
+        (f"{NAME}; {NO_SERVER}", f"{NAME}; {NO_SERVER}"),
+        (f"{NAME}; {NO_CLIENT}", f"{NAME}; {NO_CLIENT}"),
+        (f"{NAME}; {NO_CLIENT}; {NO_SERVER}", NEITHER_TAKEOVER),
+        # A window that was named is named in turn.
+        (f"{NAME}; {CLIENT_10}", f"{NAME}; {CLIENT_10}"),
+        (f"{NAME}; client_max_window_bits=8", f"{NAME}; client_max_window_bits=8"),
+        (f"{NAME}; client_max_window_bits=15", NAME),
+        (f"{NAME}; server_max_window_bits=8", f"{NAME}; server_max_window_bits=8"),
         (f"{NAME}; server_max_window_bits=9", f"{NAME}; server_max_window_bits=9"),
-        (f"{NAME};server_max_window_bits=15 ;\tclient_max_window_bits", BOTH_12),
-        (f"{NAME}; {NO_SERVER}", f"{NAME}; {NO_SERVER}; server_max_window_bits=12"),
-        (f"{NAME}; {NO_CLIENT}", f"{NAME}; {NO_CLIENT}; server_max_window_bits=12"),
-        (f"x-other, {NAME}", SERVER_12),
-        (f", ,{NAME},", SERVER_12),
+        (f"{NAME};server_max_window_bits=15 ;\tclient_max_window_bits", f"{NAME}; {SERVER_12}"),
+        (f"x-other, {NAME}", NAME),
+        (f", ,{NAME},", NAME),
         # The first that can be accepted.
-        (f"{NAME}; server_max_window_bits=8, {NAME}", SERVER_12),
-        (f"{NAME}; unknown, {NAME}", SERVER_12),
+        (f"{NAME}; server_max_window_bits=10, {NAME}", f"{NAME}; server_max_window_bits=10"),
+        (f"{NAME}; unknown, {NAME}", NAME),
     ],
 )  # fmt: skip
 def test_an_offer_is_answered_with_no_more_than_was_offered(offer: str, answer: str) -> None:
     agreement = server_choice(offer, Deflate())
     assert agreement is not None
     assert str(agreement) == answer
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        (f"{NAME}; client_max_window_bits", f"{NAME}; client_max_window_bits=11"),
+        (f"{NAME}; {CLIENT_10}", f"{NAME}; {CLIENT_10}"),
+        (f"{NAME}; server_max_window_bits=15", f"{NAME}; server_max_window_bits=13"),
+        # Nobody asked, and some clients fail over an answer to what they have not asked for.
+        (NAME, NAME),
+    ],
+)
+def test_a_server_s_windows_are_named_only_where_they_were_offered(offer: str, answer: str) -> None:
+    settings = Deflate(server_window_bits=13, client_window_bits=11)
+    assert str(server_choice(offer, settings)) == answer
 
 
 def test_a_bound_on_our_window_is_answered_with_one_even_where_it_bounds_nothing() -> None:
@@ -139,7 +160,6 @@ def test_a_bound_on_our_window_is_answered_with_one_even_where_it_bounds_nothing
         "server_no_context_takeover; server_no_context_takeover",
         "client_no_context_takeover=true",
         "server_max_window_bits",
-        "server_max_window_bits=8",
         "server_max_window_bits=7",
         "server_max_window_bits=16",
         "server_max_window_bits=010",
@@ -185,15 +205,22 @@ def test_any_text_is_an_offer_or_not_and_never_an_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "offer"),
     [
-        (Deflate(), f"{NAME}; server_max_window_bits=12; client_max_window_bits=12"),
+        (Deflate(), f"{NAME}; client_max_window_bits"),
+        (Deflate(level=9, mem_level=9, threshold=0), f"{NAME}; client_max_window_bits"),
         (Deflate(client_window_bits=15, server_window_bits=15), f"{NAME}; client_max_window_bits"),
         (
+            Deflate(client_window_bits=10, server_window_bits=12),
+            f"{NAME}; {SERVER_12}; {CLIENT_10}",
+        ),
+        (
             Deflate(server_context_takeover=False, client_context_takeover=False),
-            NEITHER_TAKEOVER + "; server_max_window_bits=12; client_max_window_bits=12",
+            f"{NEITHER_TAKEOVER}; client_max_window_bits",
         ),
     ],
 )
-def test_the_offer_says_what_the_settings_say(settings: Deflate, offer: str) -> None:
+def test_the_offer_says_what_the_settings_say_and_by_default_what_browsers_say(
+    settings: Deflate, offer: str
+) -> None:
     assert client_offer(settings) == offer
     assert server_choice(offer, settings) is not None
 
@@ -201,37 +228,66 @@ def test_the_offer_says_what_the_settings_say(settings: Deflate, offer: str) -> 
 @pytest.mark.parametrize(
     ("answer", "agreement"),
     [
-        (f"{NAME}; server_max_window_bits=12", Agreement(12, 12)),
+        (NAME, Agreement()),
+        (f"{NAME}; {SERVER_12}", Agreement(server_window_bits=12)),
         (f"{NAME}; server_max_window_bits=10; client_max_window_bits=9", Agreement(10, 9)),
-        (f"{NAME}; server_max_window_bits=8", Agreement(8, 12)),
+        (f"{NAME}; server_max_window_bits=8", Agreement(server_window_bits=8)),
+        (f"{NAME}; client_max_window_bits=8", Agreement(client_window_bits=8)),
+        (f'{NAME}; client_max_window_bits="15"', Agreement(client_window_bits=15)),
         (
-            NEITHER_TAKEOVER + "; server_max_window_bits=12",
-            Agreement(12, 12, server_context_takeover=False, client_context_takeover=False),
+            NEITHER_TAKEOVER,
+            Agreement(server_context_takeover=False, client_context_takeover=False),
         ),
+        (f" ,{NAME} ,", Agreement()),
     ],
 )
-def test_an_answer_within_the_offer_is_agreed_to(answer: str, agreement: Agreement) -> None:
-    assert client_check(answer, Deflate()) == agreement
+def test_any_answer_that_the_rfc_allows_is_agreed_to(answer: str, agreement: Agreement) -> None:
+    assert client_check(answer) == agreement
 
 
 @pytest.mark.parametrize(
-    ("answer", "settings"),
+    "answer",
     [
-        ("x-other", Deflate()),
-        (f"{NAME}; server_max_window_bits=12, x-other", Deflate()),
-        (f"{NAME}; server_max_window_bits=12, {NAME}; server_max_window_bits=12", Deflate()),
-        (f"{NAME}", Deflate()),
-        (f"{NAME}; server_max_window_bits=13", Deflate()),
-        (f"{NAME}; server_max_window_bits=12; client_max_window_bits", Deflate()),
-        (f"{NAME}; server_max_window_bits=12; client_max_window_bits=8", Deflate()),
-        (f"{NAME}; server_max_window_bits=12; unknown", Deflate()),
-        (f'{NAME}; server_max_window_bits="12"', Deflate()),
-        (f"{NAME}; server_max_window_bits=12", Deflate(server_context_takeover=False)),
+        "x-other",
+        f"{NAME}; {SERVER_12}, x-other",
+        f"{NAME}, {NAME}",
+        f"{NAME}; client_max_window_bits",
+        f"{NAME}; server_max_window_bits",
+        f"{NAME}; client_max_window_bits=7",
+        f"{NAME}; server_max_window_bits=16",
+        f"{NAME}; server_max_window_bits=012",
+        f"{NAME}; {SERVER_12}; {SERVER_12}",
+        f"{NAME}; {NO_CLIENT}=true",
+        f'{NAME}; {NO_CLIENT}=""',
+        f"{NAME}; unknown",
+        f'{NAME}; server_max_window_bits="12',
+        f'{NAME}; server_max_window_bits="1"2',
+        NAME.upper(),
     ],
 )
-def test_an_answer_beyond_the_offer_fails_the_handshake(answer: str, settings: Deflate) -> None:
+def test_an_answer_beyond_the_offer_fails_the_handshake(answer: str) -> None:
     with pytest.raises(ValueError, match="server"):
-        client_check(answer, settings)
+        client_check(answer)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_answer_or_a_value_error(text: str) -> None:
+    for answer in (text, f"{NAME}; {text}"):
+        try:
+            client_check(answer)
+        except ValueError:
+            pass
+
+
+def test_a_client_that_asks_for_less_takes_what_it_gets() -> None:
+    """A smaller window and no takeover save memory where the server grants them."""
+    modest = Deflate(server_window_bits=9, server_context_takeover=False)
+    receiver = Wire(Role.CLIENT, max_message_size=2**20, deflate=(modest, client_check(NAME)))
+    text = random.Random(5).randbytes(20_000).hex()
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    for _ in range(2):
+        data = compressor.compress(text.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        assert decode(receiver, frame(TEXT, data[:-4], rsv=RSV1, mask=False)) == [text]
 
 
 async def test_without_compression_on_either_side_there_is_none() -> None:
@@ -246,33 +302,78 @@ async def test_without_compression_on_either_side_there_is_none() -> None:
             assert one.statistics().compression_sent is None
 
 
-@pytest.mark.parametrize(
-    ("compression", "what"),
-    [(Deflate(), "ignores server_max_window_bits"), (None, "was not offered")],
-)
-async def test_a_server_that_agrees_to_what_was_not_offered_is_refused(
-    compression: Deflate | None, what: str
-) -> None:
-    client_stream, server_stream = trio.testing.memory_stream_pair()
-
-    async def serve() -> None:
-        peer = RawPeer(server_stream, masks=False)
-        while b"\r\n\r\n" not in peer.received:
-            peer.received += await server_stream.receive_some()
-        key = bytes(peer.received).partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
-        await server_stream.send_all(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept_value(key.decode()).encode() + b"\r\n"
-            b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=14\r\n\r\n"
-        )
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        with pytest.raises(InvalidResponse, match=what):
-            async with trio_ws.wrap_client_stream(
-                client_stream, "ws://example.org/", compression=compression
-            ):
+async def test_a_server_that_agrees_to_what_was_not_offered_is_refused() -> None:
+    answer = ACCEPTING[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    async with scripted_server(answer) as stream:
+        with pytest.raises(InvalidResponse, match="was not offered"):
+            async with trio_ws.wrap_client_stream(stream, "ws://example.org/", compression=None):
                 raise AssertionError
+
+
+# Windows…
+
+
+@pytest.mark.parametrize("server", [True, False])
+@pytest.mark.parametrize(
+    ("own", "agreed", "bits"),
+    [(None, None, 12), (None, 15, 12), (None, 10, 10), (15, None, 15), (15, 11, 11), (9, 15, 9)],
+)
+def test_we_look_back_no_further_than_agreed_and_by_default_no_further_than_4_kib(
+    server: bool, own: int | None, agreed: int | None, bits: int
+) -> None:
+    settings = Deflate(server_window_bits=own, client_window_bits=own)
+    agreement = Agreement(*((agreed, None) if server else (None, agreed)))
+    _, deflater = agreement.codecs(settings, server=server)
+    assert deflater.parameters == (settings.level, bits, settings.mem_level)
+
+
+def memory_of_inflating(agreed: int | None, *, server: bool) -> int:
+    """What is kept between messages by what inflates them."""
+    agreement = Agreement(*((None, agreed) if server else (agreed, None)))
+    data = deflated(bytes(100_000), bits=9)
+    tracemalloc.start()
+    try:
+        inflater, _ = agreement.codecs(Deflate(), server=server)
+        inflater.inflate(data, 100_000)
+        inflater.finish(0)
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("server", [True, False])
+def test_what_was_agreed_on_is_what_inflating_takes(server: bool) -> None:
+    largest = memory_of_inflating(None, server=server)
+    assert largest == pytest.approx(memory_of_inflating(15, server=server), abs=500)
+    for agreed, window in ((12, 2**12), (9, 2**9), (8, 2**9)):
+        saved = largest - memory_of_inflating(agreed, server=server)
+        assert saved == pytest.approx(2**15 - window, abs=500)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_where_256_bytes_are_allowed_nothing_is_compressed(role: Role) -> None:
+    """zlib cannot look back that little; and nobody has to compress (RFC 7692 section 6)."""
+    agreement = Agreement(8, 8)
+    sender = Wire(role, max_message_size=2**20, deflate=(Deflate(threshold=0), agreement))
+    other = Role.SERVER if role is Role.CLIENT else Role.CLIENT
+    plain = Wire(other, max_message_size=2**20)
+    text = "x" * 100_000
+    sent = [
+        sender.message(text),
+        sender.message(text, compress=True),
+        b"".join(sender.large_message(text, compress=True)),
+        sender.fragment(text, final=False, compress=True) + sender.fragment("", final=True),
+        sender.shared(Prepared(text)),
+        sender.shared(Prepared(text, compress=True)),
+    ]
+    for data in sent:
+        pieces = [str(getattr(event, "data", event)) for event in decode(plain, data)]
+        assert "".join(pieces) == text
+    assert sender.shares_plain_below == (-math.inf if sender.masks else math.inf)
+    assert sender.compression_sent is None
+    # What comes is inflated as ever.
+    data = frame(TEXT, deflated(b"y" * 500, bits=9), rsv=RSV1, mask=not sender.masks)
+    assert decode(sender, data) == ["y" * 500]
 
 
 # Messages…
@@ -476,7 +577,7 @@ def test_empty_blocks_without_end_run_into_the_limit() -> None:
 
 def test_nothing_is_allocated_before_the_first_message_that_needs_it() -> None:
     deflater = Deflater(Deflate(), bits=12, takeover=True)
-    inflater = Inflater(takeover=True)
+    inflater = Inflater(bits=15, takeover=True)
 
     def idle() -> tuple[bool, bool]:
         return deflater.idle, inflater.idle
@@ -489,7 +590,7 @@ def test_nothing_is_allocated_before_the_first_message_that_needs_it() -> None:
 
 def test_without_takeover_nothing_is_kept_between_messages() -> None:
     deflater = Deflater(Deflate(), bits=12, takeover=False)
-    inflater = Inflater(takeover=False)
+    inflater = Inflater(bits=15, takeover=False)
     for _ in range(2):
         data = deflater.deflate(b"x" * 100, final=True)
         assert inflater.inflate(data, 100) == b"x" * 100
@@ -540,7 +641,7 @@ def test_websockets_reads_what_we_compress_and_we_what_it_compresses(
     answer = NAME + "".join(
         f"; {name}" + (f"={value}" if value else "") for name, value in parameters
     )
-    agreement = client_check(answer, settings)
+    agreement = client_check(answer)
     ours = Wire(Role.CLIENT, max_message_size=2**20, deflate=(settings, agreement))
     for message in messages:
         first, payload, _ = parse_frame(ours.message(message)) or (0, b"", 0)

@@ -164,6 +164,12 @@ ACCEPTABLE = {
     "bare line feeds": ACCEPTING.replace(b"\r\n", b"\n"),
     "Content-Length: 0": with_fields(b"Content-Length: 0"),
     "an empty list of extensions": with_fields(b"Sec-WebSocket-Extensions: "),
+    "a list of nothing": with_fields(b"Sec-WebSocket-Extensions: ,"),
+    "an empty subprotocol": with_fields(b"Sec-WebSocket-Protocol:"),
+    "two empty subprotocols": with_fields(b"Sec-WebSocket-Protocol:", b"Sec-WebSocket-Protocol: "),
+    "a quoted parameter": with_fields(
+        b'Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits="9"'
+    ),
     "cookies": with_fields(b"Set-Cookie: a=\xff", b"Set-Cookie: b=2"),
     "103 before": b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ACCEPTING,
     "HTTP/1.2": ACCEPTING.replace(b"HTTP/1.1", b"HTTP/1.2"),

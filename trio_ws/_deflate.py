@@ -33,6 +33,10 @@ _TAIL = b"\x00\x00\xff\xff"
 _MIN_BITS, _MAX_BITS = 8, 15
 _MIN_COMPRESSING_BITS = 9
 
+#: What this side compresses with, unless told otherwise or allowed less. Whoever sends may look
+#: back less far than agreed, so there is no need to tell the peer.
+_DEFAULT_BITS = 12
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +53,17 @@ class Deflate:
     mem_level: int = 5
     """zlib's, from 1 to 9: memory of a compressor, in part. 5 takes 16 KiB, 8 takes 128 KiB."""
 
-    server_window_bits: int = 12
-    """Window of what the server sends, from 9 to 15: 2**bits bytes are looked back for repetitions,
-    and four times that is what a compressor takes. Agreed with the peer, which may want less."""
+    server_window_bits: int | None = None
+    """Window of what the server sends, from 9 to 15: 2**bits bytes are looked back for repetitions.
+    A compressor takes four times that, and what inflates takes it once.
 
-    client_window_bits: int = 12
-    """The same of what the client sends."""
+    `None`, the default, is 12 for a server's own compressor, and leaves the choice to the server
+    where it is said by a client. A number below 15 has a client ask for that window; a server may
+    say no to it, to compression or to the connection, so the default suits the most servers."""
+
+    client_window_bits: int | None = None
+    """The same of what the client sends: `None` is 12 for a client's own compressor, and leaves the
+    choice to the client where it is said by a server. A server asks only clients that offer it."""
 
     server_context_takeover: bool = True
     """Whether the server's compressor goes on from message to message. Small similar messages
@@ -70,8 +79,10 @@ class Deflate:
     def __post_init__(self) -> None:
         _check("level", self.level, 0, 9)
         _check("mem_level", self.mem_level, 1, 9)
-        _check("server_window_bits", self.server_window_bits, _MIN_COMPRESSING_BITS, _MAX_BITS)
-        _check("client_window_bits", self.client_window_bits, _MIN_COMPRESSING_BITS, _MAX_BITS)
+        for name in ("server_window_bits", "client_window_bits"):
+            bits = getattr(self, name)
+            if bits is not None:
+                _check(name, bits, _MIN_COMPRESSING_BITS, _MAX_BITS)
         if not self.threshold >= 0:
             raise ValueError(f"threshold is a number of bytes, not {self.threshold!r}")
 
@@ -88,22 +99,41 @@ def _check(name: str, value: int, low: int, high: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What both sides agreed on, and so what two connections must share to share a message."""
+    """What the server's answer says, which binds both sides.
 
-    server_window_bits: int = _MAX_BITS
-    client_window_bits: int = _MAX_BITS
+    A window is `None` where nothing is said of it: it may then be the largest (section 7.1.2).
+    """
+
+    server_window_bits: int | None = None
+    client_window_bits: int | None = None
     server_context_takeover: bool = True
     client_context_takeover: bool = True
-    #: The client asked for a bound on the server's window, which a server that accepts it has to
-    #: name, also where it is the largest there is (section 7.1.2.1).
-    names_server_window: bool = False
+
+    def allows_deflating(self, *, server: bool) -> bool:
+        """Whether one end can compress, which nobody has to: zlib cannot with a window of 256."""
+        bits = self.server_window_bits if server else self.client_window_bits
+        return bits is None or bits >= _MIN_COMPRESSING_BITS
 
     def codecs(self, settings: Deflate, *, server: bool) -> tuple[Inflater, Deflater]:
-        """What one end inflates and deflates with. Neither holds anything until it is used."""
-        to_client = (self.server_window_bits, self.server_context_takeover)
-        to_server = (self.client_window_bits, self.client_context_takeover)
-        (_, theirs), (bits, ours) = (to_server, to_client) if server else (to_client, to_server)
-        return Inflater(takeover=theirs), Deflater(settings, bits=bits, takeover=ours)
+        """What one end inflates and deflates with. Neither holds anything until it is used.
+
+        To deflate, it may take a smaller window than agreed, and forget more; to inflate, it must
+        be ready for all that the peer may do.
+        """
+        if server:
+            theirs, they_go_on = self.client_window_bits, self.client_context_takeover
+            ours, wanted = self.server_window_bits, settings.server_window_bits
+            we_go_on = self.server_context_takeover and settings.server_context_takeover
+        else:
+            theirs, they_go_on = self.server_window_bits, self.server_context_takeover
+            ours, wanted = self.client_window_bits, settings.client_window_bits
+            we_go_on = self.client_context_takeover and settings.client_context_takeover
+        # Old versions of zlib take a window of 512 bytes where they were told 256.
+        inflater = Inflater(
+            bits=max(theirs or _MAX_BITS, _MIN_COMPRESSING_BITS), takeover=they_go_on
+        )
+        bits = min(ours or _MAX_BITS, wanted or _DEFAULT_BITS)
+        return inflater, Deflater(settings, bits=bits, takeover=we_go_on)
 
     def __str__(self) -> str:
         """The agreement as the server's response names it."""
@@ -112,9 +142,9 @@ class Agreement:
             parts.append("server_no_context_takeover")
         if not self.client_context_takeover:
             parts.append("client_no_context_takeover")
-        if self.server_window_bits < _MAX_BITS or self.names_server_window:
+        if self.server_window_bits is not None:
             parts.append(f"server_max_window_bits={self.server_window_bits}")
-        if self.client_window_bits < _MAX_BITS:
+        if self.client_window_bits is not None:
             parts.append(f"client_max_window_bits={self.client_window_bits}")
         return "; ".join(parts)
 
@@ -124,16 +154,20 @@ class _Unacceptable(Exception):
 
 
 def client_offer(settings: Deflate) -> str:
-    """What a client says in Sec-WebSocket-Extensions."""
+    """What a client says in Sec-WebSocket-Extensions.
+
+    By default what browsers say. Many servers have one answer for everybody, which is no answer to
+    more than that; others refuse the whole connection for a parameter that they do not know.
+    """
     parts = [NAME]
     if not settings.server_context_takeover:
         parts.append("server_no_context_takeover")
     if not settings.client_context_takeover:
         parts.append("client_no_context_takeover")
-    if settings.server_window_bits < _MAX_BITS:
-        parts.append(f"server_max_window_bits={settings.server_window_bits}")
+    if (bits := settings.server_window_bits or _MAX_BITS) < _MAX_BITS:
+        parts.append(f"server_max_window_bits={bits}")
     # Always offered, so that a server may ask for a smaller window (section 7.1.2.2).
-    bits = settings.client_window_bits
+    bits = settings.client_window_bits or _MAX_BITS
     parts.append("client_max_window_bits" + (f"={bits}" if bits < _MAX_BITS else ""))
     return "; ".join(parts)
 
@@ -154,33 +188,22 @@ def server_choice(header: str, settings: Deflate) -> Agreement | None:
     return None
 
 
-def client_check(header: str, settings: Deflate) -> Agreement:
+def client_check(header: str) -> Agreement:
     """What the server's response agrees to.
+
+    It may say more than was asked, and less: a window that is larger than asked for, or context
+    kept, costs memory here, and no more than a connection without settings takes.
 
     Raises:
         ValueError: it is not an answer to our offer; the handshake must fail (section 5.1).
     """
-    answers = list(_extensions(header))
+    answers = list(_extensions(header, may_be_quoted=True))
     if len(answers) != 1 or answers[0] is None or answers[0][0] != NAME:
         raise ValueError(f"the server uses extensions that were not offered: {header}")
     try:
-        agreement = _agreement(answers[0][1], in_response=True)
+        return _agreement(answers[0][1], in_response=True)
     except _Unacceptable as exc:
         raise ValueError(f"the server's permessage-deflate is not to be understood: {exc}") from exc
-    if not settings.server_context_takeover and agreement.server_context_takeover:
-        raise ValueError("the server ignores server_no_context_takeover")
-    if agreement.server_window_bits > settings.server_window_bits:
-        raise ValueError("the server ignores server_max_window_bits")
-    if agreement.client_window_bits < _MIN_COMPRESSING_BITS:
-        raise ValueError("the server wants a window of 256 bytes, which zlib cannot make")
-    return Agreement(
-        server_window_bits=agreement.server_window_bits,
-        client_window_bits=min(agreement.client_window_bits, settings.client_window_bits),
-        server_context_takeover=agreement.server_context_takeover,
-        client_context_takeover=(
-            agreement.client_context_takeover and settings.client_context_takeover
-        ),
-    )
 
 
 _Parameters: TypeAlias = list[tuple[str, str | None]]
@@ -189,10 +212,13 @@ _Parameters: TypeAlias = list[tuple[str, str | None]]
 _PIECES = re.compile(r'"(?:\\.|[^"\\])*"?|[^",;]+|[,;]')
 
 
-def _extensions(header: str) -> Iterator[tuple[str, _Parameters] | None]:
+def _extensions(
+    header: str, *, may_be_quoted: bool = False
+) -> Iterator[tuple[str, _Parameters] | None]:
     """The members of Sec-WebSocket-Extensions (RFC 6455 section 9.1); `None` for a malformed one.
 
-    A quoted value is counted as malformed: no parameter of this extension has one.
+    In an offer, a quoted value counts as malformed. No parameter of this extension needs one, and
+    the next offer, or none, is as good.
     """
     member: list[str] = [""]
     members = [member]
@@ -206,19 +232,27 @@ def _extensions(header: str) -> Iterator[tuple[str, _Parameters] | None]:
             member[-1] += piece
     for name, *parameters in members:
         if name.strip(" \t") or parameters:  # an empty member of a list is nothing (RFC 9110 5.6.1)
-            yield _parsed(name, parameters)
+            yield _parsed(name, parameters, may_be_quoted=may_be_quoted)
 
 
-def _parsed(name: str, parameters: list[str]) -> tuple[str, _Parameters] | None:
+def _parsed(
+    name: str, parameters: list[str], *, may_be_quoted: bool
+) -> tuple[str, _Parameters] | None:
     result: _Parameters = []
     for parameter in parameters:
         key, equals, value = parameter.partition("=")
         key, value = key.strip(" \t"), value.strip(" \t")
+        if may_be_quoted and (quoted := _QUOTED.fullmatch(value)):
+            value = quoted[1]
         if not is_token(key) or (equals and not is_token(value)):
             return None
         result.append((key, value if equals else None))
     name = name.strip(" \t")
     return (name, result) if is_token(name) else None
+
+
+# What is escaped within quotes need not be, so nobody does: the value is a token.
+_QUOTED = re.compile(r'"([^"\\]*)"')
 
 
 def _offers(header: str) -> Iterator[_Parameters]:
@@ -244,9 +278,9 @@ def _agreement(parameters: _Parameters, *, in_response: bool) -> Agreement:
     return agreement
 
 
-def _bits(values: dict[str, str | None], name: str, *, may_be_bare: bool) -> int:
+def _bits(values: dict[str, str | None], name: str, *, may_be_bare: bool) -> int | None:
     if name not in values:
-        return _MAX_BITS
+        return None
     value = values.pop(name)
     if value is None and may_be_bare:
         return _MAX_BITS
@@ -270,24 +304,24 @@ def _takeover(values: dict[str, str | None], name: str) -> bool:
 def _accept(parameters: _Parameters, settings: Deflate) -> Agreement:
     """The server's answer to one offer: never more than was offered, and what we want of it."""
     offered = _agreement(parameters, in_response=False)
-    server_bits = min(offered.server_window_bits, settings.server_window_bits)
-    if server_bits < _MIN_COMPRESSING_BITS:
-        raise _Unacceptable("zlib cannot make a window of 256 bytes")
-    # A client that does not say that it can limit its window must not be asked to (7.1.2.2).
-    names = {name for name, _ in parameters}
-    client_bits = _MAX_BITS
-    if "client_max_window_bits" in names:
-        client_bits = min(offered.client_window_bits, settings.client_window_bits)
+    # A window is named only where the client named it. For the client's it must be so: one that
+    # does not say that it can limit its window must not be asked to (section 7.1.2.2). For ours it
+    # need not, but some clients fail over what they have not asked for.
+    server_bits, client_bits = offered.server_window_bits, offered.client_window_bits
+    if server_bits is not None:
+        server_bits = min(server_bits, settings.server_window_bits or _DEFAULT_BITS)
+    if client_bits is not None:
+        client_bits = min(client_bits, settings.client_window_bits or _MAX_BITS)
     return Agreement(
         server_window_bits=server_bits,
-        client_window_bits=client_bits,
+        # The largest is what goes without saying.
+        client_window_bits=None if client_bits == _MAX_BITS else client_bits,
         server_context_takeover=(
             offered.server_context_takeover and settings.server_context_takeover
         ),
         client_context_takeover=(
             offered.client_context_takeover and settings.client_context_takeover
         ),
-        names_server_window="server_max_window_bits" in names,
     )
 
 
@@ -354,9 +388,10 @@ class Deflater:
 class Inflater:
     """The other direction: what the peer sends."""
 
-    __slots__ = ("_decompressor", "_takeover", "restarts")
+    __slots__ = ("_bits", "_decompressor", "_takeover", "restarts")
 
-    def __init__(self, *, takeover: bool) -> None:
+    def __init__(self, *, bits: int, takeover: bool) -> None:
+        self._bits = bits
         self._takeover = takeover
         self._decompressor: _Decompressor | None = None
         #: How often a stream ended within this message (BFINAL=1) and another one began.
@@ -376,8 +411,7 @@ class Inflater:
         pieces: list[bytes] = []
         while data and room >= 0:
             if self._decompressor is None:
-                # With the largest window, whatever was agreed: it reads every smaller one.
-                self._decompressor = zlib.decompressobj(-_MAX_BITS)
+                self._decompressor = zlib.decompressobj(-self._bits)
             # One byte more than fits tells that it does not fit. 0 would mean no limit.
             limit = 0 if room > _NO_LIMIT else int(room) + 1
             piece = self._decompressor.decompress(data, limit)

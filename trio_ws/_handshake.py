@@ -31,7 +31,7 @@ from ._errors import (
     InvalidResponse,
 )
 from ._forwarded import from_client, read_proxy_header
-from ._headers import Headers, has_token, is_token
+from ._headers import Headers, has_token
 from ._http import (
     MAX_BODY_BYTES,
     Accept,
@@ -275,7 +275,11 @@ def _as_http(request: Request) -> Request:
 
 
 # A name, an IPv4 address or a bracketed IPv6 address, and perhaps a port (RFC 9110 section 7.2).
-_HOST = re.compile(r"([-0-9A-Za-z_.~%!$&'()*+,;=]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
+# The zone of an IPv6 address means nothing here, but some clients send it.
+_HOST = re.compile(
+    r"([-0-9A-Za-z_.~%!$&'()*+,;=]{1,255}|\[[0-9A-Fa-f:.]{2,45}(%[-0-9A-Za-z_.~%]{1,45})?\])"
+    r"(:[0-9]{0,5})?"
+)
 
 
 def _check_host(host: str) -> None:
@@ -318,8 +322,6 @@ def _check_upgrade(request: Request) -> None:
     keys = headers.get_all("Sec-WebSocket-Key")
     if len(keys) != 1 or not _is_key(keys[0]):
         raise refusal(400, "there must be one Sec-WebSocket-Key, the base64 of 16 bytes")
-    if not all(is_token(name) for name in request.subprotocols):
-        raise refusal(400, "Sec-WebSocket-Protocol holds something that is not a name")
 
 
 _HANDSHAKE_FIELD = re.compile(r"host|connection|upgrade|origin|sec-websocket-.*", re.IGNORECASE)
@@ -542,21 +544,23 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
         raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")
     if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
         raise InvalidResponse("the 101 response has a body")
-    # Two such headers read as "a, b", which was not offered either.
-    chosen = headers.get("Sec-WebSocket-Protocol")
-    if chosen is not None and chosen not in options.subprotocols:
-        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")
-    return chosen
+    # Some servers send the field in any case, and leave it empty where they chose nothing.
+    chosen = headers.tokens("Sec-WebSocket-Protocol")
+    if not chosen:
+        return None
+    if len(chosen) > 1 or chosen[0] not in options.subprotocols:
+        text = ", ".join(chosen)
+        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {text!r}")
+    return chosen[0]
 
 
 def _agreed_compression(headers: Headers, options: ClientStreamOptions) -> Agreement | None:
-    answer = headers.get("Sec-WebSocket-Extensions")
-    if not answer:
+    if not headers.tokens("Sec-WebSocket-Extensions"):  # as of subprotocols
         return None
     if options.compression is None:
         raise InvalidResponse("the server uses an extension that was not offered")
     try:
-        return client_check(answer, options.compression)
+        return client_check(headers["Sec-WebSocket-Extensions"])
     except ValueError as exc:
         raise InvalidResponse(str(exc)) from exc
 

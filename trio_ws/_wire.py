@@ -190,6 +190,7 @@ class Wire:
         "_close_sent",
         "_codec",
         "_deflate",
+        "_deflates",
         "_guard",
         "_head",
         "_limit",
@@ -225,7 +226,12 @@ class Wire:
         self._limit = max_message_size
         self._batch = batch
         self._deflate = deflate
-        self._threshold: float = inf if deflate is None else deflate[0].threshold
+        #: Whether what goes out may be compressed, now and then.
+        self._deflates = False
+        self._threshold: float = inf
+        if deflate is not None and deflate[1].allows_deflating(server=not self.masks):
+            self._deflates = True
+            self._threshold = deflate[0].threshold
         self._take_messages = take_unmasked if self.masks else take_masked
         #: The beginning of a frame's head, where a read ended within one.
         self._rest = b""
@@ -443,7 +449,7 @@ class Wire:
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if compress is None:
             compress = len(payload) >= self._threshold
-        if compress and self._deflate is not None:
+        if compress and self._deflates:
             first, payload = first | RSV1, self._codecs.deflate(payload, final=True)
         if self.masks:
             return make_masked_frame(first, payload)
@@ -468,7 +474,7 @@ class Wire:
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if compress is None:
             compress = len(payload) >= self._threshold
-        if compress and self._deflate is not None:
+        if compress and self._deflates:
             return first | RSV1, self._codecs.deflate(payload, final=True)
         return first, payload
 
@@ -479,7 +485,7 @@ class Wire:
         and another may go in its place.
         """
         frame = message.plain
-        if self._deflate is not None and message.weight >= self._threshold:
+        if self._deflates and message.weight >= self._threshold:
             frame = self._codecs.share(message)
         return _masked(frame) if self.masks else frame
 
@@ -504,7 +510,7 @@ class Wire:
         """
         judge = self._judge_of_frames
         assert self._guard is not None
-        self._guard.prepare(final=final, compress=compress is not False)
+        self._guard.prepare(final=final, compress=self._deflates and compress is not False)
         if isinstance(data, str):
             return judge.send(TextMessage(data=data, message_finished=final))
         return judge.send(BytesMessage(data=data, message_finished=final))
@@ -824,7 +830,7 @@ class _Guard(Extension):
     def prepare(self, *, final: bool, compress: bool) -> None:
         """Say what the next data frame is a part of. The first of a message decides."""
         if not self._sending:
-            self._deflating = compress and self._codec is not None
+            self._deflating = compress
         self._sending = not final
 
     def frame_outbound(
