@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 import zlib
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -290,6 +291,8 @@ def read_close(payload: bytes) -> Closed | Failure:
 
 def is_text(data: bytes | bytearray, *, final: bool) -> bool:
     """Whether it is UTF-8, or may still become it."""
+    if re.search(rb"\xed[\xa0-\xbf]", data):  # a surrogate, or half of one
+        return False
     try:
         codecs.getincrementaldecoder("utf-8")().decode(bytes(data), final)
     except UnicodeDecodeError:

@@ -20,6 +20,7 @@ ORDER = [
     "_secrets",
     "_errors",
     "_reasons",
+    "_home",
     "_sharing",
     "_headers",
     "_json",

@@ -368,10 +368,12 @@ def test_without_compression_and_limits_it_is_wsproto(
     ours: list[Any] = [each.code if isinstance(each, Closed) else each for each in events]
     if code is not None:
         ours.append(code)
-    # Two differences. A frame out of sequence is refused at its header, which wsproto does when a
-    # part of its payload is there. 1014 is registered, which wsproto does not know, so that it does
-    # not get as far as the reason.
-    if wire.end == Violation(1002, "a data frame out of sequence") and len(ours) > len(expected):
+    # Three differences. A frame out of sequence is refused at its header, which wsproto does when a
+    # part of its payload is there. Half a surrogate is refused at once, where wsproto waits for the
+    # other half. 1014 is registered, which wsproto does not know, so that it does not get as far as
+    # the reason.
+    early = ("a data frame out of sequence", "text that is not UTF-8")
+    if isinstance(wire.end, Violation) and wire.end.reason in early and len(ours) > len(expected):
         ours.pop()
     if unknown and ours and ours[-1] in {1014, 1007}:
         assert (ours.pop(), expected.pop()) in {(1014, 1002), (1007, 1002)}

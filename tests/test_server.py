@@ -11,7 +11,7 @@ import ssl
 import struct
 import sys
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
@@ -41,7 +41,18 @@ from trio_ws._nursery import open_bare_nursery
 from trio_ws.testing import open_test_app
 
 from .conftest import open_descriptors
-from .helpers import AT_ONCE, HOST, PATIENCE, REQUEST, echo, fail_accepting, open_server, reset
+from .helpers import (
+    AT_ONCE,
+    HOST,
+    PATIENCE,
+    REQUEST,
+    TEXT,
+    echo,
+    fail_accepting,
+    frame,
+    open_server,
+    reset,
+)
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
@@ -742,17 +753,199 @@ async def test_aclose_ends_a_handlers_loop_whatever_its_code(code: int) -> None:
     assert ended == [CloseReason(code, "why", Initiator.LOCAL)]
 
 
+async def wait_for_nothing(request: trio_ws.Request) -> None:
+    await trio.sleep_forever()
+
+
 @pytest.mark.autojump
-async def test_handshakes_that_are_not_over_are_dropped_at_shutdown() -> None:
-    async with memory_server(echo) as (server, listener, scope):
+@pytest.mark.parametrize("sent", [b"", REQUEST[:20], REQUEST], ids=["nothing", "half", "all"])
+@pytest.mark.parametrize("how", ["cancelled", "aclose"])
+async def test_a_client_in_the_handshake_is_told_503_at_shutdown(sent: bytes, how: str) -> None:
+    async with memory_server(echo, process_request=wait_for_nothing) as (server, listener, scope):
         stream = await listener.connect()
-        await stream.send_all(REQUEST[:20])
+        if sent:
+            await stream.send_all(sent)
         await trio.testing.wait_all_tasks_blocked()
         assert server.statistics().handshakes == 1
         start = trio.current_time()
-        scope.cancel()
-        assert await stream.receive_some() == b""
-        assert trio.current_time() == start
+        async with trio.open_nursery() as nursery:
+            if how == "cancelled":
+                scope.cancel()
+            else:
+                nursery.start_soon(server.aclose)
+            answer = await stream.receive_some()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 1\r\n" in answer
+            assert trio.current_time() == start
+            await stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().refused_total == 1
+        assert server.statistics().handshakes == 0
+
+
+@pytest.mark.autojump
+async def test_a_router_s_hook_that_waits_at_shutdown_is_a_503() -> None:
+    router = trio_ws.Router(before=wait_for_nothing)
+    router.websocket("/chat")(echo)
+    async with memory_server(router) as (server, listener, _):
+        stream = await listener.connect()
+        await stream.send_all(REQUEST)
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.aclose)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 503 ")
+            await stream.aclose()
+
+
+@pytest.mark.autojump
+async def test_a_client_that_takes_no_503_holds_up_a_shutdown_for_a_second() -> None:
+    async with memory_server(echo) as (server, listener, _):
+        stream = await listener.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        start = trio.current_time()
+        await server.aclose()
+        assert trio.current_time() - start == REFUSAL_LINGER
+        await stream.aclose()
+
+
+@pytest.mark.parametrize("through", [True, False])
+async def test_a_tls_client_is_told_503_where_tls_is_through_and_dropped_where_it_is_not(
+    through: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(HOST).configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    async with open_server(echo, ssl_context=server_context, grace_period=PATIENCE) as server:
+        stream = await trio.open_tcp_stream(HOST, server.port)
+        tls = trio.SSLStream(stream, client_context, server_hostname=HOST)
+        if through:
+            await tls.do_handshake()
+        while not server.statistics().handshakes:
+            await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.aclose)
+            if through:
+                assert (await tls.receive_some()).startswith(b"HTTP/1.1 503 ")
+            else:
+                assert await stream.receive_some() == b""
+            await trio.aclose_forcefully(tls)
+        assert trio.current_time() - start < AT_ONCE  # not when grace_period is over
+    dropped = "dropped in the opening handshake: the server stops"
+    assert (dropped in caplog.text) is not through
+
+
+async def test_who_says_nothing_before_a_proxy_header_is_dropped_at_shutdown() -> None:
+    options: Any = {"trusted_proxies": [HOST], "proxy_header": "PROXY"}
+    async with open_server(echo, **options) as server:
+        async with await trio.open_tcp_stream(HOST, server.port) as stream:
+            while not server.statistics().handshakes:
+                await trio.sleep(0.001)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.aclose)
+                assert await stream.receive_some() == b""
+
+
+# A client that does not wait…
+
+
+class Gate:
+    """A `process_request` that takes its time."""
+
+    def __init__(self) -> None:
+        self.entered, self.opens = trio.Event(), trio.Event()
+        self.served: list[WebSocket] = []
+
+    async def process_request(self, request: trio_ws.Request) -> None:
+        self.entered.set()
+        await self.opens.wait()
+
+    async def handler(self, ws: WebSocket) -> None:
+        self.served.append(ws)
+        await echo(ws)
+
+
+async def wait_until_refused(server: WebSocketServer) -> None:
+    with trio.fail_after(PATIENCE):
+        while not server.statistics().refused_total:
+            await trio.sleep(0.001)
+
+
+@pytest.mark.parametrize("how", [trio.SocketStream.aclose, reset])
+@pytest.mark.parametrize("with_router", [False, True])
+async def test_a_client_that_left_while_process_request_waited_is_not_handed_to_the_handler(
+    how: Callable[[trio.SocketStream], Any], with_router: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    gate = Gate()
+    router = trio_ws.Router(before=gate.process_request)
+    router.websocket("/chat")(gate.handler)
+    process_request = None if with_router else gate.process_request
+    handler = router if with_router else gate.handler
+    async with open_server(handler, process_request=process_request) as server:
+        stream = await trio.open_tcp_stream(HOST, server.port)
+        await stream.send_all(REQUEST)
+        await gate.entered.wait()
+        if (leaving := how(stream)) is not None:
+            await leaving
+        await trio.sleep(0.01)  # the kernel hands it over
+        gate.opens.set()
+        await wait_until_refused(server)
+    assert not gate.served
+    assert "left: the client hung up while it was decided whether to let it in" in caplog.text
+
+
+async def test_a_tls_client_that_left_while_process_request_waited_is_not_handed_over_either() -> (
+    None
+):
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(HOST).configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    gate = Gate()
+    options: Any = {"ssl_context": server_context, "process_request": gate.process_request}
+    async with open_server(gate.handler, **options) as server:
+        stream = await trio.open_tcp_stream(HOST, server.port)
+        tls = trio.SSLStream(stream, client_context, server_hostname=HOST)
+        await tls.send_all(REQUEST)
+        await gate.entered.wait()
+        await trio.aclose_forcefully(tls)
+        await trio.sleep(0.01)
+        gate.opens.set()
+        await wait_until_refused(server)
+        assert not gate.served
+
+        async with open_websocket_url(server.urls[0], ssl_context=client_context) as ws:
+            await ws.send("one that stays")
+            assert await ws.receive() == "one that stays"
+
+
+async def test_what_a_client_said_before_it_left_is_handed_to_the_handler() -> None:
+    gate = Gate()
+    received: list[str | bytes] = []
+
+    async def handler(ws: WebSocket) -> None:
+        with pytest.raises(ConnectionLost):
+            while True:
+                received.append(await ws.receive())
+
+    async with open_server(handler, process_request=gate.process_request) as server:
+        async with await trio.open_tcp_stream(HOST, server.port) as stream:
+            await stream.send_all(REQUEST)
+            await gate.entered.wait()
+            await stream.send_all(frame(TEXT, b"bye", mask=True))
+            await stream.send_eof()
+            await trio.sleep(0.01)
+            gate.opens.set()
+            assert b"101 Switching" in await stream.receive_some()
+            while await stream.receive_some():
+                pass
+    assert received == ["bye"]
 
 
 async def test_a_handshake_that_completes_during_the_shutdown_is_closed_with_1001() -> None:
@@ -1024,6 +1217,17 @@ async def test_a_refusal_of_what_was_there_at_once_counts_and_ends_with_the_serv
             await server.aclose()
             assert trio.current_time() - start < REFUSAL_LINGER
             assert sock.recv(20).startswith(b"HTTP/1.1 426 ")
+
+
+@pytest.mark.autojump
+async def test_empty_lines_that_are_there_at_once_are_no_request_and_have_a_deadline() -> None:
+    async with open_server(echo) as server:
+        with socket.create_connection((HOST, server.port)) as sock:
+            sock.sendall(b"\r\n\r\n")
+            with trio.fail_after(PATIENCE):
+                while not server.statistics().refused_total:
+                    await trio.sleep(1)
+            assert sock.recv(20) == b""
 
 
 async def test_a_connection_that_is_over_is_freed_without_the_garbage_collector() -> None:

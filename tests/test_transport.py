@@ -29,7 +29,7 @@ from trio_ws._transport import (
 )
 from trio_ws.testing import FaultyStream
 
-from .helpers import HOST, fail_accepting, reset, socket_pair, tcp_pair
+from .helpers import HOST, PATIENCE, fail_accepting, reset, socket_pair, tcp_pair
 
 
 class OtherLibrarysStream(FaultyStream, trio.abc.HalfCloseableStream):
@@ -268,6 +268,25 @@ async def test_a_socket_that_is_gone_cannot_be_shut_down() -> None:
         await transport.aclose()
         await transport.aclose()
         await transport.aclose_forcefully()
+
+
+async def test_whether_the_peer_has_left_is_known_of_sockets() -> None:
+    near, far = await tcp_pair()
+    transport = wrap_stream(near)
+    assert not transport.has_left()
+    assert not Transport(near).has_left()  # as below TLS
+    await far.send_all(b"x")
+    await far.aclose()
+    with trio.fail_after(PATIENCE):
+        while not Transport(near).has_left():
+            await trio.sleep(0.001)
+    assert not transport.has_left()  # there is something to read first
+    assert await transport.receive() == b"x"
+    assert transport.has_left()
+    await near.aclose()
+    assert transport.has_left()
+    assert Transport(near).has_left()
+    assert not Transport(trio.testing.memory_stream_pair()[0]).has_left()
 
 
 # Accepting…

@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
+from trio_ws._deflate import Agreement, Deflate, Deflater
 from trio_ws._wire import (
     Close,
     Event,
@@ -241,6 +242,101 @@ CLOSE_PAYLOADS = [
     b"\x03\xe8" + b"x" * 123,
     b"\x03\xe8" + b"x" * 124,
 ]
+
+
+# Text that cannot become UTF-8…
+
+#: The well-formed byte sequences: of the first byte, how the others go on (Unicode 3.9, table 3-7).
+TAIL = range(0x80, 0xC0)
+WELL_FORMED: dict[int, tuple[range, ...]] = {
+    **dict.fromkeys(range(0x80), ()),
+    **dict.fromkeys(range(0xC2, 0xE0), (TAIL,)),
+    **dict.fromkeys(range(0xE1, 0xF0), (TAIL, TAIL)),
+    0xE0: (range(0xA0, 0xC0), TAIL),
+    0xED: (range(0x80, 0xA0), TAIL),
+    **dict.fromkeys(range(0xF1, 0xF4), (TAIL, TAIL, TAIL)),
+    0xF0: (range(0x90, 0xC0), TAIL, TAIL),
+    0xF4: (range(0x80, 0x90), TAIL, TAIL),
+}
+
+
+def refused_at(data: bytes) -> int | None:
+    """With how many bytes of it no others can make it UTF-8; `None` if some can."""
+    expected: list[range] = []
+    for count, byte in enumerate(data, 1):
+        if expected:
+            if byte not in expected.pop(0):
+                return count
+        elif byte in WELL_FORMED:
+            expected = list(WELL_FORMED[byte])
+        else:
+            return count
+    return None
+
+
+def refused_by(wire: Wire, *pieces: bytes) -> int | None:
+    """With how many of the pieces it is refused."""
+    for count, piece in enumerate(pieces, 1):
+        if decode(wire, piece) == [Violation(1007, "text that is not UTF-8")]:
+            return count
+        assert wire.end is None
+    return None
+
+
+def as_bytes(data: bytes) -> list[bytes]:
+    return [bytes((byte,)) for byte in data]
+
+
+#: Each side of every border in the table.
+BORDERS = (0, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xED, 0xEE, 0xF4, 0xFF)
+
+
+def test_two_bytes_are_refused_with_the_first_that_no_others_can_make_utf_8() -> None:
+    """Every two there are, in a frame that has still more to come."""
+    for number in range(2**16):
+        data = number.to_bytes(2)
+        wire = Wire(Role.CLIENT, max_message_size=100)
+        assert decode(wire, frame(TEXT, bytes(10), mask=False)[:2]) == []
+        assert refused_by(wire, *as_bytes(data)) == refused_at(data), data.hex()
+
+
+@pytest.mark.parametrize("second", BORDERS)
+@pytest.mark.parametrize("mask", [True, False])
+def test_three_bytes_are_refused_with_the_first_that_no_others_can_make_utf_8(
+    second: int, mask: bool
+) -> None:
+    """In a whole frame that comes byte by byte, and in fragments of a byte."""
+    role = Role.SERVER if mask else Role.CLIENT
+    for first in range(256):
+        for third in (0x7F, 0x80, 0xBF, 0xC0):
+            data = bytes((first, second, third))
+            expected = refused_at(data)
+            whole = frame(TEXT, data + bytes(5), mask=mask)
+            start = len(whole) - 8
+            wire = Wire(role, max_message_size=1000)
+            assert decode(wire, whole[:start]) == []
+            assert refused_by(wire, *as_bytes(whole[start : start + 3])) == expected, data.hex()
+            fragments = [
+                frame(TEXT if not index else CONTINUATION, byte, fin=False, mask=mask)
+                for index, byte in enumerate(as_bytes(data))
+            ]
+            assert refused_by(Wire(role, max_message_size=1000), *fragments) == expected
+
+
+@pytest.mark.parametrize("half", [b"\xed\xa0", b"\xed\xbf", b"text\xed\xa0"])
+def test_half_a_surrogate_is_refused_however_it_comes(half: bytes) -> None:
+    settings = Deflate()
+    agreement = Agreement()
+    packed = Deflater(settings, bits=15, takeover=True).deflate(half, final=False)
+    agreed = Wire(Role.SERVER, max_message_size=100, deflate=(settings, agreement))
+    assert refused_by(agreed, frame(TEXT, packed, fin=False, rsv=4)) == 1
+    assert refused_by(server(), frame(TEXT, half, fin=False)) == 1
+    assert refused_by(server(), frame(TEXT, half[:-1], fin=False), frame(0, half[-1:])) == 2
+    assert refused_by(server(), frame(TEXT, half + b"\x80")[:-1]) == 1
+    data = frame(BINARY, half, fin=False) + frame(CONTINUATION, b"\x80")
+    assert normalized(decode(server(), data)) == [half + b"\x80"]
+    data = frame(TEXT, b"\xed\x9f\xbf", fin=False) + frame(PING, half) + frame(CONTINUATION, b"!")
+    assert normalized(decode(server(), data)) == [Ping(half), "\ud7ff!"]
 
 
 @pytest.mark.parametrize("payload", CLOSE_PAYLOADS, ids=repr)

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from threading import get_ident
 from types import TracebackType
 from typing import TypeAlias, TypeVar, final
 
@@ -27,6 +28,7 @@ from trio.lowlevel import ParkingLot
 from ._connection import WebSocket
 from ._delivery import Audience, Dropped, Tally, ToChannel, ToWebSocket
 from ._history import History, Kept
+from ._home import in_other_thread
 from ._json import to_json
 from ._message import Message, checked_message
 from ._nursery import open_bare_nursery, protected_context
@@ -172,6 +174,7 @@ class Broadcast:
         #: Where tasks wait for somebody to come or go.
         self._watchers: dict[str, ParkingLot] = {}
         self._over = False
+        self._thread = get_ident()
         #: Of ids: another run of the program must not give the same to another message.
         self._epoch = os.urandom(4).hex()
         #: Of the last message, or the last gap.
@@ -216,6 +219,7 @@ class Broadcast:
             TypeError: `message` or `topic` is not what it should be.
             ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
         """
+        self._check_thread()
         data = _checked(message, topic)
         excluded = _as_set(exclude)
         if self._over:
@@ -435,7 +439,12 @@ class Broadcast:
         limits = self._limits(policy, max_queued_messages, max_queued_bytes)
         return _OpenChannel(self, topic, limits, _checked_since(since))
 
+    def _check_thread(self) -> None:
+        if get_ident() != self._thread:
+            raise in_other_thread("broadcast", "broadcast.publish")
+
     def _check_open(self) -> None:
+        self._check_thread()
         if self._over:
             raise trio.ClosedResourceError("the block of open_broadcast() was left")
 

@@ -44,6 +44,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final, overload
 
 import trio
@@ -62,6 +63,7 @@ from ._errors import (
 )
 from ._flusher import Flusher
 from ._handshake import Opening
+from ._home import in_other_thread
 from ._http import Address, Request, Response, show_address
 from ._inbox import Inbox, IncomingMessage
 from ._json import to_json
@@ -181,6 +183,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     Messages are `str` (text) or `bytes` (binary) in both directions. Any number of tasks may send,
     receive and close at the same time. Every async method is a cancellation point each time it is
     called, and lets other tasks run whenever it waits and at least once in a hundred calls or so.
+    From another thread, call its methods by `trio.from_thread.run` or `trio.from_thread.run_sync`:
+    without, they raise `RuntimeError`, wherever that can be noticed at no cost.
 
     Attributes:
         id: eight hexadecimal digits that also mark this connection's log records.
@@ -213,6 +217,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_reader_scope",
         "_shortcut",
         "_state",
+        "_thread",
         "_trailing_data",
         "_transport",
         "_turn",
@@ -265,6 +270,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._turn: trio.Lock | None = None
         self._pings = SentPings()
 
+        #: In which everything happens. `send` and receiving do not look before they have to wait:
+        #: that would cost them two percent.
+        self._thread = get_ident()
         self._state = OPEN
         #: Set once, when the outcome is known, which may be before the socket is closed.
         self._close_reason: CloseReason | None = None
@@ -334,6 +342,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             f"{self._state.value}{end}, {queued} queued, {self._outbox.unsent} bytes unsent>"
         )
 
+    def _check_thread(self) -> None:
+        if get_ident() != self._thread:
+            raise in_other_thread("connection", "ws.send_nowait")
+
     # Sending…
 
     @trio.lowlevel.enable_ki_protection
@@ -373,6 +385,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     async def _checkpoint(self) -> None:
         """Where every async method starts."""
         await next_checkpoint()()
+        self._check_thread()
         if self._aclosed:
             raise self._closed_error()
 
@@ -386,7 +399,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             trio.WouldBlock: it would have to; nothing was sent. That is so also inside this task's
                 own `open_message`, where trying again does not help.
         """
-        data = checked_message(message)
+        if get_ident() != self._thread:
+            raise in_other_thread("connection", "ws.send_nowait")
+        data = message if isinstance(message, (str, bytes)) else checked_message(message)
         if self._state is not OPEN:
             if self._close_reason is None and not self._aclosed:
                 # A write failed, and this cannot wait for why, even if a Close frame is unread.
@@ -467,6 +482,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     @protected_context
     async def _my_turn(self) -> AsyncGenerator[None, None]:
         """Wait for those who came first, then for room, and find the connection open."""
+        self._check_thread()
         if self._turn is None:
             self._turn = trio.Lock()
         elif self._turn.statistics().owner is trio.lowlevel.current_task():
@@ -544,10 +560,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Raises:
             trio.WouldBlock: no message is there yet.
         """
+        if get_ident() != self._thread:
+            raise in_other_thread("connection", "ws.send_nowait")
+        inbox = self._inbox
+        if inbox.waiting:
+            return inbox.take_nowait()
         if self._aclosed:
             raise self._closed_error()
         try:
-            return self._inbox.poll()
+            return inbox.poll()
         except trio.WouldBlock:
             self._shortcut.recall()  # somebody has to read, and this task does not wait
             raise
@@ -574,6 +595,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     async def _next_message(self) -> str | bytes | None:
         """Wait for the next message, where none is waiting; `None` if none will come."""
+        self._check_thread()
         if self._shortcut.is_open:
             message = await self._look_for_message()
             if message is not None:
@@ -764,6 +786,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         in silence; `ConnectionLost` comes out of it bare.
         Everything else is as with `trio.open_nursery`, exception groups included.
         """
+        self._check_thread()
         scope = trio.CancelScope()
         if self._nursery_scopes is None:
             self._nursery_scopes = set()
@@ -791,6 +814,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the connection is over and its socket closed, and say how it ended."""
+        self._check_thread()
         await trio.lowlevel.checkpoint()
         await self._wait_until_finished()
         assert self._close_reason is not None
@@ -845,7 +869,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             ValueError: for any other code or reason; nothing was done.
             TypeError: for a code that is no `int` or a reason that is no `str`.
         """
-        self._begin_aclose(close_code(code, reason), reason)
+        given = close_code(code, reason)
+        self._check_thread()
+        self._begin_aclose(given, reason)
         try:
             await trio.lowlevel.checkpoint()
             await self._wait_until_finished()

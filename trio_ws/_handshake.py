@@ -118,6 +118,7 @@ async def accept_connection(
     client: Address = None,
     site: Site | None,
     received: bytes = b"",
+    deciding: Callable[[], AbstractContextManager[object]] = nullcontext,
     refusing: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Opening | PlainRequest: ...
 
@@ -130,13 +131,17 @@ async def accept_connection(
     client: Address = None,
     site: Site | None = None,
     received: bytes = b"",
+    deciding: Callable[[], AbstractContextManager[object]] = nullcontext,
     refusing: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Opening | PlainRequest:
     """Read one request and answer it, unless it is plain HTTP and there is a `site` for that.
 
     The site is asked about WebSockets, too. `received` is the start of the request, where that
-    is here already; `client` is who is there, where a proxy said so before. A refusal is sent, and
-    waited for to be read, within `refusing`.
+    is here already; `client` is who is there, where a proxy said so before.
+
+    All that comes before an answer is done within `deciding`, which may end it with a
+    `ConnectionRejected` of its own. A refusal is sent, and waited for to be read, within
+    `refusing`.
 
     Raises:
         InvalidRequest: it was malformed, and has been told so.
@@ -147,28 +152,33 @@ async def accept_connection(
     buffer = HeadBuffer(ServerExchange.STARTS)
     buffer.feed(received)
     try:
-        request, version = await _read_request(transport, exchange, buffer, client)
-        if options.trusted_proxies and options.proxy_header != "PROXY":
-            request = from_client(request, options.proxy_networks, options.proxy_header)
-        if not request.target.startswith("/"):
-            request = _with_its_path(request)
-        if request.is_upgrade:
-            _check_version(version, "1.1")
-            _check_no_body(request)
-            _check_upgrade(request)
-            _check_origin(request, options)
-        elif site is not None:
-            _check_framing(request, version)
-            return PlainRequest(exchange, _as_http(request), buffer.rest())
-        else:
-            _check_version(version, "1.1")
-            _check_no_body(request)
-            request = _as_http(request)
-        answer = await ask(request, options, logger, site)
-        if isinstance(answer, Response):
-            raise ConnectionRejected(answer)
-        if not request.is_upgrade:
-            raise _refusal_of_plain_http(request)
+        with deciding():
+            request, version = await _read_request(transport, exchange, buffer, client)
+            if options.trusted_proxies and options.proxy_header != "PROXY":
+                request = from_client(request, options.proxy_networks, options.proxy_header)
+            if not request.target.startswith("/"):
+                request = _with_its_path(request)
+            if request.is_upgrade:
+                _check_version(version, "1.1")
+                _check_no_body(request)
+                _check_upgrade(request)
+                _check_origin(request, options)
+            elif site is not None:
+                _check_framing(request, version)
+                return PlainRequest(exchange, _as_http(request), buffer.rest())
+            else:
+                _check_version(version, "1.1")
+                _check_no_body(request)
+                request = _as_http(request)
+            answer = await ask(request, options, logger, site)
+            if isinstance(answer, Response):
+                raise ConnectionRejected(answer)
+            if not request.is_upgrade:
+                raise _refusal_of_plain_http(request)
+            if (site or options.process_request) is not None and transport.has_left():
+                raise ConnectionFailed(
+                    "the client hung up while it was decided whether to let it in"
+                )
     except (InvalidRequest, ConnectionRejected) as exc:
         data = exchange.response(exc.response, options.server_header)
         with refusing():
@@ -193,9 +203,14 @@ async def client_behind_proxy(transport: Transport, options: ServerStreamOptions
     return await read_proxy_header(transport.below_tls)
 
 
+def unavailable(why: str) -> Response:
+    """What a client gets that comes at a bad time."""
+    return Response(503, {"Retry-After": "1"}, f"{why}, try again later.\n")
+
+
 async def refuse_connection(transport: Transport, options: ServerStreamOptions) -> None:
     """Answer 503, whatever the request is, when there are too many connections."""
-    response = Response(503, {"Retry-After": "1"}, "Too many connections, try again later.\n")
+    response = unavailable("Too many connections")
     await respond_and_hang_up(transport, ServerExchange().response(response, options.server_header))
 
 

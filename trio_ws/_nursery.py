@@ -16,6 +16,8 @@ from typing import Generic, NoReturn, ParamSpec, TypeVar, cast, final
 
 import trio
 
+from ._home import check_in_trio
+
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -33,20 +35,26 @@ def protected_context(
 
     @wraps(function)
     def helper(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T_co, bool | None]:
-        return _Protected(make(*args, **kwargs))
+        return _Protected(make(*args, **kwargs), function.__name__)
 
     return helper
 
 
 @final
 class _Protected(AbstractAsyncContextManager[T_co, "bool | None"], Generic[T_co]):
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "_entered", "_name")
 
-    def __init__(self, context: AbstractAsyncContextManager[T_co, bool | None]) -> None:
+    def __init__(self, context: AbstractAsyncContextManager[T_co, bool | None], name: str) -> None:
         self._context = context
+        self._name = name
+        self._entered = False
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> T_co:
+        check_in_trio(self._name)
+        if self._entered:
+            raise RuntimeError(f"{self._name}() is entered once: call it again for another block")
+        self._entered = True
         return await self._context.__aenter__()
 
     @trio.lowlevel.enable_ki_protection

@@ -6,8 +6,8 @@ handler's exception, and shutting down. What happens inside a connection is `_co
 The order of a shutdown, whether by cancellation (Ctrl-C included), by `WebSocketServer.aclose` or
 by an error:
 
-1. the listeners are closed; handshakes that are not over, and HTTP connections that wait for a
-   request, are dropped;
+1. the listeners are closed; a client in the opening handshake is answered 503, and HTTP connections
+   that wait for a request are dropped;
 2. every connection sends Close 1001 (or what `aclose` was given), and its handler finds the
    connection ended as soon as it has taken what was received before;
 3. handlers, and endpoints of HTTP, still running after `grace_period` are cancelled;
@@ -24,6 +24,7 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, KeysView, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import NoneType
 from typing import TypeAlias, Unpack, cast, final
 
@@ -45,7 +46,9 @@ from ._handshake import (
     glance,
     opening_deadline,
     refuse_connection,
+    unavailable,
 )
+from ._home import check_in_trio
 from ._http import Address, Request, show_address
 from ._lifetime import Lifetime, Services, open_services, run_connection
 from ._log import ConnectionLogger, new_connection_id
@@ -172,9 +175,9 @@ class WebSocketServer:
         self._addresses = [_listening_address(listener) for listener in listeners]
         self._options = options
         self._connections: dict[WebSocket, None] = {}
-        self._handshakes: set[trio.CancelScope] = set()
-        #: HTTP connections between two requests.
-        self._idle: set[trio.CancelScope] = set()
+        self._handshakes = 0
+        #: What the beginning of a shutdown calls, for each stream that waits for its client.
+        self._when_stopping: dict[Callable[[], None], None] = {}
         self._services: Services
         self._connections_total = self._refused_total = self._handler_errors_total = 0
         self._http_connections = self._http_requests_total = 0
@@ -218,7 +221,7 @@ class WebSocketServer:
         """How many connections there are and were."""
         return ServerStatistics(
             connections=len(self._connections),
-            handshakes=len(self._handshakes),
+            handshakes=self._handshakes,
             connections_total=self._connections_total,
             refused_total=self._refused_total,
             handler_errors_total=self._handler_errors_total,
@@ -278,8 +281,8 @@ class WebSocketServer:
                     accepting.start_soon(self._accept, connections)
                     await self._stopping.wait()
                     accepting.cancel_scope.cancel()
-                for scope in self._handshakes | self._idle:
-                    scope.cancel()
+                for stop in self._when_stopping:
+                    stop()
                 for websocket in self._connections:
                     websocket._begin_close(*self._close)
                 grace_ends = trio.current_time() + self._options.grace_period
@@ -360,7 +363,7 @@ class WebSocketServer:
                 logger.exception("the stream could not be closed")
 
     async def _open(self, visit: _Visit) -> WebSocket | PlainRequest | None:
-        taken = len(self._connections) + len(self._handshakes) + self._http_connections
+        taken = len(self._connections) + self._handshakes + self._http_connections
         if taken >= self._options.max_connections:
             visit.logger.info("%s refused: there are %d connections", visit.peer, taken)
             with trio.move_on_after(self._options.open_timeout):
@@ -368,14 +371,16 @@ class WebSocketServer:
             return None
         proxied = self._options.proxy_header == "PROXY"  # what comes first is not the request
         received = b"" if proxied else glance(visit.transport)
-        if self._decides_alone and received.endswith(b"\r\n\r\n"):
+        # Empty lines alone are no request: they are passed over.
+        if self._decides_alone and received.lstrip().endswith(b"\r\n\r\n"):
             # There is nothing to wait for, so nothing to limit: a scope would cost as much as
             # reading the request does.
-            return await self._shake_hands(visit, received, self._in_handshake)
+            return await self._shake_hands(visit, received, refusing=self._refusing_alone)
         opened = None
         with self._in_handshake() as scope:
-            visit.client = await client_behind_proxy(visit.transport, self._options)
-            opened = await self._shake_hands(visit, received)
+            with self._until_stop(scope.cancel):
+                visit.client = await client_behind_proxy(visit.transport, self._options)
+            opened = await self._shake_hands_within(scope, visit, received)
         if scope.cancelled_caught:
             why = "the server stops" if self._stopping.is_set() else "out of time"
             visit.logger.info("%s dropped in the opening handshake: %s", visit.peer, why)
@@ -383,24 +388,72 @@ class WebSocketServer:
 
     @contextmanager
     def _in_handshake(self) -> Generator[trio.CancelScope, None, None]:
-        """For at most `open_timeout`, and not after the server has stopped."""
+        """For at most `open_timeout`."""
         with trio.move_on_after(self._options.open_timeout) as scope:
-            self._handshakes.add(scope)
+            self._handshakes += 1
             try:
                 yield scope
             finally:
-                self._handshakes.discard(scope)
+                self._handshakes -= 1
+
+    @contextmanager
+    def _until_stop(self, stop: Callable[[], None]) -> Generator[None, None, None]:
+        """Call `stop` where the server stops meanwhile."""
+        self._when_stopping[stop] = None
+        try:
+            yield
+        finally:
+            del self._when_stopping[stop]
+
+    @contextmanager
+    def _deciding(
+        self, opening: trio.CancelScope, transport: Transport
+    ) -> Generator[None, None, None]:
+        """Nothing was answered yet: where the server stops, 503 is.
+
+        While TLS is not through, nothing can be. Then all of the `opening` is cancelled.
+        """
+        with trio.CancelScope() as scope:
+
+            def stop() -> None:
+                (scope if transport.is_through else opening).cancel()
+
+            if self._stopping.is_set():
+                stop()
+            with self._until_stop(stop):
+                yield
+        if scope.cancelled_caught:
+            raise ConnectionRejected(unavailable("The server is shutting down"))
+
+    @contextmanager
+    def _refusing_alone(self) -> Generator[None, None, None]:
+        """An answer was decided on without waiting, but it takes some to say it."""
+        with self._in_handshake() as scope, self._until_stop(scope.cancel):
+            yield
 
     @property
     def _decides_alone(self) -> bool:
         """Whether a request is all that it takes to open a connection, or to refuse it."""
         return self._site is None and self._options.process_request is None
 
+    async def _shake_hands_within(
+        self, scope: trio.CancelScope, visit: _Visit, received: bytes
+    ) -> WebSocket | PlainRequest | None:
+        """It takes waiting, to which `scope` sets the limit; and the server may stop meanwhile."""
+        return await self._shake_hands(
+            visit,
+            received,
+            deciding=partial(self._deciding, scope, visit.transport),
+            refusing=partial(self._until_stop, scope.cancel),
+        )
+
     async def _shake_hands(
         self,
         visit: _Visit,
-        received: bytes = b"",
-        refusing: Callable[[], AbstractContextManager[object]] = nullcontext,
+        received: bytes,
+        *,
+        deciding: Callable[[], AbstractContextManager[object]] = nullcontext,
+        refusing: Callable[[], AbstractContextManager[object]],
     ) -> WebSocket | PlainRequest | None:
         transport, logger = visit.transport, visit.logger
         try:
@@ -411,6 +464,7 @@ class WebSocketServer:
                 client=visit.client,
                 site=self._site,
                 received=received,
+                deciding=deciding,
                 refusing=refusing,
             )
         except (ConnectionRejected, InvalidRequest) as exc:
@@ -472,14 +526,12 @@ class WebSocketServer:
     async def _next(
         self, visit: _Visit, conversation: Conversation, rest: bytes
     ) -> WebSocket | PlainRequest | None:
-        with trio.CancelScope() as scope:
-            self._idle.add(scope)
-            try:
-                if received := await conversation.wait_for_request(rest):
-                    scope.deadline = trio.current_time() + self._options.open_timeout
-                    return await self._shake_hands(visit, received)
-            finally:
-                self._idle.discard(scope)
+        received = b""
+        with trio.CancelScope() as waiting, self._until_stop(waiting.cancel):
+            received = await conversation.wait_for_request(rest)
+        if received:
+            with trio.move_on_after(self._options.open_timeout) as scope:
+                return await self._shake_hands_within(scope, visit, received)
         return None
 
     def _endpoint_failed(
@@ -588,9 +640,9 @@ async def serve_websocket(
 
         trio.run(serve_websocket, echo, "localhost", 8765)
 
-    Cancelling it is the graceful shutdown: it stops accepting, closes every connection with 1001,
-    lets handlers finish for `grace_period` seconds, cancels those that do not, and is done at most
-    `close_timeout` later with nothing left running.
+    Cancelling it is the graceful shutdown: it stops accepting, answers 503 to clients in the opening
+    handshake, closes every connection with 1001, lets handlers finish for `grace_period` seconds,
+    cancels those that do not, and is done at most `close_timeout` later with nothing left running.
 
     Args:
         handler: called with each `WebSocket`, which is closed when it returns: with 1000, or with
@@ -607,6 +659,7 @@ async def serve_websocket(
         TypeError, ValueError: an option is wrong.
         Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
+    check_in_trio("serve_websocket")
     settings = _checked_options(handler, options)
     if not isinstance(ssl_context, (ssl.SSLContext, NoneType)):
         raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {ssl_context!r}")
@@ -627,6 +680,7 @@ async def serve_listeners(
 
     The listeners are closed at the end, and when an option is wrong.
     """
+    check_in_trio("serve_listeners")
     try:
         settings = _checked_options(handler, options)
         if not listeners:

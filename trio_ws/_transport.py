@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -119,6 +120,25 @@ class Transport:
         send is thrown away.
         """
         return False
+
+    def has_left(self) -> bool:
+        """Whether the peer has hung up, with nothing to say before that, as far as is known.
+
+        Nobody knows of a stream that is no socket. With TLS, a peer that has hung up has left
+        whatever it said before, because nothing can be sent to it any more.
+        """
+        below = self.below_tls
+        return isinstance(below, trio.SocketStream) and _is_hung_up(below.socket.fileno())
+
+    @property
+    def is_through(self) -> bool:
+        """Whether something can be sent: not in the middle of a TLS handshake."""
+        if isinstance(self._stream, trio.SSLStream):
+            try:
+                self._stream.selected_alpn_protocol()
+            except trio.NeedHandshakeError:
+                return False
+        return True
 
     async def send_eof(self, *, below_tls: bool = False) -> bool:
         """Say that nothing more will be sent, while still reading. False if the stream cannot.
@@ -281,6 +301,18 @@ class SocketTransport(Transport):
     def is_drained(self) -> bool:
         return not self.receive_nowait()
 
+    def has_left(self) -> bool:
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    @property
+    def is_through(self) -> bool:
+        return True
+
     async def send_eof(self, *, below_tls: bool = False) -> bool:
         try:
             self._socket.shutdown(socket.SHUT_WR)
@@ -322,6 +354,18 @@ class SocketTransport(Transport):
     @property
     def remote_address(self) -> Address:
         return self._peer
+
+
+def _is_hung_up(descriptor: int) -> bool:
+    """Whether a socket's peer has closed, or at least shut down its side; or we have."""
+    if not hasattr(select, "poll"):  # pragma: no cover - Windows
+        return False
+    if descriptor < 0:
+        return True
+    poll = select.poll()
+    # Linux tells the end of file apart from data. Elsewhere it is part of POLLHUP.
+    poll.register(descriptor, getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
 
 
 def _broken(exc: OSError) -> trio.BrokenResourceError:

@@ -642,7 +642,17 @@ class _ArrivingFrame:
             piece = self._begun_character + piece
         text, read = codecs.utf_8_decode(piece, "strict", final)
         self._begun_character = bytes(piece[read:])
+        if _is_half_surrogate(self._begun_character):
+            raise UnicodeDecodeError("utf-8", piece, read, len(piece), "half a surrogate")
         return Fragment(text, final)
+
+
+def _is_half_surrogate(end: bytes) -> bool:
+    """Whether text ends in two of a surrogate's three bytes, which nothing makes UTF-8 any more.
+
+    Python's decoder waits for the third. Whatever else cannot become UTF-8 it refuses at once.
+    """
+    return end[-2:-1] == b"\xed" and end[-1] >= 0xA0
 
 
 class _Codec:
@@ -739,6 +749,9 @@ class _Guard(Extension):
         self._charged = 0
         self._charge = 0
         self._opcode = Opcode.CONTINUATION
+        #: Whether the message that comes is text, and the last two bytes of it so far.
+        self._text = False
+        self._end = b""
         #: Whether a message has begun to come, and not ended yet.
         self.within_message = False
         #: Whether the message that comes, and the one that goes, is compressed.
@@ -772,6 +785,7 @@ class _Guard(Extension):
             return self._refuse(_OUT_OF_SEQUENCE)
         self._charge = payload_length if first else max(payload_length, MIN_FRAGMENT_CHARGE)
         if first:
+            self._text, self._end = opcode is Opcode.TEXT, b""
             self._inflating = rsv.rsv1 and self._codec is not None
         if self._inflating:
             # What it will inflate to is not known yet; see frame_inbound_payload_data.
@@ -786,7 +800,12 @@ class _Guard(Extension):
     ) -> bytes | frame_protocol.CloseReason:
         if self._opcode.iscontrol():
             return self._control_payload(data)
-        return self._inflate(data, final=False) if self._inflating else data
+        plain = self._inflate(data, final=False) if self._inflating else data
+        if self._text and not isinstance(plain, frame_protocol.CloseReason):
+            self._end = (self._end + plain[-2:])[-2:]
+            if _is_half_surrogate(self._end):
+                return self._refuse(_Refused(CloseCode.INVALID_PAYLOAD, _NOT_UTF8.reason))
+        return plain
 
     def frame_inbound_complete(
         self,
