@@ -60,6 +60,31 @@ async def start_websocket_server() -> AsyncGenerator[StartWebSocketServer, None]
         yield start
 
 
+_FIXTURES = ("open_websocket_to", "start_websocket_app", "start_websocket_server")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> None:
+    """Say what to do where nobody would run a fixture: pytest's own error names no trio."""
+    is_ours = fixturedef.argname in _FIXTURES and fixturedef.func.__module__ == __name__
+    # anyio's plugin runs them as well, for tests that it runs with trio.
+    if not is_ours or "anyio_backend" in request.fixturenames:
+        return
+    if not request.config.pluginmanager.hasplugin("trio"):
+        what = "it is not installed: pip install pytest-trio"
+    elif request.node.get_closest_marker("trio") is None:
+        what = (
+            "write the test as an async function, and set trio_mode = true under [pytest] in "
+            "pytest.ini or under [tool.pytest.ini_options] in pyproject.toml, or mark the test "
+            "with @pytest.mark.trio"
+        )
+    else:
+        return
+    pytest.fail(f"{fixturedef.argname} is for tests that pytest-trio runs; {what}", pytrace=False)
+
+
 @asynccontextmanager
 async def _keeping_open(
     open_it: Callable[..., AbstractAsyncContextManager[Any]],

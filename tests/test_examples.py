@@ -267,7 +267,7 @@ async def test_applications_are_found_by_the_command_line(folder: str) -> None:
         assert isinstance(handler, Router)
 
 
-@pytest.mark.parametrize(("folder", "tests"), [("testing", 10), ("quart_tutorial", 9)])
+@pytest.mark.parametrize(("folder", "tests"), [("testing", 11), ("quart_tutorial", 9)])
 async def test_examples_of_tests(folder: str, tests: int) -> None:
     command = [sys.executable, "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider", folder]
     with trio.fail_after(PATIENCE):

@@ -80,6 +80,7 @@ ORDER = [
     "_client",
     "_server",
     "__init__",
+    "_memory_client",
     "testing",
     "_exits",
     "_application",
@@ -116,7 +117,7 @@ OUTSIDE = {
     "_auth": set[str](),
     "_router": {"trio", "werkzeug"},
     "_wire": {"wsproto"},
-    "testing": {"trio", "h11"},  # plain HTTP requests
+    "_memory_client": {"trio", "h11"},  # plain HTTP requests
     "backplane._envelope": set[str](),
     "backplane._incoming": set[str](),
     "backplane._backoff": set[str](),

@@ -104,6 +104,62 @@ async def test_the_fixtures_are_there_in_trio_mode_and_for_marked_tests(
     assert "1 passed" in output
 
 
+@pytest.mark.parametrize(
+    ("tests", "settings"),
+    [
+        (GREETING.replace("@MARK", ""), ""),
+        ("def test_greeting(open_websocket_to):\n    pass", "trio_mode = true"),
+    ],
+    ids=["no trio mode", "no async function"],
+)
+async def test_where_pytest_trio_does_not_run_a_test_the_error_names_trio_mode(
+    tmp_path: Path, tests: str, settings: str
+) -> None:
+    code, output = await run_pytest(tmp_path, tests, settings=settings)
+    assert code == 1, output
+    assert "open_websocket_to is for tests that pytest-trio runs" in output
+    assert "set trio_mode = true" in output
+    assert "@pytest.mark.trio" in output
+
+
+async def test_without_pytest_trio_the_error_says_what_to_install(tmp_path: Path) -> None:
+    code, output = await run_pytest(
+        tmp_path, GREETING.replace("@MARK", ""), settings="addopts = -p no:trio"
+    )
+    assert code == 1, output
+    assert "pip install pytest-trio" in output
+
+
+ANYIO = """
+import pytest
+
+@pytest.fixture
+def anyio_backend():
+    return "trio"
+
+async def greet(ws):
+    await ws.send("hello")
+
+@pytest.mark.anyio
+async def test_greeting(open_websocket_to):
+    ws = await open_websocket_to(greet)
+    assert await ws.receive() == "hello"
+
+@pytest.fixture
+def start_websocket_app():
+    return "a fixture of the project's own"
+
+def test_another_fixture_of_that_name(start_websocket_app):
+    assert start_websocket_app == "a fixture of the project's own"
+"""
+
+
+async def test_what_anyio_s_plugin_runs_and_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    code, output = await run_pytest(tmp_path, ANYIO)
+    assert code == 0, output
+    assert "2 passed" in output
+
+
 FAILING = """
 import trio
 

@@ -37,7 +37,7 @@ from ._url import WebSocketURL, follow_redirect, join_url, parse_url
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 #: What one server may see and another may not.
-_CREDENTIALS = {"authorization", "cookie", "proxy-authorization"}
+CREDENTIALS = {"authorization", "cookie", "proxy-authorization"}
 
 
 @protected_context
@@ -118,32 +118,29 @@ async def wrap_client_stream(
         await trio.aclose_forcefully(stream)
         raise
     with opening_deadline(settings.open_timeout):
-        websocket = await _shake_hands(stream, target, settings)
+        websocket = await shake_hands(stream, target, settings)
     async with run_connection(websocket):
         yield websocket
 
 
 async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
-    redirects_left = options.max_redirects
+    followed = 0
     with opening_deadline(options.open_timeout):
         while True:
             stream = await _open_stream(url, options)
             try:
-                websocket = await _shake_hands(stream, url, options)
+                websocket = await shake_hands(stream, url, options)
                 break
             except ConnectionRejected as exc:
-                location = _location(exc.response) if options.max_redirects else None
-                if location is None:
+                further = follow(exc, url, options, followed)
+                if further is None:
                     raise
-                if not redirects_left:
-                    limit = options.max_redirects
-                    raise TooManyRedirects(f"there were more than {limit} redirects") from exc
-                redirects_left -= 1
-                url, options = _redirected(url, options, location)
+                url, options = further
+                followed += 1
     return websocket
 
 
-async def _shake_hands(
+async def shake_hands(
     stream: trio.abc.Stream, url: WebSocketURL, options: ClientStreamOptions
 ) -> WebSocket:
     """The handshake over a stream that is ours from now on: it is closed if there is none."""
@@ -211,8 +208,31 @@ def _default_ssl_context() -> ssl.SSLContext:
 # ---------------------------------------------------------------------------
 
 
-def _location(response: Response) -> str | None:
-    """Where a redirect leads; `None` where it is none."""
+def follow(
+    refusal: ConnectionRejected, url: WebSocketURL, options: ClientOptions, followed: int
+) -> tuple[WebSocketURL, ClientOptions] | None:
+    """Where to go after a refusal, and with what, when so many redirects were followed before.
+
+    `None` where it is no redirect, or none is to be followed.
+
+    Raises:
+        TooManyRedirects: it is one more than `max_redirects`.
+        InvalidResponse: it leads to no WebSocket, or from ``wss`` to ``ws``.
+    """
+    location = location_in(refusal.response) if options.max_redirects else None
+    if location is None:
+        return None
+    if followed == options.max_redirects:
+        raise TooManyRedirects(f"there were more than {followed} redirects") from refusal
+    return _redirected(url, options, location)
+
+
+def location_in(response: Response) -> str | None:
+    """Where a redirect leads; `None` where it is none.
+
+    Raises:
+        InvalidResponse: it leads to more than one place.
+    """
     locations = set(response.headers.get_all("Location") if response.status in _REDIRECTS else ())
     if len(locations) > 1:  # a comma may be part of a URL, so that they are no list
         raise InvalidResponse("the server redirects to more than one place")
@@ -233,6 +253,6 @@ def _redirected(
         raise InvalidResponse(f"the redirect from {url} to {target} would give up TLS")
     if target.origin == url.origin:
         return replace(target, authorization=url.authorization), options
-    kept = [pair for pair in options.extra_headers.fields if pair[0].lower() not in _CREDENTIALS]
+    kept = [pair for pair in options.extra_headers.fields if pair[0].lower() not in CREDENTIALS]
     # A Unix socket is one server; what it redirects to elsewhere is reached by its address.
     return target, replace(options, headers=Headers(kept), path=None)

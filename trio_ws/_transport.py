@@ -224,7 +224,8 @@ class Transport:
 
     @property
     def scheme(self) -> str:
-        return "wss" if isinstance(self._stream, trio.SSLStream) else "ws"
+        is_tls = isinstance(self._stream, trio.SSLStream)
+        return "wss" if is_tls or getattr(self._stream, "stands_for_tls", False) else "ws"
 
     @property
     def local_address(self) -> Address:

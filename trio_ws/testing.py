@@ -11,25 +11,27 @@ Nothing in memory takes real time or a thread, so that a test with an autojumped
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Unpack, final
+from typing import Any, Protocol, Unpack, final
 
-import h11
 import trio
 import trio.testing
 
-from ._buffer import bytes_of
 from ._client import wrap_client_stream
 from ._connection import WebSocket
-from ._errors import ConnectionFailed, InvalidResponse, WebSocketError
+from ._errors import WebSocketError
 from ._faulty_stream import FaultyStream
-from ._headers import Headers, HeadersLike
-from ._http import Request, Response
-from ._json import from_json
+from ._http import Address, Request
+from ._memory_client import (
+    HOST,
+    MemoryClient,
+    MemoryListener,
+    MemoryResponse,
+    MemoryStream,
+    Params,
+)
 from ._nursery import leaf_exceptions, open_bare_nursery, protected_context, raise_as_is
 from ._options import (
     ClientStreamKeywords,
@@ -47,16 +49,15 @@ from ._server import (
 )
 from ._url import parse_url
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
 __all__ = [
     "FaultyStream",
     "MemoryApp",
+    "MemoryClient",
     "MemoryListener",
     "MemoryResponse",
     "MemoryStream",
     "OpenWebSocketTo",
+    "Params",
     "StartWebSocketApp",
     "StartWebSocketServer",
     "open_pair",
@@ -64,14 +65,6 @@ __all__ = [
     "open_test_server",
     "open_test_websocket",
 ]
-
-#: One end of a stream in memory. Its buffers have no limit: sending never waits for the reader.
-MemoryStream: TypeAlias = trio.StapledStream[
-    trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
-]
-
-_HOST = "localhost"
-
 
 # ---------------------------------------------------------------------------
 # One client
@@ -84,6 +77,9 @@ async def open_test_websocket(
     path: str = "/",
     *,
     server_options: ListenerKeywords | None = None,
+    remote_address: Address = None,
+    params: Params = (),
+    max_redirects: int = 0,
     **options: Unpack[ClientStreamKeywords],
 ) -> AsyncGenerator[WebSocket, None]:
     """Serve `handler` in memory and connect one client to it::
@@ -92,12 +88,16 @@ async def open_test_websocket(
             await ws.send("hello")
             assert await ws.receive() == "hello"
 
-    It is `open_test_app` with one `MemoryApp.websocket`, and has the guarantees of both.
+    It is `open_test_app` with one `MemoryClient.websocket`, and has the guarantees of both.
 
     Args:
         handler: a handler, or a router.
-        path: what to ask for, query included; or a whole ``ws://`` URL, where the host matters.
+        path: what to ask for, query included; or a whole ``ws://`` or ``wss://`` URL, where the
+            host or the scheme matters.
         server_options: those of `ListenerOptions`, for the server.
+        remote_address: where the client seems to come from, as in `MemoryApp.client`.
+        params: what to add to the query.
+        max_redirects: how many redirects to follow.
         options: those of `ClientStreamOptions`, for the client.
 
     Raises:
@@ -106,7 +106,9 @@ async def open_test_websocket(
     """
     async with (
         open_test_app(handler, **(server_options or {})) as app,
-        app.websocket(path, **options) as websocket,
+        app.client(remote_address=remote_address).websocket(
+            path, params=params, max_redirects=max_redirects, **options
+        ) as websocket,
     ):
         yield websocket
 
@@ -128,7 +130,8 @@ async def open_test_app(
                 assert await bob.receive() == "hello"
 
     It is `serve_listeners` over a `MemoryListener`: `process_request`, origins, limits and timeouts
-    apply as they do in production. Clients have no address.
+    apply as they do in production. Clients have no address, but for those that `MemoryApp.client`
+    gives one.
 
     **An error of the application fails the test.** What the handler or `process_request` raises
     cancels the block and comes out of it bare, in place of the `ConnectionClosed` or other
@@ -145,186 +148,30 @@ async def open_test_app(
 
 
 @final
-class MemoryApp:
+class MemoryApp(MemoryClient):
     """An application that is served in memory, and the way to it: what `open_test_app` gives.
+
+    It is a client, too, the first one: without an address, and with cookies like the others that
+    `client` makes.
 
     Attributes:
         server: the running server, with its `connections` and `statistics`.
     """
 
     def __init__(self, server: WebSocketServer, listener: MemoryListener) -> None:
+        super().__init__(listener)
         self.server = server
-        self._listener = listener
 
-    def connect(self) -> MemoryStream:
-        """The client's end of a new stream to the application, which nothing was sent on yet.
-
-        Raises:
-            ConnectionFailed: the server has stopped.
-        """
-        return self._listener.connect()
-
-    @protected_context
-    async def websocket(
-        self,
-        path: str = "/",
-        *,
-        stream: trio.abc.Stream | None = None,
-        **options: Unpack[ClientStreamKeywords],
-    ) -> AsyncGenerator[WebSocket, None]:
-        """Connect a client: `wrap_client_stream` over a new stream.
+    def client(self, *, remote_address: Address = None) -> MemoryClient:
+        """Another client, who shares no cookies with the others.
 
         Args:
-            path: what to ask for, query included; or a whole ``ws://`` URL, where the host matters.
-            stream: what `connect` gave, in a wrapping of yours: a `FaultyStream`, for example.
-            options: those of `ClientStreamOptions`.
-
-        Raises:
-            ConnectionRejected: the application answered with another status than 101.
+            remote_address: where it seems to come from: ``("192.0.2.1", 50000)``, for example.
         """
-        url = f"ws://{_HOST}{path}" if path.startswith("/") else path
-        stream = self.connect() if stream is None else stream
-        async with wrap_client_stream(stream, url, **options) as websocket:
-            yield websocket
-
-    async def request(
-        self, method: str, target: str, headers: HeadersLike = (), body: str | Buffer = b""
-    ) -> MemoryResponse:
-        """Send a plain HTTP request and read the response to its end, without a time limit.
-
-        Host and Content-Length are added where `headers` has none. Redirects are not followed.
-
-        Args:
-            method: ``"GET"``, ``"POST"``…
-            target: the path, and a query perhaps, as they are sent: percent-encoded.
-            headers: the header fields.
-            body: bytes or another buffer, or a `str` that goes out as UTF-8.
-
-        Raises:
-            ValueError: what cannot be sent in a request.
-            InvalidResponse: what came is no HTTP response, or not all of one.
-            ConnectionFailed: the server has stopped.
-        """
-        connection = h11.Connection(h11.CLIENT)
-        data = _request(connection, method, target, Headers(headers), body)
-        async with self.connect() as stream:
-            with suppress(trio.BrokenResourceError):  # refused before it was read to its end
-                await stream.send_all(data)
-            return await _response(connection, stream)
-
-    async def get(self, target: str, headers: HeadersLike = ()) -> MemoryResponse:
-        """`request` with the method GET."""
-        return await self.request("GET", target, headers)
+        return MemoryClient(self._listener, remote_address)
 
     def __repr__(self) -> str:
         return f"<MemoryApp with {self.server!r}>"
-
-
-@final
-class MemoryResponse(Response):
-    """A `Response` as a test got it: `MemoryApp.request` gives it. Equal to a like `Response`."""
-
-    @property
-    def text(self) -> str:
-        """The body, as UTF-8.
-
-        Raises:
-            UnicodeDecodeError: it is not.
-        """
-        return self.body.decode()
-
-    def json(self) -> Any:  # type: ignore[override]  # reads one, where `Response.json` makes one
-        """The value that the body is the JSON of, whatever its Content-Type.
-
-        Raises:
-            ValueError: it is none; NaN and infinity are not.
-        """
-        try:
-            return from_json(self.text)
-        except ValueError as exc:
-            beginning = self.body[:80]
-            raise ValueError(f"the {self.status} response is not JSON: {beginning!r}") from exc
-
-
-_BODY = "a body is str or a buffer, such as bytes"
-
-
-def _request(
-    connection: h11.Connection, method: str, target: str, headers: Headers, body: str | Buffer
-) -> bytes:
-    """The bytes of a whole request."""
-    content = body.encode() if isinstance(body, str) else bytes_of(body, _BODY)
-    fields = list(headers.fields)
-    if "Host" not in headers:
-        fields.insert(0, ("Host", _HOST))
-    if content and "Content-Length" not in headers and "Transfer-Encoding" not in headers:
-        fields.append(("Content-Length", str(len(content))))
-    events: list[h11.Event] = [h11.Data(data=content)] if content else []
-    try:
-        head = h11.Request(method=method, target=target, headers=fields)
-        return b"".join(connection.send(event) or b"" for event in [head, *events, _END])
-    except h11.LocalProtocolError as exc:
-        raise ValueError(f"this request cannot be sent: {exc}") from exc
-
-
-_END = h11.EndOfMessage()
-
-
-async def _response(connection: h11.Connection, stream: trio.abc.ReceiveStream) -> MemoryResponse:
-    """The final response, whole; a 101 is final, too, and the rest of the stream is dropped."""
-    head: h11.Response | h11.InformationalResponse | None = None
-    body = b""
-    try:
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                connection.receive_data(bytes(await stream.receive_some()))
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, (h11.Response, h11.InformationalResponse)):
-                head = event
-            else:  # the end of the message, or of HTTP
-                assert head is not None
-                fields = [
-                    (name.decode("latin-1"), value.decode("latin-1"))
-                    for name, value in head.headers.raw_items()
-                ]
-                return MemoryResponse(head.status_code, fields, body)
-    except h11.RemoteProtocolError as exc:
-        raise InvalidResponse(f"the application's answer is no HTTP response: {exc}") from exc
-
-
-@final
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """A listener without a network, for `serve_listeners`."""
-
-    def __init__(self) -> None:
-        self._coming, self._waiting = trio.open_memory_channel[MemoryStream](math.inf)
-
-    def connect(self) -> MemoryStream:
-        """The client's end of a new stream. The server's end waits until it is accepted.
-
-        Raises:
-            ConnectionFailed: the listener was closed.
-        """
-        client, server = trio.testing.memory_stream_pair()
-        try:
-            self._coming.send_nowait(server)
-        except trio.BrokenResourceError:
-            raise ConnectionFailed("nobody listens here any more") from None
-        return client
-
-    async def accept(self) -> trio.abc.Stream:
-        """Wait for the next client."""
-        return await self._waiting.receive()
-
-    async def aclose(self) -> None:
-        """Stop listening, and hang up on clients that were not accepted."""
-        with suppress(trio.WouldBlock, trio.ClosedResourceError):
-            while True:
-                await trio.aclose_forcefully(self._waiting.receive_nowait())
-        self._waiting.close()
-        await trio.lowlevel.checkpoint()
 
 
 # ---------------------------------------------------------------------------
@@ -450,7 +297,7 @@ _CONSEQUENCES = (WebSocketError, trio.ClosedResourceError, trio.Cancelled)
 
 @protected_context
 async def open_pair(
-    url: str = f"ws://{_HOST}/",
+    url: str = f"ws://{HOST}/",
     *,
     client_options: ClientStreamKeywords | None = None,
     server_options: ServerStreamKeywords | None = None,
@@ -517,6 +364,9 @@ class OpenWebSocketTo(Protocol):
         path: str = "/",
         *,
         server_options: ListenerKeywords | None = None,
+        remote_address: Address = None,
+        params: Params = (),
+        max_redirects: int = 0,
         **options: Unpack[ClientStreamKeywords],
     ) -> WebSocket: ...
 

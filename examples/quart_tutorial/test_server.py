@@ -1,7 +1,5 @@
 """Its tests, which need neither a port nor a browser: python -m pytest examples/quart_tutorial"""
 
-import json
-
 import pytest
 
 from trio_ws.testing import open_test_app
@@ -39,9 +37,8 @@ async def test_everybody_gets_what_is_posted() -> None:
         app.websocket("/api/v2/ws") as ada,
         app.websocket("/ws") as echo,
     ):
-        body = json.dumps({"message": "news"})
-        response = await app.request("POST", "/api/v2/messages", AS_JSON, body)
-        assert (response.status, json.loads(response.body)) == (201, {"told": 1})
+        response = await app.post("/api/v2/messages", json={"message": "news"})
+        assert (response.status, response.json()) == (201, {"told": 1})
         assert await ada.receive() == "news"
 
         await echo.send("anything else?")  # it got none of that
@@ -60,7 +57,7 @@ async def test_everybody_gets_what_is_posted() -> None:
 )
 async def test_only_messages_can_be_posted(headers: dict[str, str], body: str, status: int) -> None:
     async with application() as router, open_test_app(router) as app:
-        response = await app.request("POST", "/api/v2/messages", headers, body)
+        response = await app.post("/api/v2/messages", headers, body)
         assert response.status == status
 
 

@@ -61,8 +61,12 @@ class Chat:
 def doorman(request: Request) -> Response | None:
     if request.path == "/health":
         return Response(200, body="OK\n")
-    if "Cookie" not in request.headers:
+    if request.path == "/come-in":
+        return Response(303, {"Location": "/welcome", "Set-Cookie": f"name={request.query}"})
+    if "name" not in request.cookies:
         return Response(401, body="Who are you?\n")
+    if request.path == "/welcome":
+        return Response(200, body=f"Welcome, {request.cookies['name']}!\n")
     return None
 
 
@@ -99,6 +103,19 @@ async def test_doorman() -> None:
 
         async with app.websocket("/chat", headers={"Cookie": "name=Ada"}) as ws:
             await ws.send("It is me.")
+
+
+async def test_everybody_has_a_name() -> None:
+    async with open_test_app(Chat(), process_request=doorman) as app:
+        ada, bob = app.client(), app.client(remote_address=("192.0.2.1", 50000))
+        welcome = await ada.post("/come-in?Ada", max_redirects=1)
+        assert welcome.text == "Welcome, Ada!\n"
+        async with ada.websocket("/chat") as ws:  # with her cookie
+            assert ws.request.cookies == {"name": "Ada"}
+
+        with pytest.raises(ConnectionRejected):
+            async with bob.websocket("/chat"):
+                pass
 
 
 async def broken(ws: WebSocket) -> None:
