@@ -951,8 +951,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if not isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError)):
             self._logger.error("the stream failed: %r", exc, exc_info=exc)
         # What the peer said before the connection broke may still be there to be read, and it may
-        # have been a Close frame with the reason. A reader that is paused will not get to it, unless
-        # it has.
+        # have been a Close frame with the reason. A reader that is paused will not get to it.
         if self._liveness.paused:
             self._lose(exc, reason_of(exc))
         else:
