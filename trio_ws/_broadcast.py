@@ -33,6 +33,7 @@ from ._json import to_json
 from ._message import Message, checked_message
 from ._nursery import open_bare_nursery, protected_context
 from ._options import check_limit
+from ._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
 from ._policies import Disconnect, Limits, SlowReaderPolicy
 from ._wire import Prepared
 from .backplane._base import Backplane
@@ -323,6 +324,7 @@ class Broadcast:
         for channel in list(record.channels):  # a key function could change the original
             count += channel.deliver(message)
         self._delivered += count
+        spend(count * MESSAGE_WORK + DEFLATE_WORK * message.bytes_compressed)
         if self._tally.reports:
             self._report()
         return count

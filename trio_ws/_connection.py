@@ -73,7 +73,14 @@ from ._message import Message, MessageReader, MessageWriter, checked_message
 from ._nursery import forget_tracebacks, leaf_exceptions, protected_context, raise_as_is
 from ._options import ConnectionOptions
 from ._outbox import Outbox
-from ._pacing import next_checkpoint
+from ._pacing import (
+    DEFLATE_WORK,
+    FRAME_WORK,
+    MESSAGE_WORK,
+    WORK_PER_CHECKPOINT,
+    next_checkpoint,
+    spend,
+)
 from ._pings import SentPings
 from ._reasons import reason_of
 from ._shortcut import Shortcut
@@ -99,9 +106,6 @@ if TYPE_CHECKING:
 #: Once both Close frames are through, or after a failure over a stream that cannot be shut down
 #: one way, the peer gets this many seconds to hang up (RFC 6455 section 7.1.1).
 LINGER = 1.0
-
-#: How many frames of one read are handled before other tasks may run: ten thousand fit into a read.
-FRAMES_PER_CHECKPOINT = 128
 
 #: When the peer closes or breaks the protocol, how many seconds the application has, from when it
 #: took the last message, to answer what came before (RFC 6455 section 5.5.1 allows to delay the
@@ -201,6 +205,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_close_reason",
         "_close_sent",
         "_finished",
+        "_heavy_from",
         "_idles",
         "_inbox",
         "_liveness",
@@ -293,6 +298,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         # Looked up once, because they are asked for with every message.
         self._idles = self._liveness.counts_idleness
         self._notes_messages = self._idles or self._verbose
+        #: From how many bytes on a message is work beyond that of an ordinary call.
+        self._heavy_from = min(LARGE, self._wire.compresses_from)
 
     # What it is and how it is doing…
 
@@ -512,6 +519,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         else:
             outbox.write(*self._wire.large_message(data, compress=compress))
         self._messages_sent += 1
+        if len(data) >= self._heavy_from:
+            compressed = compress is not False and len(data) >= self._wire.compresses_from
+            spend(DEFLATE_WORK * len(data) if compressed else len(data))
         if self._notes_messages:
             self._note_sent(data)
         return True
@@ -757,12 +767,14 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._wait_to_send()
         self._write(Pong(data), self._wire.pong(data))
 
-    def _send_pong(self, payload: bytes) -> None:
+    def _send_pong(self, payload: bytes, *, before: int) -> None:
+        """Answer a ping; so many came in the same read `before` it."""
         if self._wire.may_send:
             if self._verbose:
                 self._logger.debug("owed %s", show_event(Pong(payload)))
-            # The outbox may replace it by the answer to a later ping.
-            self._outbox.write_pong(self._wire.pong(payload))
+            # The outbox may replace it by the answer to a later ping. Where many came together, it
+            # is likely that another follows: the answers are gathered.
+            self._outbox.write_pong(self._wire.pong(payload), following=before)
 
     # Living with it…
 
@@ -883,6 +895,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._aclosed = True
         self._send_close(code, reason)
         self._inbox.discard()
+        self._wire.discard()
         if self._state is State.CLOSED:
             self._cancel_nurseries()
 
@@ -989,6 +1002,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._close_reason = reason
             if not self._aclosed:
                 self._inbox.close()
+                self._wire.discard()
                 self._end_nurseries()
 
     async def _raise_closed(self) -> NoReturn:
@@ -1093,21 +1107,28 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     async def _take(self, data: bytes) -> None:
         """Handle what a read brought, as far as there is room for it."""
         self._bytes_received += len(data)
-        frames = 0
-        for event in self._wire.receive(data):
+        # Ten thousand frames fit into a read, and a thousand bytes may inflate to a megabyte.
+        wire = self._wire
+        work = pings = 0
+        inflated = wire.bytes_inflated
+        for event in wire.receive(data):
             if self._verbose:
                 self._logger.debug("received %s", show_event(event))
             if isinstance(event, list):  # nearly always
                 self._inbox.put(event, self._liveness.heard_at)
                 self._note_received(event)
-                frames += len(event)
+                work += len(event) * MESSAGE_WORK
+            elif isinstance(event, Ping):
+                self._send_pong(event.payload, before=pings)
+                pings += 1
+                work += FRAME_WORK
             else:
                 self._handle(event)
-                frames += 1
+                work += FRAME_WORK
             if self._inbox.full:
                 await self._wait_for_room()
-            elif frames >= FRAMES_PER_CHECKPOINT:
-                frames = 0
+            elif work + wire.bytes_inflated - inflated >= WORK_PER_CHECKPOINT:
+                work, inflated = 0, wire.bytes_inflated
                 await trio.lowlevel.checkpoint()
 
     def _note_received(self, messages: Messages) -> None:
@@ -1128,14 +1149,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._inbox.wait_for_room()
         self._liveness.resume(trio.current_time())
 
-    def _handle(self, event: Fragment | Ping | Pong | Close | Violation) -> None:
+    def _handle(self, event: Fragment | Pong | Close | Violation) -> None:
         if isinstance(event, Fragment):
             self._inbox.put_fragment(event, self._liveness.heard_at)
             if event.final:
                 self._messages_received += 1
                 self._liveness.note_message()
-        elif isinstance(event, Ping):
-            self._send_pong(event.payload)
         elif isinstance(event, Pong):
             self._pings.answer(event.payload)
 

@@ -209,14 +209,14 @@ class Outbox:
         self._forget(sent)
         self._block()
 
-    def write_pong(self, frame: bytes) -> None:
+    def write_pong(self, frame: bytes, *, following: int = 0) -> None:
         """Write a pong, or hold it back while there is no room: only the newest is kept.
 
         This is what bounds the pongs that a peer can make us owe it (RFC 6455 section 5.5.3 lets
         an endpoint answer only the most recent ping).
         """
         if self.has_room:
-            self.write(frame)
+            self.write(frame, following=following)
         elif self._owed is None:
             self._owed = (self._gone_when_there_is_room, frame)
         else:

@@ -48,7 +48,7 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from . import _frames
-from ._deflate import RESTART_CHARGE, Agreement, Deflate, Deflater
+from ._deflate import RESTART_CHARGE, Agreement, Deflate, Deflater, Inflater
 from ._errors import CloseCode, may_be_sent
 from ._frames import (
     BINARY,
@@ -274,6 +274,19 @@ class Wire:
                 else:
                     position = yield from self._take_other(data, position)
 
+    def discard(self) -> None:
+        """Inflate nothing more, because nobody will get it: only the peer's Close is waited for.
+
+        A peer that goes on sending could otherwise have a megabyte made of each kilobyte.
+        """
+        if self._deflate is not None:
+            self._codecs.discard()
+
+    @property
+    def bytes_inflated(self) -> int:
+        """How many bytes inflating has given so far: the work that `receive` does beyond frames."""
+        return self._codec.plain_received if self._codec is not None else 0
+
     @property
     def is_between_messages(self) -> bool:
         """Whether nothing is there of what comes next."""
@@ -426,6 +439,11 @@ class Wire:
         return Violation(int(event.code), event.reason or "")
 
     # Sending…
+
+    @property
+    def compresses_from(self) -> float:
+        """From what length on a message is compressed; `math.inf` where that was not agreed on."""
+        return self._threshold
 
     @property
     def may_send(self) -> bool:
@@ -592,6 +610,11 @@ class Prepared:
             self.weight = inf if compress else -1
         self._deflated: dict[tuple[int, int, int], bytes] | None = None
 
+    @property
+    def bytes_compressed(self) -> int:
+        """How many bytes compressing took in, over all forms."""
+        return len(self._deflated or ()) * (len(self.plain) - self._start)
+
     def deflated(self, deflater: Deflater) -> bytes:
         """The whole frame as `deflater` makes it, beginning with this message; not masked."""
         if self._deflated is None:
@@ -667,6 +690,9 @@ class _Codec:
         "plain_sent",
     )
 
+    _inflater: Inflater | None
+    """`None` when nobody will get any more."""
+
     def __init__(self, settings: Deflate, agreement: Agreement, *, server: bool) -> None:
         self._inflater, self._deflater = agreement.codecs(settings, server=server)
         self.plain_sent = self.deflated_sent = self.plain_received = self.deflated_received = 0
@@ -690,6 +716,8 @@ class _Codec:
         Raises:
             _Refused: it is not DEFLATE, or more than `limit`.
         """
+        if self._inflater is None:
+            return b""
         room = limit - already - RESTART_CHARGE * self._inflater.restarts
         self.deflated_received += len(data)
         try:
@@ -700,6 +728,9 @@ class _Codec:
             raise _too_big(limit)
         self.plain_received += len(plain)
         return plain
+
+    def discard(self) -> None:
+        self._inflater = None
 
     def deflate(self, data: bytes, *, final: bool) -> bytes:
         deflated = self._deflater.deflate(data, final=final)

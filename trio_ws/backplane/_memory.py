@@ -13,7 +13,7 @@ from typing import final
 import trio
 from trio.lowlevel import ParkingLot
 
-from .._pacing import Pacer
+from .._pacing import next_checkpoint
 from ._base import BackplaneError, HistoryEntry
 from ._envelope import decode
 from ._outgoing import Item
@@ -98,13 +98,12 @@ class MemoryBackplane(QueuedBackplane):
 
     @trio.lowlevel.enable_ki_protection
     async def _join(self, task_status: trio.TaskStatus[None]) -> None:
-        pacer = Pacer()
         self._hub._join(self)
         try:
             task_status.started()
             while True:
                 for item in await self._outgoing.next_batch():
-                    await pacer.checkpoint()
+                    await next_checkpoint()()
                     await self._hub._wait_resumed()
                     self._hub._route(item)
                     self._outgoing.settle()
