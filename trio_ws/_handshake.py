@@ -8,7 +8,6 @@ the stream after an error, are the caller's. Bytes that arrive after the handsha
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import inspect
 import os
@@ -345,7 +344,7 @@ _HANDSHAKE_FIELD = re.compile(r"host|connection|upgrade|origin|sec-websocket-.*"
 def _is_key(text: str) -> bool:
     try:
         return len(text) == 24 and len(base64.b64decode(text, validate=True)) == 16
-    except binascii.Error:
+    except ValueError:  # neither base64 nor ASCII
         return False
 
 
