@@ -7,6 +7,7 @@ import pytest
 from tests.interop import scenarios
 from tests.interop.messages import KINDS
 from tests.interop.processes import python_peer
+from tests.interop.scenarios import WITH_AN_ANSWER_OF_ITS_OWN
 
 clients = pytest.mark.parametrize(
     "client",
@@ -40,7 +41,7 @@ async def test_its_client_is_told_code_and_reason(client: tuple[str, ...]) -> No
 @kinds
 @servers
 async def test_our_client_gets_every_size_back(server: tuple[str, ...], kind: str) -> None:
-    await scenarios.check_echo_from_server(server, kind)
+    await scenarios.check_echo_from_server(server, kind, WITH_AN_ANSWER_OF_ITS_OWN)
 
 
 @servers

@@ -1,9 +1,11 @@
-// The server of ws: /close closes with 4000, any other path echoes.
+// The server of ws: /close closes with 4000, any other path echoes. It is given its settings of
+// permessage-deflate, in JSON.
 
 import { WebSocketServer } from "ws";
 import { describe, report } from "./messages.js";
 
-const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+const perMessageDeflate = JSON.parse(process.argv[2]);
+const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate });
 
 server.on("listening", () => report("listening", { port: server.address().port }));
 server.on("connection", (socket, request) => {

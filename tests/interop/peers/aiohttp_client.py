@@ -12,7 +12,10 @@ from tests.interop.peers.reporting import report
 
 
 async def main(url: str, scenario: str) -> None:
-    async with ClientSession() as session, session.ws_connect(url, max_msg_size=0) as websocket:
+    async with (
+        ClientSession() as session,
+        session.ws_connect(url, max_msg_size=0, compress=15) as websocket,
+    ):
         if scenario in ("text", "binary"):
             for size in SIZES:
                 message = make(scenario, size)
