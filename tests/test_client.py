@@ -24,6 +24,8 @@ from trio_ws import (
     HandshakeTimeout,
     InvalidResponse,
     InvalidURL,
+    Request,
+    Response,
     TooManyRedirects,
     WebSocketServer,
     open_websocket,
@@ -289,6 +291,54 @@ async def test_an_ssl_context_makes_a_host_and_port_secure(
         with pytest.raises(ConnectionFailed, match="certificate verify failed"):
             async with open_websocket("localhost", server.port, use_ssl=True):
                 pytest.fail("it was opened")
+
+
+async def test_a_certificate_may_be_for_another_name_that_the_client_gives(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    asked: list[str | None] = []
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    AUTHORITY.issue_cert("inner.example").configure_cert(tls)
+    tls.sni_callback = lambda _, name, __: asked.append(name)
+    async with tcp_server(ssl_context=tls) as server:
+        options: Any = {"ssl_context": trusting, "server_hostname": "inner.example"}
+        async with open_websocket_url(f"wss://{LOOPBACK}:{server.port}/", **options) as ws:
+            assert asked == ["inner.example"]
+            assert ws.request.headers["Host"] == f"{LOOPBACK}:{server.port}"
+        with pytest.raises(ConnectionFailed, match="handshake with other.example failed.*mismatch"):
+            options["server_hostname"] = "other.example"
+            await open_and_leave(f"wss://{LOOPBACK}:{server.port}/", **options)
+
+
+@pytest.mark.parametrize("url", ["ws://u:xyzzy@h/", "ws://h/"])
+async def test_a_server_s_name_without_tls_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="server_hostname is for wss:// URLs, and 'ws://h/'"):
+        await open_and_leave(url, server_hostname="h")
+    with pytest.raises(ValueError, match="server_hostname is for wss:// URLs"):
+        async with open_websocket("h", 80, server_hostname="h"):
+            pass
+
+
+async def test_a_redirect_leaves_the_name_of_the_server_behind(
+    trusting: ssl.SSLContext,
+) -> None:
+    def certified(name: str) -> ssl.SSLContext:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        AUTHORITY.issue_cert(name).configure_cert(tls)
+        return tls
+
+    async with tcp_server(ssl_context=certified("localhost")) as target:
+        there = f"https://localhost:{target.port}/there"
+
+        def redirect(request: Request) -> Response:
+            return Response(302, {"Location": there if request.path == "/here" else "/here"})
+
+        tls = certified("inner.example")
+        async with tcp_server(ssl_context=tls, process_request=redirect) as server:
+            url = f"wss://{LOOPBACK}:{server.port}/"
+            options: Any = {"ssl_context": trusting, "server_hostname": "inner.example"}
+            async with open_websocket_url(url, max_redirects=2, **options) as ws:
+                assert ws.request.target == "/there"
 
 
 async def test_the_system_s_trust_does_not_cover_just_anybody(server_tls: ssl.SSLContext) -> None:

@@ -23,13 +23,18 @@ from trio_ws import (
     ListenerOptions,
     ServerStreamOptions,
 )
+from trio_ws._hints import ELSEWHERE, what_was_meant
 from trio_ws._options import (
     ClientKeywords,
     ClientStreamKeywords,
     ConnectionKeywords,
     ListenerKeywords,
     ServerStreamKeywords,
+    make_options,
 )
+from trio_ws.backplane import RedisBackplane, RedisOptions
+
+from .helpers import echo
 
 PRODUCT = f"trio_ws/{trio_ws.__version__}"
 
@@ -61,7 +66,16 @@ SERVER_STREAM = {
 DEFAULTS: list[tuple[type[ConnectionOptions], dict[str, Any]]] = [
     (ConnectionOptions, COMMON),
     (ClientStreamOptions, CLIENT_STREAM),
-    (ClientOptions, {**CLIENT_STREAM, "ssl_context": None, "path": None, "max_redirects": 0}),
+    (
+        ClientOptions,
+        {
+            **CLIENT_STREAM,
+            "ssl_context": None,
+            "server_hostname": None,
+            "path": None,
+            "max_redirects": 0,
+        },
+    ),
     (ServerStreamOptions, SERVER_STREAM),
     (
         ListenerOptions,
@@ -373,5 +387,134 @@ async def test_nothing_is_sent_where_a_header_is_wrong(value: str) -> None:
 
 
 async def test_a_wrong_option_of_the_server_is_found_before_anything_is_bound() -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'max_redirects'"):
+    with pytest.raises(TypeError, match="no option 'max_redirects'"):
         await trio_ws.serve_websocket(trio.sleep_forever, None, 0, max_redirects=3)  # type: ignore[call-arg, arg-type] # what is tested
+
+
+# Options that are none…
+
+
+DEAF, _ = trio.testing.memory_stream_pair()
+
+
+def enter(block: Any) -> Any:
+    async def main() -> None:
+        async with block:
+            pytest.fail("it was opened")
+
+    return main()
+
+
+UNKNOWN = [
+    (lambda **o: enter(trio_ws.open_websocket_url("ws://h/", **o)), "open_websocket_url"),
+    (lambda **o: enter(trio_ws.open_websocket("h", 80, **o)), "open_websocket"),
+    (lambda **o: enter(trio_ws.wrap_client_stream(DEAF, "ws://h/", **o)), "wrap_client_stream"),
+    (lambda **o: enter(trio_ws.wrap_server_stream(DEAF, **o)), "wrap_server_stream"),
+    (lambda **o: trio_ws.serve_websocket(echo, "h", 0, **o), "serve_websocket"),
+    (lambda **o: trio_ws.serve_listeners(echo, [], **o), "serve_listeners"),
+]
+
+
+@pytest.mark.parametrize(("call", "name"), UNKNOWN)
+async def test_an_option_that_does_not_exist_is_told_with_the_one_that_was_meant(
+    call: Any, name: str
+) -> None:
+    meant = r"no option 'max_size'; did you mean 'max_message_size'\?$"
+    with pytest.raises(TypeError, match=rf"^{name}\(\) has {meant}") as caught:
+        await call(max_size=1)
+    assert caught.value.__context__ is None
+    with pytest.raises(TypeError, match=rf"^{name}\(\) has no option 'xyzzy'$"):
+        await call(xyzzy=1)
+    with pytest.raises(TypeError, match="max_message_size is a number"):
+        await call(max_message_size="1")
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "kind", "given", "meant"),
+    [
+        (
+            trio_ws.open_websocket_url,
+            ClientOptions,
+            "additional_headers",
+            "did you mean 'headers'?",
+        ),
+        (trio_ws.open_websocket_url, ClientOptions, "ssl", "did you mean 'ssl_context'?"),
+        (trio_ws.open_websocket_url, ClientOptions, "heartbeat", "did you mean 'ping_interval'?"),
+        (
+            trio_ws.open_websocket_url,
+            ClientOptions,
+            "ping_intervall",
+            "did you mean 'ping_interval'?",
+        ),
+        (trio_ws.open_websocket_url, ClientOptions, "Subprotocols", "did you mean 'subprotocols'?"),
+        (trio_ws.open_websocket_url, ClientOptions, "grace_period", "servers have one"),
+        (trio_ws.serve_websocket, ListenerOptions, "ssl", "did you mean 'ssl_context'?"),
+        (
+            trio_ws.serve_websocket,
+            ListenerOptions,
+            "keepalive_timeout",
+            "did you mean 'keep_alive_timeout'?",
+        ),
+        (
+            trio_ws.open_websocket,
+            ClientOptions,
+            "keepalive_timeout",
+            "did you mean 'ping_timeout'?",
+        ),
+        (trio_ws.open_websocket, ClientOptions, "ssl_contxt", "did you mean 'ssl_context'?"),
+        (
+            trio_ws.serve_websocket,
+            ListenerOptions,
+            "trusted_proxy",
+            "did you mean 'trusted_proxies'?",
+        ),
+        (trio_ws.serve_websocket, ListenerOptions, "user_agent", "clients have one"),
+        (RedisBackplane, RedisOptions, "ssl", "did you mean 'ssl_context'?"),
+        (RedisBackplane, RedisOptions, "maxlen", "did you mean 'stream_length'?"),
+    ],
+)
+def test_the_option_that_was_meant_is_the_nearest_or_what_others_call_it(
+    entry_point: Any, kind: Any, given: str, meant: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        make_options(kind, {given: 1}, entry_point)
+    assert str(caught.value) == f"{entry_point.__name__}() has no option {given!r}; {meant}"
+
+
+def test_what_others_call_an_option_of_ours_leads_to_one_that_exists() -> None:
+    names = {name for kind, _ in [*DEFAULTS, (RedisOptions, None)] for name in _names(kind)}
+    assert set(ELSEWHERE) <= names
+    for ours, others in ELSEWHERE.items():
+        for theirs in others.split():
+            assert theirs not in names - {"compression"}
+            assert what_was_meant(theirs, [ours]) == ours
+
+
+def _names(kind: Any) -> list[str]:
+    return [option.name for option in dataclasses.fields(kind)]
+
+
+# The name of the server…
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("example.org", "example.org"),
+        ("b\xfccher.example", "xn--bcher-kva.example"),
+        ("::1", "::1"),
+    ],
+)
+def test_the_server_s_name_is_a_host_in_ascii(given: str, kept: str) -> None:
+    assert ClientOptions(server_hostname=given).server_hostname == kept
+
+
+@pytest.mark.parametrize("value", ["", ".", "a b", "h:80", "wss://h/", "[::1]", "a..b", "h\0"])
+def test_what_is_no_host_is_no_name_of_a_server(value: str) -> None:
+    with pytest.raises(ValueError, match="server_hostname is a host name or an IP address, not"):
+        ClientOptions(server_hostname=value)
+
+
+def test_the_server_s_name_is_a_str() -> None:
+    with pytest.raises(TypeError, match="server_hostname is a str, not b'h'"):
+        ClientOptions(server_hostname=b"h")  # type: ignore[arg-type] # what is tested

@@ -28,7 +28,13 @@ from ._http import Response, show_address
 from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import protected_context
-from ._options import ClientKeywords, ClientOptions, ClientStreamKeywords, ClientStreamOptions
+from ._options import (
+    ClientKeywords,
+    ClientOptions,
+    ClientStreamKeywords,
+    ClientStreamOptions,
+    make_options,
+)
 from ._reasons import connection_failed, root_of
 from ._secrets import masked
 from ._transport import wrap_stream
@@ -67,10 +73,9 @@ async def open_websocket_url(
         HandshakeTimeout: all this took longer than `open_timeout`.
         TypeError, ValueError: an option is wrong; an `ssl_context` for a ``ws://`` URL, too.
     """
-    settings = ClientOptions(**options)
+    settings = make_options(ClientOptions, options, open_websocket_url)
     target = parse_url(url)
-    may_need_tls = target.secure or settings.max_redirects > 0
-    if settings.ssl_context is not None and not may_need_tls:
+    if settings.ssl_context is not None and not (target.secure or settings.max_redirects > 0):
         raise ValueError(f"an ssl_context is for wss:// URLs, and {masked(url)!r} is not one")
     async with run_connection(await _connect(target, settings)) as websocket:
         yield websocket
@@ -94,7 +99,7 @@ async def open_websocket(
         use_ssl: ``wss`` rather than ``ws``; also where an `ssl_context` is given.
         options: those of `ClientOptions`.
     """
-    settings = ClientOptions(**options)
+    settings = make_options(ClientOptions, options, open_websocket)
     url = join_url(host, port, resource, secure=use_ssl or settings.ssl_context is not None)
     async with run_connection(await _connect(url, settings)) as websocket:
         yield websocket
@@ -112,7 +117,7 @@ async def wrap_client_stream(
     Otherwise like `open_websocket_url`, without redirects.
     """
     try:
-        settings = ClientStreamOptions(**options)
+        settings = make_options(ClientStreamOptions, options, wrap_client_stream)
         target = parse_url(url)
     except BaseException:
         await trio.aclose_forcefully(stream)
@@ -124,6 +129,8 @@ async def wrap_client_stream(
 
 
 async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
+    if options.server_hostname is not None and not url.secure:
+        raise ValueError(f"server_hostname is for wss:// URLs, and '{url}' is not one")
     followed = 0
     with opening_deadline(options.open_timeout):
         while True:
@@ -176,14 +183,15 @@ async def _open_stream(url: WebSocketURL, options: ClientOptions) -> trio.abc.St
         raise connection_failed(f"cannot connect to {where}", exc) from root_of(exc)
     if not url.secure:
         return stream
-    return await _start_tls(stream, url, options.ssl_context or _default_ssl_context())
+    return await _start_tls(stream, url, options)
 
 
 async def _start_tls(
-    stream: trio.abc.Stream, url: WebSocketURL, context: ssl.SSLContext
+    stream: trio.abc.Stream, url: WebSocketURL, options: ClientOptions
 ) -> trio.abc.Stream:
     # Certificates name hosts without the root's dot and without the zone index of an address.
-    name = url.host.partition("%")[0].removesuffix(".")
+    name = (options.server_hostname or url.host).partition("%")[0].removesuffix(".")
+    context = options.ssl_context or _default_ssl_context()
     try:
         tls = trio.SSLStream(stream, context, server_hostname=name)
         await tls.do_handshake()
@@ -254,5 +262,5 @@ def _redirected(
     if target.origin == url.origin:
         return replace(target, authorization=url.authorization), options
     kept = [pair for pair in options.extra_headers.fields if pair[0].lower() not in CREDENTIALS]
-    # A Unix socket is one server; what it redirects to elsewhere is reached by its address.
-    return target, replace(options, headers=Headers(kept), path=None)
+    # What it redirects to elsewhere is another server, with an address and a name of its own.
+    return target, replace(options, headers=Headers(kept), path=None, server_hostname=None)

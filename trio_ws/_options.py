@@ -17,21 +17,25 @@ import math
 import os
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from ._deflate import Deflate
 from ._headers import Headers, HeadersLike, is_field_value, is_token
+from ._hints import what_was_meant
 from ._networks import Networks
+from ._url import checked_host
 from ._version import __version__
 
 if TYPE_CHECKING:
     from ._connection import WebSocket
     from ._http import Request
     from ._site import Answer
+
+T = TypeVar("T")
 
 ProcessRequest: TypeAlias = "Callable[[Request], Answer | Awaitable[Answer]]"
 HandlerErrorPolicy: TypeAlias = (
@@ -172,6 +176,11 @@ class ClientOptions(ClientStreamOptions):
     ssl_context: ssl.SSLContext | None = None
     """For ``wss``. By default the system's trust store, with host names checked."""
 
+    server_hostname: str | None = None
+    """The name that the server's certificate is for, where that is not the host of the URL: at the
+    end of a tunnel, or behind an IP address. TLS tells it to the server, too (SNI); the Host
+    header remains the URL's."""
+
     path: str | os.PathLike[str] | None = None
     """A Unix socket to connect to. The URL keeps its meaning: ``ws`` or ``wss``, the Host header,
     the resource."""
@@ -184,6 +193,9 @@ class ClientOptions(ClientStreamOptions):
         super().__post_init__()
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise TypeError("ssl_context is an ssl.SSLContext, or None for the system's trust")
+        if self.server_hostname is not None:
+            name = checked_host("server_hostname", self.server_hostname)
+            object.__setattr__(self, "server_hostname", name)
         if self.path is not None and not isinstance(self.path, (str, os.PathLike)):
             raise TypeError(f"path is a str or a Path, or None for TCP, not {self.path!r}")
         if isinstance(self.max_redirects, bool) or not isinstance(self.max_redirects, int):
@@ -196,6 +208,7 @@ class ClientKeywords(ClientStreamKeywords, total=False):
     """The keyword arguments of `ClientOptions`."""
 
     ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
     path: str | os.PathLike[str] | None
     max_redirects: int
 
@@ -312,6 +325,39 @@ class ListenerKeywords(ServerStreamKeywords, total=False):
     max_connections: float
     max_body_size: float
     keep_alive_timeout: float
+
+
+# ---------------------------------------------------------------------------
+# From keyword arguments
+# ---------------------------------------------------------------------------
+
+
+def make_options(
+    kind: Callable[..., T], options: Mapping[str, object], entry_point: Callable[..., object]
+) -> T:
+    """The value of the type `kind` that was asked for by the keyword arguments `options`.
+
+    Raises:
+        TypeError: one of them is none; it names `entry_point`, and what may have been meant. Or it
+            is of the wrong type.
+        ValueError: it is out of its range.
+    """
+    try:
+        return kind(**options)
+    except TypeError:
+        names = inspect.signature(kind).parameters
+        unknown = [name for name in options if name not in names]
+        if not unknown:
+            raise
+        # Some options of servers are no fields of a dataclass.
+        own = inspect.signature(entry_point).parameters
+    name, called = unknown[0], entry_point.__name__
+    meant = what_was_meant(name, {*names, *own} - {"options"})
+    hint = f"; did you mean {meant!r}?" if meant else ""
+    for other, side in ((ClientOptions, "clients"), (ListenerOptions, "servers")):
+        if name in inspect.signature(other).parameters:
+            hint = f"; {side} have one"
+    raise TypeError(f"{called}() has no option {name!r}{hint}")
 
 
 # ---------------------------------------------------------------------------

@@ -66,6 +66,7 @@ from ._options import (
     ListenerOptions,
     ServerStreamKeywords,
     ServerStreamOptions,
+    make_options,
 )
 from ._site import Site
 from ._transport import Transport, socket_address, wrap_listener, wrap_stream
@@ -660,7 +661,7 @@ async def serve_websocket(
         Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
     check_in_trio("serve_websocket")
-    settings = _checked_options(handler, options)
+    settings = _checked_options(handler, options, serve_websocket)
     if not isinstance(ssl_context, (ssl.SSLContext, NoneType)):
         raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {ssl_context!r}")
     listeners: list[trio.abc.Listener[trio.abc.Stream]] = [*await _open_tcp_listeners(host, port)]
@@ -682,7 +683,7 @@ async def serve_listeners(
     """
     check_in_trio("serve_listeners")
     try:
-        settings = _checked_options(handler, options)
+        settings = _checked_options(handler, options, serve_listeners)
         if not listeners:
             raise ValueError("there is no listener to serve")
     except BaseException:
@@ -705,10 +706,12 @@ async def _open_tcp_listeners(host: str | None, port: int) -> list[trio.SocketLi
     return listeners
 
 
-def _checked_options(handler: Handler, options: ListenerKeywords) -> ListenerOptions:
+def _checked_options(
+    handler: Handler, options: ListenerKeywords, entry_point: Callable[..., object]
+) -> ListenerOptions:
     if not callable(handler):
         raise TypeError(f"the handler is an async function of one WebSocket, not {handler!r}")
-    return ListenerOptions(**options)
+    return make_options(ListenerOptions, options, entry_point)
 
 
 async def _serve(
@@ -738,7 +741,7 @@ async def wrap_server_stream(
     """
     transport = wrap_stream(stream)
     try:
-        settings = ServerStreamOptions(**options)
+        settings = make_options(ServerStreamOptions, options, wrap_server_stream)
         logger = ConnectionLogger(settings.logger, new_connection_id())
         with opening_deadline(settings.open_timeout):
             client = await client_behind_proxy(transport, settings)

@@ -141,6 +141,20 @@ def join_url(host: str, port: int, resource: str, *, secure: bool) -> WebSocketU
     return parse_url(url)
 
 
+def checked_host(what: str, host: str) -> str:
+    """`host`, a name or an IP address, in ASCII; a zone index is kept.
+
+    Raises:
+        TypeError, ValueError: it is none; the text says that `what` is one.
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"{what} is a str, not {host!r}")
+    try:
+        return join_url(host, 443, "/", secure=True).host
+    except InvalidURL:
+        raise ValueError(f"{what} is a host name or an IP address, not {host!r}") from None
+
+
 def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
     """Where a Location header leads, relative to `base` (RFC 3986 section 5.2).
 

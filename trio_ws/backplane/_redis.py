@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
 import trio
 
 from .._nursery import errors_in
-from .._options import check_limit
+from .._options import check_limit, make_options
 from ._backoff import Backoff
 from ._base import BackplaneError, HistoryEntry
 from ._broker import Address, BrokerLost, BrokerRefused, Scheme, parse_url
@@ -136,7 +136,7 @@ class RedisBackplane(QueuedBackplane):
 
     def __init__(self, url: str, **options: Unpack[RedisKeywords]) -> None:
         self._address = parse_url(url)
-        self._options = config = RedisOptions(**options)
+        self._options = config = make_options(RedisOptions, options, type(self))
         self._open_link = _import_open_link()
         super().__init__(config.max_queued_messages, config.max_queued_bytes, config.logger)
         self._ssl_context = config.ssl_context

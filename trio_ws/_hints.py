@@ -1,0 +1,54 @@
+"""What an option that does not exist was meant to be: the nearest one, or what others call it.
+
+This module owns the names that other WebSocket libraries and servers have for options of ours. It
+knows none of ours but as the text to put in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+#: Ours, and what the same thing is called elsewhere.
+ELSEWHERE = {
+    "keep_alive_timeout": "keepalive_timeout timeout_keep_alive",  # of servers: before ping_timeout
+    "max_message_size": "max_size max_msg_size max_payload max_payload_size max_message_length "
+    "ws_max_size websocket_max_message_size max_frame_size",
+    "max_queued_messages": "max_queue message_queue_size ws_max_queue queue_size",
+    "max_queued_bytes": "read_limit read_bufsize",
+    "max_send_buffer": "write_limit writer_limit max_write_buffer_size",
+    "open_timeout": "timeout connect_timeout connection_timeout handshake_timeout",
+    "close_timeout": "disconnect_timeout closing_timeout",
+    "ping_interval": "heartbeat heartbeat_interval keepalive keepalive_interval ws_ping_interval "
+    "websocket_ping_interval",
+    "ping_timeout": "pong_timeout heartbeat_timeout keepalive_timeout ws_ping_timeout "
+    "websocket_ping_timeout",
+    "compression": "compress deflate permessage_deflate per_message_deflate ws_per_message_deflate "
+    "compression_options extensions",
+    "subprotocols": "subprotocol protocol protocols select_subprotocol",
+    "headers": "extra_headers additional_headers header request_headers response_headers",
+    "user_agent": "user_agent_header",
+    "origins": "allowed_origins allow_origins check_origin cors_allowed_origins",
+    "ssl_context": "ssl tls sslopt ssl_options tls_context",
+    "server_hostname": "server_name hostname sni assert_hostname",
+    "path": "unix uds unix_path unix_socket socket_path",
+    "max_redirects": "redirects follow_redirects allow_redirects",
+    "process_request": "before_request on_request authenticate",
+    "on_handler_error": "on_error error_handler",
+    "trusted_proxies": "forwarded_allow_ips proxy_headers trust_proxy",
+    "grace_period": "shutdown_timeout graceful_timeout timeout_graceful_shutdown",
+    "max_connections": "limit_concurrency max_clients connection_limit",
+    "max_body_size": "client_max_size max_request_size max_body",
+    "idle_timeout": "receive_timeout inactivity_timeout",
+    "stream_length": "maxlen stream_maxlen",
+    "stream_ttl": "ttl expire",
+}
+
+
+def what_was_meant(name: str, names: Iterable[str]) -> str | None:
+    """Which of `names` may have been meant by a `name` that is none of them."""
+    known = set(names)
+    for ours, others in ELSEWHERE.items():
+        if ours in known and name.lower() in others.split():
+            return ours
+    return next(iter(get_close_matches(name.lower(), sorted(known), 1)), None)
