@@ -247,16 +247,19 @@ async def check_what_is_left(
         "latest": lambda numbers: {*range(end - KEYS, end)} <= {*numbers},
     }[policy]
     left = received
-    results: list[list[int]] = []
-    for peer in stalled:
-        numbers: list[int] = []
-        # How many this one gets is not known before; but when it has them, nothing more comes.
-        with trio.move_on_after(0.5) as scope:
-            while left:
-                numbers += await numbers_left(peer, 1)
-                left -= 1
-                scope.deadline = trio.current_time() + 0.5
-        results.append(numbers)
+    results: list[list[int]] = [[] for _ in stalled]
+
+    async def read(peer: RawPeer, numbers: list[int]) -> None:
+        nonlocal left
+        while left:
+            numbers += await numbers_left(peer, 1)
+            left -= 1
+        nursery.cancel_scope.cancel()
+
+    # How many each of them gets is not known before, but how many all of them get.
+    async with trio.open_nursery() as nursery:
+        for peer, numbers in zip(stalled, results, strict=True):
+            nursery.start_soon(read, peer, numbers)
     assert left == 0
     for numbers in results:
         assert numbers[0] == first

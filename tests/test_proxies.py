@@ -229,12 +229,12 @@ async def test_a_server_that_does_not_trust_the_proxy_sees_the_proxy(
 async def test_pings_keep_a_silent_websocket_and_without_them_it_is_cut(
     start: Start, tmp_path: Path
 ) -> None:
-    short = {f"{name} 60s": f"{name} 1s" for name in ("proxy_read_timeout", "timeout tunnel")}
-    async with open_server(site(), ping_interval=0.3, ping_timeout=1) as server:
+    short = {f"{name} 60s": f"{name} 2s" for name in ("proxy_read_timeout", "timeout tunnel")}
+    async with open_server(site(), ping_interval=0.3, ping_timeout=10) as server:
         async with start(tmp_path, **upstream(server), **short) as proxy:
             async with proxy.websocket(ping_interval=math.inf) as ws:
                 await ws.receive()
-                await trio.sleep(2)
+                await trio.sleep(3)
                 await ws.send("still there?")
                 assert await ws.receive() == "still there?"
     async with open_server(site(), ping_interval=math.inf) as server:
