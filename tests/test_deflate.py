@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 import tracemalloc
 import zlib
 from typing import Any
@@ -342,7 +343,7 @@ def test_what_was_agreed_on_is_what_inflating_takes(server: bool) -> None:
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_where_256_bytes_are_allowed_nothing_is_compressed(role: Role) -> None:
+def test_where_256_bytes_are_allowed_nothing_is_marked(role: Role) -> None:
     """zlib cannot look back that little; and nobody has to compress (RFC 7692 section 6)."""
     agreement = Agreement(8, 8)
     sender = Wire(role, max_message_size=2**20, deflate=(Deflate(threshold=0), agreement))
@@ -395,24 +396,87 @@ async def test_messages_of_every_size_survive_both_ways(takeover: bool, bits: in
 
 
 async def test_messages_below_the_threshold_go_as_they_are_unless_told_otherwise() -> None:
-    def is_compressed(data: bytes) -> bool:
-        return bool(data[0] & 0x40)
-
     sender = wire(threshold=100)
-    assert not is_compressed(sender.message("x" * 99))
-    assert is_compressed(sender.message("x" * 100))
-    assert is_compressed(sender.message("x", compress=True))
-    assert not is_compressed(sender.message("x" * 1000, compress=False))
+    assert not is_marked(sender.message("x" * 99))
+    assert is_marked(sender.message("x" * 100))
+    assert is_marked(sender.message("x", compress=True))
+    assert not is_marked(sender.message("x" * 1000, compress=False))
     large = b"x" * 100_000
-    assert is_compressed(sender.large_message(large)[0])
-    assert not is_compressed(sender.large_message(large, compress=False)[0])
+    assert is_marked(sender.large_message(large)[0])
+    assert not is_marked(sender.large_message(large, compress=False)[0])
     assert sender.large_message(large, compress=False)[1] == large
     # In fragments nobody knows; the first fragment's word counts, and only it is marked.
     first, last = sender.fragment("x", final=False), sender.fragment("y", final=True)
-    assert is_compressed(first)
-    assert not is_compressed(last)
-    assert not is_compressed(sender.fragment("x", final=False, compress=False))
-    assert not is_compressed(sender.fragment("y", final=True, compress=True))
+    assert is_marked(first)
+    assert not is_marked(last)
+    assert not is_marked(sender.fragment("x", final=False, compress=False))
+    assert not is_marked(sender.fragment("y", final=True, compress=True))
+
+
+RANDOM = random.Random(1).randbytes(200_000)
+LOG = b"2026-11-28 08:00:00 INFO a line of a log\n" * 5000
+
+
+def is_marked(frame: bytes) -> bool:
+    return bool(frame[0] & 0x40)
+
+
+def test_a_large_message_that_does_not_get_smaller_goes_as_it_is() -> None:
+    sender = wire()
+    assert is_marked(sender.large_message(LOG)[0])
+    assert not is_marked(sender.large_message(RANDOM)[0])
+    assert is_marked(sender.large_message(RANDOM, compress=True)[0])
+    assert is_marked(sender.large_message(RANDOM[:20_000] + LOG)[0])
+    assert not is_marked(sender.shared(Prepared(RANDOM)))
+    assert is_marked(sender.shared(Prepared(RANDOM, compress=True)))
+    assert is_marked(sender.shared(Prepared(LOG)))
+
+
+def test_a_smaller_message_is_sampled_after_one_that_did_not_get_smaller() -> None:
+    sender = wire()
+    sent = [LOG[:5000], RANDOM[:5000], RANDOM[5000:9000], RANDOM[:2000], LOG[:5000], LOG[:1500]]
+    assert [is_marked(sender.message(data)) for data in sent] == [
+        *[True, True],  # nothing was known
+        *[False, False],
+        *[True, True],
+    ]
+
+
+def test_the_first_fragment_says_whether_the_message_gets_smaller() -> None:
+    sender = wire()
+    assert not is_marked(sender.fragment(RANDOM[:2000], final=False))
+    assert not is_marked(sender.fragment(LOG, final=True))
+    assert is_marked(sender.fragment(LOG[:2000].decode(), final=False))
+    assert len(sender.fragment(LOG.decode(), final=True)) < len(LOG) / 10
+    assert is_marked(sender.fragment(RANDOM[:500], final=False))  # too little to judge by
+    sender.fragment(b"", final=True)
+    assert is_marked(sender.fragment(RANDOM, final=False, compress=True))
+
+
+def test_trying_to_compress_what_does_not_get_smaller_takes_little_time() -> None:
+    # Side by side and in processor time: compressing all of it takes about thirty times as long.
+    def least_time(compress: bool | None) -> float:
+        times: list[float] = []
+        for _ in range(5):
+            sender = wire()
+            start = time.thread_time()
+            for _ in range(10):
+                sender.large_message(RANDOM, compress=compress)
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    assert least_time(None) < least_time(True) / 4
+
+
+async def test_messages_of_both_kinds_in_any_order_survive() -> None:
+    messages = [LOG, RANDOM, LOG[:3000], RANDOM[:3000], RANDOM[:3000], LOG[:3000], LOG]
+    async with open_pair() as (one, other):
+        for message in messages:
+            await one.send(message)
+            assert await other.receive() == message
+            async with one.open_message("binary") as writer:
+                await writer.send(message)
+            assert await other.receive() == message
 
 
 async def test_a_message_in_fragments_is_compressed_as_one() -> None:

@@ -347,16 +347,46 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
+#: From how many bytes on a message is sampled before it is compressed. What does not get smaller
+#: takes eight times as long to compress as text; a sample takes a hundredth of that.
+SAMPLE_FROM = 64 * 1024
+
+#: The sample: so many slices of so many bytes, evenly spread.
+_SLICES, _SLICE = 4, 256
+
+#: A message that does not get smaller by a tenth does not pay.
+_WORTHWHILE = 0.9
+
+
+def is_compressible(data: bytes) -> bool:
+    """Whether a sample of `data` gets smaller. Less than a kilobyte is not judged: it may."""
+    if len(data) < _SLICES * _SLICE:
+        return True
+    step = (len(data) - _SLICE) // (_SLICES - 1)
+    sample = b"".join(data[start : start + _SLICE] for start in range(0, _SLICES * step, step))
+    return len(zlib.compress(sample, 1)) < _WORTHWHILE * len(sample)
+
+
 class Deflater:
     """One direction: what this side sends."""
 
-    __slots__ = ("_bits", "_compressor", "_settings", "_takeover")
+    __slots__ = ("_bits", "_compressor", "_in_doubt", "_settings", "_takeover")
 
     def __init__(self, settings: Deflate, *, bits: int, takeover: bool) -> None:
         self._settings = settings
         self._bits = bits
         self._takeover = takeover
         self._compressor: _Compressor | None = None
+        #: The last message hardly got smaller, so that the next one is sampled whatever its size.
+        self._in_doubt = False
+
+    def pays(self, data: bytes) -> bool:
+        """Whether to compress a message that nobody has decided about: not where it is of a kind
+        that does not get smaller, as images, video and what is encrypted.
+        """
+        if self._in_doubt or len(data) >= SAMPLE_FROM:
+            self._in_doubt = not is_compressible(data)
+        return not self._in_doubt
 
     @property
     def idle(self) -> bool:
@@ -380,6 +410,7 @@ class Deflater:
         compressed = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         if not final:
             return compressed
+        self._in_doubt = len(compressed) > _WORTHWHILE * len(data) > 0
         if not self._takeover:
             self._compressor = None
         return compressed[: -len(_TAIL)]

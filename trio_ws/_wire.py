@@ -48,7 +48,15 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from . import _frames
-from ._deflate import RESTART_CHARGE, Agreement, Deflate, Deflater, Inflater
+from ._deflate import (
+    RESTART_CHARGE,
+    SAMPLE_FROM,
+    Agreement,
+    Deflate,
+    Deflater,
+    Inflater,
+    is_compressible,
+)
 from ._errors import CloseCode, may_be_sent
 from ._frames import (
     BINARY,
@@ -466,7 +474,7 @@ class Wire:
         # Its own copy of `_encode` and `make_head`: calling them would cost half as much again.
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if compress is None:
-            compress = len(payload) >= self._threshold
+            compress = len(payload) >= self._threshold and self._codecs.pays(payload)
         if compress and self._deflates:
             first, payload = first | RSV1, self._codecs.deflate(payload, final=True)
         if self.masks:
@@ -491,7 +499,7 @@ class Wire:
         """The first byte and the payload."""
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if compress is None:
-            compress = len(payload) >= self._threshold
+            compress = len(payload) >= self._threshold and self._codecs.pays(payload)
         if compress and self._deflates:
             return first | RSV1, self._codecs.deflate(payload, final=True)
         return first, payload
@@ -524,11 +532,16 @@ class Wire:
             data: the part; may be empty.
             final: whether the message ends with it.
             compress: as for `message`; the first part's word counts. How long the message will be
-                is not known, so `None` means yes.
+                is not known, so `None` means yes, unless the first part is of a kind that does not
+                get smaller.
         """
         judge = self._judge_of_frames
         assert self._guard is not None
-        self._guard.prepare(final=final, compress=self._deflates and compress is not False)
+        if not self._guard.is_sending:
+            if compress is None:
+                compress = is_compressible(data.encode() if isinstance(data, str) else data)
+            self._guard.deflating = compress and self._deflates
+        self._guard.is_sending = not final
         if isinstance(data, str):
             return judge.send(TextMessage(data=data, message_finished=final))
         return judge.send(BytesMessage(data=data, message_finished=final))
@@ -590,7 +603,7 @@ class Prepared:
     Args:
         data: the message.
         compress: whether to compress it, where that was agreed on; `None` leaves it to each wire's
-            threshold.
+            threshold, unless it is large and of a kind that does not get smaller.
 
     Raises:
         UnicodeEncodeError: a `str` with lone surrogates.
@@ -608,6 +621,8 @@ class Prepared:
         self.weight: float = len(payload)
         if compress is not None:
             self.weight = inf if compress else -1
+        elif self.weight >= SAMPLE_FROM and not is_compressible(payload):
+            self.weight = -1
         self._deflated: dict[tuple[int, int, int], bytes] | None = None
 
     @property
@@ -732,6 +747,9 @@ class _Codec:
     def discard(self) -> None:
         self._inflater = None
 
+    def pays(self, data: bytes) -> bool:
+        return self._deflater.pays(data)
+
     def deflate(self, data: bytes, *, final: bool) -> bytes:
         deflated = self._deflater.deflate(data, final=final)
         self.plain_sent += len(data)
@@ -787,8 +805,9 @@ class _Guard(Extension):
         self.within_message = False
         #: Whether the message that comes, and the one that goes, is compressed.
         self._inflating = False
-        self._deflating = False
-        self._sending = False
+        self.deflating = False
+        #: Whether a message has begun to go, and not ended yet.
+        self.is_sending = False
 
     def enabled(self) -> bool:
         return True
@@ -877,12 +896,6 @@ class _Guard(Extension):
 
     # Sending…
 
-    def prepare(self, *, final: bool, compress: bool) -> None:
-        """Say what the next data frame is a part of. The first of a message decides."""
-        if not self._sending:
-            self._deflating = compress
-        self._sending = not final
-
     def frame_outbound(
         self,
         proto: FrameDecoder | FrameProtocol,
@@ -891,7 +904,7 @@ class _Guard(Extension):
         data: bytes,
         fin: bool,  # noqa: FBT001 - wsproto's signature
     ) -> tuple[RsvBits, bytes]:
-        if opcode.iscontrol() or not self._deflating:
+        if opcode.iscontrol() or not self.deflating:
             return rsv, data
         assert self._codec is not None
         deflated = self._codec.deflate(data, final=fin)
