@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NODE := tests/interop/node/node_modules
 
-.PHONY: help demo test check docs conformance fuzz soak bench
+.PHONY: help demo test check docs conformance interop fuzz soak bench
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make check        format, lint and types"
 	@echo "make docs         the documentation, into docs/_build/html"
 	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS="--set quick""
+	@echo "make interop      peers in Go, Perl and Java, with compression; installs their compilers"
 	@echo "make soak         the load tests at full size, with what they measure"
 	@echo "make bench        trio_ws beside its peers, in 20 minutes; some of it: ARGS='--case echo-16'"
 	@echo "make fuzz         atheris at frames and handshakes, 60 s each; ARGS='--seconds 600'"
@@ -51,6 +52,11 @@ docs: .venv/.group-docs
 
 conformance: .venv/.package .tools/autobahn/.installed
 	$(BIN)/python -m tests.conformance.run $(ARGS) .tools/autobahn/bin/wstest
+
+# Not collected by "make test", because its name does not begin with test_.
+interop: .venv/.group-test .tools/interop/go-peer
+	@sh tests/setup/system.sh javac mojolicious
+	$(BIN)/python -m pytest tests/interop/heavy.py $(ARGS)
 
 soak: .venv/.group-test
 	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/test_trust.py tests/test_broadcast_load.py tests/test_workers.py $(ARGS)
@@ -91,3 +97,9 @@ $(NODE)/.installed: tests/interop/node/package.json
 .tools/autobahn/.installed: tests/setup/autobahn.sh
 	PYTHON='$(abspath $(BIN)/python)' sh tests/setup/autobahn.sh .tools/autobahn
 	@touch $@
+
+# Without modules, which would be fetched: Debian packages Go libraries as sources.
+.tools/interop/go-peer: $(wildcard tests/interop/go/*.go)
+	@sh tests/setup/system.sh go gorilla nhooyr
+	@mkdir -p $(@D)
+	cd $(<D) && GO111MODULE=off GOPATH=/usr/share/gocode go build -o $(abspath $@) .

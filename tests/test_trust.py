@@ -774,7 +774,7 @@ def rows() -> list[list[str]]:
 
 def test_every_row_of_the_table_names_tests_and_every_one_exists() -> None:
     existing = {
-        name for path in (ROOT / "tests").glob("test_*.py") for name in names_of_tests(path)
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in names_of_tests(path)
     }
     named: set[str] = set()
     for row in rows():

@@ -101,8 +101,10 @@ class OurServer:
     def __init__(self) -> None:
         self.ends: list[CloseReason] = []
         self.compressions: list[Compression] = []
+        self.requests: list[Request] = []
 
     async def handle(self, websocket: WebSocket) -> None:
+        self.requests.append(websocket.request)
         if websocket.request.path == "/wait":
             await websocket.aclose(4001, "done")
         else:
@@ -123,6 +125,15 @@ async def reports_of_client(
 ) -> tuple[list[dict[str, Any]], CloseReason, Compression]:
     """What a client peer says, and how its one connection was and ended for our server."""
     ours = OurServer()
+    reports = await run_client(command, scenario, ours)
+    [end], [compression] = ours.ends, ours.compressions
+    return reports, end, compression
+
+
+async def run_client(
+    command: Sequence[str], scenario: str, ours: OurServer
+) -> list[dict[str, Any]]:
+    """What a client peer says of its conversation with our server."""
     async with trio.open_nursery() as nursery:
         serve = partial(serve_websocket, ours.handle, HOST, 0, process_request=ours.answer)
         server: WebSocketServer = await nursery.start(serve)
@@ -130,8 +141,7 @@ async def reports_of_client(
         async with run_peer(*command, url, scenario) as peer:
             reports = await peer.all_reports()
         await server.aclose()
-    [end], [compression] = ours.ends, ours.compressions
-    return reports, end, compression
+    return reports
 
 
 async def check_echo_to_client(

@@ -4,8 +4,9 @@
 #     tests/setup/system.sh chromium node npm
 #
 # On Debian, as root, those that are missing are installed; elsewhere they are named, and it fails.
-# Two are no programs: "venv" is Python's module, which Debian packages by itself, and "libatomic" a
-# library that the Node.js inside Playwright's Linux package needs and does not bring.
+# Some are no programs: "venv" is Python's module, which Debian packages by itself, "libatomic" a
+# library that the Node.js inside Playwright's Linux package needs and does not bring, "gorilla" and
+# "nhooyr" are Go's libraries of that name, and "mojolicious" is Perl's.
 set -eu
 
 is_there() {
@@ -14,6 +15,9 @@ is_there() {
         # Debian has servers where only root looks for programs.
         nginx | haproxy) PATH="$PATH:/usr/local/sbin:/usr/sbin" command -v "$1" >/dev/null ;;
         libatomic) [ "$(uname)" != Linux ] || PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libatomic\.so\.1' ;;
+        gorilla) [ -d /usr/share/gocode/src/github.com/gorilla/websocket ] ;;
+        nhooyr) [ -d /usr/share/gocode/src/nhooyr.io/websocket ] ;;
+        mojolicious) perl -MMojolicious -e 1 2>/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -23,6 +27,11 @@ package_of() {
         node) echo nodejs ;;
         venv) echo python3-venv ;;
         libatomic) echo libatomic1 ;;
+        go) echo golang-go ;;
+        gorilla) echo golang-github-gorilla-websocket-dev ;;
+        nhooyr) echo golang-nhooyr-websocket-dev ;;
+        mojolicious) echo libmojolicious-perl ;;
+        javac) echo default-jdk-headless ;;
         *) echo "$1" ;;
     esac
 }
