@@ -120,7 +120,7 @@ class Router(Site):
         *,
         before: Before = (),
         converters: Mapping[str, type[BaseConverter]] | None = None,
-        dumps: Dumps = to_json,
+        dumps: Callable[[Any], str | bytes] = to_json,
     ) -> None:
         try:
             from werkzeug.routing import Map  # noqa: PLC0415 - an extra
