@@ -33,7 +33,9 @@ from trio_ws import (
     serve_listeners,
     wrap_client_stream,
 )
+from trio_ws._handshake import hang_up
 from trio_ws._http import MAX_HEAD_BYTES
+from trio_ws._transport import wrap_stream
 from trio_ws.testing import MemoryListener
 
 from .conftest import open_descriptors, run_autojumped
@@ -893,6 +895,53 @@ async def test_over_tls_a_client_that_goes_on_sending_gets_its_answer_and_the_en
                 assert (await HTTPClient(stream).response()).status == 413
                 assert await HTTPClient(stream).is_hung_up_on()
             nursery.cancel_scope.cancel()
+
+
+async def say_goodbye_with_a_fault(tls: TLS, unread: bytes, moment: int, *, fails: bool) -> int:
+    """Hang up while an operation fails or is cancelled. Gives how many there were."""
+    client_end, server_end = trio.testing.memory_stream_pair()
+    scope = trio.CancelScope()
+    armed: list[int] = []
+
+    def hook(number: int) -> None:
+        if armed and number - armed[0] == moment:
+            if fails:
+                raise trio.BrokenResourceError("cut")
+            scope.cancel()
+
+    below = HookedStream(server_end, hook)
+    server = trio.SSLStream(below, tls.server, server_side=True)
+    client = trio.SSLStream(client_end, tls.client, server_hostname="localhost")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.do_handshake)
+        await server.do_handshake()
+    armed.append(below.operations)
+
+    async def converse() -> None:
+        await client.send_all(unread)
+        await read_all(client)
+        await client.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(converse)
+        transport = wrap_stream(server)
+        with scope, trio.fail_after(5):
+            await hang_up(transport)
+            assert below.closed
+        await transport.aclose_forcefully()  # as the server does, whatever happened
+    assert below.closed
+    return below.operations - armed[0]
+
+
+@pytest.mark.parametrize("unread", [b"", b"x" * 100_000])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_wherever_a_goodbye_of_tls_is_cancelled_or_fails_the_stream_is_closed(
+    tls: TLS, unread: bytes, fails: bool
+) -> None:
+    for moment in itertools.count(1):
+        if await say_goodbye_with_a_fault(tls, unread, moment, fails=fails) < moment:
+            assert moment > 3
+            return
 
 
 @pytest.mark.autojump
