@@ -321,6 +321,12 @@ parser(
     InvalidURL,
 )
 parser(
+    _url.checked_host,
+    texts("example.org", "fe80::1%eth0"),
+    lambda host: _url.checked_host("it", host),
+    ValueError,
+)
+parser(
     _broker.parse_url,
     texts("redis://ada:pw@h:6379/1", "unix:///run/redis.sock?db=1", "rediss://[::1]"),
     None,
@@ -497,7 +503,7 @@ parser(_cli._header, texts("A: b"), None, ArgumentTypeError)
 
 @pytest.mark.parametrize("one", PARSERS, ids=str)
 def test_whatever_comes_is_understood_or_an_error_that_is_documented(one: Parser) -> None:
-    @budget(100)
+    @budget(60)
     @given(one.given)
     def parse(given: Any) -> None:
         try:
