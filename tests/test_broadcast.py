@@ -255,6 +255,66 @@ async def test_a_subscription_is_good_for_one_block() -> None:
             channel.__enter__()
 
 
+@pytest.mark.parametrize(
+    ("name", "called_with"),
+    [
+        ("envelope", "a message, its id and its topic"),
+        ("on_drop", "a Dropped"),
+        ("on_change", "the broadcast and a topic"),
+        ("on_gap", "the broadcast and a topic or None"),
+    ],
+)
+async def test_a_function_that_cannot_be_called_is_an_error_when_it_is_given(
+    name: str, called_with: str
+) -> None:
+    async def asynchronous(*arguments: Any) -> None:
+        """Would never be awaited."""
+
+    async def give(function: Any) -> None:
+        keyword: dict[str, Any] = {name: function}
+        async with open_broadcast(**keyword):
+            pass
+
+    wrong: list[Any] = [lambda: None, lambda a, b, c, d: None, lambda *, topic: None]
+    for function in wrong:
+        with pytest.raises(TypeError, match=f"{name} is called with {called_with}, and "):
+            await give(function)
+    with pytest.raises(TypeError, match=f"{name} is a plain function that does not wait"):
+        await give(asynchronous)
+    with pytest.raises(TypeError, match=f"{name} is a function of {called_with}, or None, not 1"):
+        await give(1)
+    await give(lambda *arguments: None)
+
+
+def test_a_key_that_cannot_be_called_is_an_error_when_it_is_given() -> None:
+    wrong: Any = lambda message, topic: topic
+    with pytest.raises(TypeError, match="key is called with a message, and .* missing a required"):
+        Latest(key=wrong)
+    Latest(key=str)  # of which Python does not say what it takes
+    Latest(key=len)
+
+
+async def test_a_channel_is_opened_by_async_with_and_by_plain_with() -> None:
+    async with open_broadcast() as broadcast:
+        async with broadcast.open_channel("a") as channel:
+            broadcast.publish("1", "a")
+            assert await channel.receive() == "1"
+        with broadcast.open_channel("a") as channel:
+            broadcast.publish("2", "a")
+            assert await channel.receive() == "2"
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with broadcast.open_channel("a"):
+                pytest.fail("entering is a checkpoint")
+        assert scope.cancelled_caught
+        assert broadcast.statistics().channels == 0
+        with trio.CancelScope() as scope:
+            async with broadcast.open_channel("a"):
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert broadcast.statistics().channels == 0
+
+
 async def test_leaving_the_broadcast_ends_every_subscription_and_waits_for_nothing() -> None:
     async with open_server_with_raw_client() as (ws, peer):
         async with open_broadcast() as broadcast:

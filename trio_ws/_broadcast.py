@@ -34,7 +34,7 @@ from ._message import Message, checked_message
 from ._nursery import open_bare_nursery, protected_context
 from ._options import check_limit
 from ._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
-from ._policies import Disconnect, Limits, SlowReaderPolicy
+from ._policies import Disconnect, Limits, SlowReaderPolicy, check_function
 from ._wire import Prepared
 from .backplane._base import Backplane
 
@@ -144,10 +144,10 @@ class _Settings:
         if self.history < 0:
             raise ValueError(f"history is 0 or more messages, not {self.history!r}")
         check_limit("max_idle_topics", self.max_idle_topics)
-        for name in ("envelope", "on_drop", "on_change", "on_gap"):
-            function = getattr(self, name)
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} is a function or None, not {function!r}")
+        check_function("envelope", self.envelope, "a message", "its id", "its topic")
+        check_function("on_drop", self.on_drop, "a Dropped")
+        check_function("on_change", self.on_change, "the broadcast", "a topic")
+        check_function("on_gap", self.on_gap, "the broadcast", "a topic or None")
         if self.backplane is not None and not isinstance(self.backplane, Backplane):
             raise TypeError(f"backplane is a Backplane or None, not {self.backplane!r}")
         if not isinstance(self.logger, logging.Logger):
@@ -879,18 +879,20 @@ async def open_broadcast(
         history: how many of its last messages a topic keeps, to be sent to new subscribers.
         max_idle_topics: of how many topics that nobody is subscribed to the history is kept; the
             least recently used is forgotten first.
-        envelope: called with each message, its id and its topic; what it returns goes out instead.
-            So clients can learn the ids, to come back with as `since`.
-        on_drop: called with a `Dropped` for each message that a subscriber did not get because it
-            was slow. Messages that are replaced under `Latest` are only counted.
-        on_change: called with the broadcast and a topic when a connection has subscribed to it or
-            is not subscribed any more. It may publish.
-        on_gap: called with the broadcast and a topic, or `None` for all topics, when messages of
+        envelope: ``envelope(message, id, topic)``, called with each; what it returns goes out
+            instead. So clients can learn the ids, to come back with as `since`.
+        on_drop: ``on_drop(dropped)``, called with a `Dropped` for each message that a subscriber
+            did not get because it was slow. Messages that are replaced under `Latest` are only
+            counted.
+        on_change: ``on_change(broadcast, topic)``, called when a connection has subscribed to the
+            topic or is not subscribed any more. It may publish.
+        on_gap: ``on_gap(broadcast, topic)``, with `None` for all topics, called when messages of
             other processes may be missing.
         backplane: joins this broadcast with those of other processes.
         logger: where the exceptions of these functions go; ``trio_ws`` by default.
 
-    None of these functions may wait, and what they raise is logged.
+    None of these functions may wait, and what they raise is logged. That they can be called so is
+    checked here.
 
     Raises:
         TypeError, ValueError: an argument is wrong.
