@@ -400,7 +400,7 @@ async def test_a_channel_that_is_not_received_from_does_as_its_policy_says(
 ) -> None:
     reports: list[Dropped] = []
     async with open_broadcast(on_drop=reports.append) as broadcast:
-        with broadcast.open_channel("t", policy=policy, max_queued_messages=3) as channel:
+        async with broadcast.open_channel("t", policy=policy, max_queued_messages=3) as channel:
             for message in ("a1", "a2", "b1", "a3", "b2", "b3"):
                 broadcast.publish(message, "t")
             assert [channel.receive_nowait() for _ in kept] == kept
@@ -421,7 +421,7 @@ async def test_a_channel_that_is_not_received_from_does_as_its_policy_says(
 async def test_a_channel_is_bounded_in_bytes_as_well() -> None:
     async with open_broadcast() as broadcast:
         latest = Latest(key=lambda message: message[:1])
-        with broadcast.open_channel("t", policy=latest, max_queued_bytes=100) as channel:
+        async with broadcast.open_channel("t", policy=latest, max_queued_bytes=100) as channel:
             broadcast.publish("x" * 200, "t")  # the only one may be larger
             broadcast.publish("x" * 300, "t")
             assert channel.statistics().current_buffer_used == 1
@@ -1379,7 +1379,7 @@ async def open_two(
 
 async def test_a_backplane_brings_messages_to_the_subscribers_of_other_processes() -> None:
     async with open_two(MemoryHub(), envelope=numbered) as (here, there):
-        with here.open_channel("a") as one, there.open_channel("a") as other:
+        async with here.open_channel("a") as one, there.open_channel("a") as other:
             assert here.publish("1", "a") == 1
             assert await there.publish_wait("2", "a") == 1
             assert sorted([await one.receive(), await one.receive()]) == sorted(
@@ -1398,13 +1398,13 @@ async def test_a_backplane_brings_messages_to_the_subscribers_of_other_processes
 
 async def test_who_comes_back_to_another_process_gets_what_it_missed() -> None:
     async with open_two(MemoryHub(), envelope=numbered, history=10) as (here, there):
-        with there.open_channel("a") as channel:
+        async with there.open_channel("a") as channel:
             for number in range(3):
                 here.publish(str(number), "a")
             known = [str(await channel.receive()).split()[0] for _ in range(3)]
         here.publish("3", "a")  # the topic's history is kept, and so is its subscription
         await trio.testing.wait_all_tasks_blocked()
-        with there.open_channel("a", since=known[1]) as channel:
+        async with there.open_channel("a", since=known[1]) as channel:
             assert str(await channel.receive()).endswith("2")
             assert str(await channel.receive()).endswith("3")
 
@@ -1443,7 +1443,7 @@ async def test_an_envelope_that_fails_is_the_publishers_error_and_logged_elsewhe
         raise ValueError("mine")
 
     async with open_two(MemoryHub(), envelope=fail) as (here, there):
-        with there.open_channel("a"):
+        async with there.open_channel("a"):
             with pytest.raises(ValueError, match="mine"):
                 here.publish("1", "a")
             await trio.testing.wait_all_tasks_blocked()

@@ -16,7 +16,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
@@ -422,12 +422,15 @@ class Broadcast:
         max_queued_messages: float | None = None,
         max_queued_bytes: float | None = None,
         since: Since = None,
-    ) -> AbstractContextManager[trio.MemoryReceiveChannel[str | bytes]]:
+    ) -> OpenChannel:
         """A channel that gives any task the messages of a topic, for as long as a block goes on::
 
-            with broadcast.open_channel("news") as channel:
+            async with broadcast.open_channel("news") as channel:
                 async for message in channel:
                     ...
+
+        Entering and leaving are checkpoints, and wait for nothing; if entering is cancelled, it was
+        not opened. As of a memory channel, there is a plain `with` besides, without checkpoints.
 
         It ends when the broadcast does, and where the policy is `Disconnect` and it was too slow:
         what waits can still be received. Otherwise the arguments mean what they mean to
@@ -439,7 +442,7 @@ class Broadcast:
         """
         _check_topics((topic,))
         limits = self._limits(policy, max_queued_messages, max_queued_bytes)
-        return _OpenChannel(self, topic, limits, _checked_since(since))
+        return OpenChannel(self, topic, limits, _checked_since(since))
 
     def _check_thread(self) -> None:
         if get_ident() != self._thread:
@@ -756,7 +759,10 @@ class Subscription:
 
 
 @final
-class _OpenChannel(AbstractContextManager["trio.MemoryReceiveChannel[str | bytes]"]):
+class OpenChannel(
+    AbstractAsyncContextManager["trio.MemoryReceiveChannel[str | bytes]"],
+    AbstractContextManager["trio.MemoryReceiveChannel[str | bytes]"],
+):
     """The block of `Broadcast.open_channel`."""
 
     def __init__(self, broadcast: Broadcast, topic: str, limits: Limits, since: Since) -> None:
@@ -785,6 +791,19 @@ class _OpenChannel(AbstractContextManager["trio.MemoryReceiveChannel[str | bytes
         assert self._delivery is not None
         self._broadcast._leave_channel(self._delivery)
         self._delivery.close()
+
+    async def __aenter__(self) -> trio.MemoryReceiveChannel[str | bytes]:
+        await trio.lowlevel.checkpoint()
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, exc, traceback)
+        await trio.lowlevel.checkpoint()
 
 
 @final

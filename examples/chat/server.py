@@ -82,7 +82,9 @@ class People:
                 await backplane.wait_subscribed()
 
     async def answer(self) -> None:
-        with self._broadcast.open_channel("who is there?", policy=Latest(key=str)) as questions:
+        async with self._broadcast.open_channel(
+            "who is there?", policy=Latest(key=str)
+        ) as questions:
             async for room in questions:
                 if room in self._rooms:
                     self._show(str(room))
