@@ -50,6 +50,8 @@ COMMON: dict[str, Any] = {
     "compression": Deflate(),
     "subprotocols": (),
     "headers": Headers(),
+    "decode_text": True,
+    "on_ping_pong": None,
     "logger": logging.getLogger("trio_ws"),
 }
 CLIENT_STREAM = {**COMMON, "origin": None, "user_agent": PRODUCT}
@@ -103,7 +105,7 @@ LIMITS = {
     name: cls
     for cls, defaults in DEFAULTS
     for name, value in defaults.items()
-    if isinstance(value, (int, float)) and name != "max_redirects"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "max_redirects"
 }.items()
 
 
@@ -518,3 +520,18 @@ def test_what_is_no_host_is_no_name_of_a_server(value: str) -> None:
 def test_the_server_s_name_is_a_str() -> None:
     with pytest.raises(TypeError, match="server_hostname is a str, not b'h'"):
         ClientOptions(server_hostname=b"h")  # type: ignore[arg-type] # what is tested
+
+
+@pytest.mark.parametrize("wrong", [1, "no", None])
+def test_decode_text_is_true_or_false(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="decode_text is True or False"):
+        ConnectionOptions(decode_text=wrong)
+
+
+async def hook_that_waits(*args: object) -> None: ...
+
+
+@pytest.mark.parametrize("wrong", [1, "log", hook_that_waits])
+def test_on_ping_pong_is_a_plain_function(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="on_ping_pong is a plain function or None"):
+        ConnectionOptions(on_ping_pong=wrong)

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import ConnectionEnded, ConnectionLost, State
+from trio_ws import ConnectionEnded, ConnectionLost, State, WebSocket
 from trio_ws._pings import SentPings
 from trio_ws.testing import FaultyStream
 
@@ -372,3 +372,52 @@ async def test_a_pong_that_cannot_be_sent_is_an_error_at_once() -> None:
         await client.aclose()
         with pytest.raises(trio.ClosedResourceError):
             await client.pong()
+
+
+# The hook…
+
+
+@pytest.mark.parametrize("opener", [open_server_with_raw_client, open_client_with_raw_server])
+async def test_the_application_can_be_told_of_every_ping_and_pong(opener: Any) -> None:
+    told: list[tuple[WebSocket, str, bytes]] = []
+
+    def tell(ws: WebSocket, kind: str, payload: bytes) -> None:
+        told.append((ws, kind, payload))
+
+    async with opener(on_ping_pong=tell) as (ws, peer):
+        await peer.send_frame(PING, b"one")
+        await peer.send_frame(TEXT, b"text")
+        await peer.send_frame(PONG)
+        assert await ws.receive() == "text"
+        assert await peer.receive_frame() == (FIN | PONG, b"one")
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == [(ws, "ping", b"one"), (ws, "pong", b"")]
+        await peer.send_close(1000)
+
+
+async def test_the_hook_sees_keepalive_s_pongs_and_may_send() -> None:
+    seen: list[str] = []
+
+    def tell(ws: WebSocket, kind: str, payload: bytes) -> None:
+        seen.append(kind)
+        ws.send_nowait(f"{kind} of {len(payload)}")
+
+    async with open_pair(client={"ping_interval": 1, "on_ping_pong": tell}) as (_, server):
+        await trio.sleep(1.5)
+        assert await server.receive() == "pong of 4"
+        assert seen == ["pong"]
+
+
+async def test_a_hook_that_fails_is_logged_and_the_connection_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(ws: WebSocket, kind: str, payload: bytes) -> None:
+        raise ValueError("what is wrong")
+
+    async with open_server_with_raw_client(on_ping_pong=fail) as (ws, peer):
+        await peer.send_frame(PING)
+        await peer.send_frame(TEXT, b"text")
+        assert await ws.receive() == "text"
+        await peer.send_close(1000)
+    assert "on_ping_pong failed" in caplog.text
+    assert "what is wrong" in caplog.text

@@ -235,9 +235,16 @@ def mutated(frames: list[bytes], mutations: Iterable[Mutation]) -> bytes:
 # ---------------------------------------------------------------------------
 
 
-def make_wire(role: Role, limit: float, *, deflate: bool, takeover: bool = True) -> Wire:
+def make_wire(
+    role: Role, limit: float, *, deflate: bool, takeover: bool = True, decode_text: bool = True
+) -> Wire:
     agreement = Agreement(server_context_takeover=takeover, client_context_takeover=takeover)
-    return Wire(role, max_message_size=limit, deflate=(Deflate(), agreement) if deflate else None)
+    return Wire(
+        role,
+        max_message_size=limit,
+        deflate=(Deflate(), agreement) if deflate else None,
+        decode_text=decode_text,
+    )
 
 
 def in_reference_terms(events: Iterable[Decoded]) -> tuple[list[Expected], int | None]:
@@ -335,6 +342,33 @@ def test_a_client_decodes_what_the_rfcs_say(
     check_against_reference(
         stream, cuts, role=Role.CLIENT, limit=limit, deflate=deflate, takeover=True
     )
+
+
+@budget(300)
+@given(
+    parts,
+    mutations,
+    st.lists(st.integers(0, 2**17), max_size=8),
+    st.sampled_from(LIMITS),
+    st.tuples(st.booleans(), st.booleans()),
+)
+def test_text_that_is_not_decoded_is_the_same_text_and_refused_where_that_is(
+    parts: list[Part],
+    changes: list[Mutation],
+    cuts: list[int],
+    limit: float,
+    how: tuple[bool, bool],
+) -> None:
+    mask, deflate = how
+    role = Role.SERVER if mask else Role.CLIENT
+    stream = mutated(build(parts, mask=mask, deflate=deflate, takeover=True), changes)
+    for pieces in ([stream], pieces_of(stream, cuts)):
+        decoded, code = in_reference_terms(feed(make_wire(role, limit, deflate=deflate), pieces))
+        wire = make_wire(role, limit, deflate=deflate, decode_text=False)
+        left, same_code = in_reference_terms(feed(wire, pieces))
+        assert left == [each.encode() if isinstance(each, str) else each for each in decoded]
+        assert same_code == code
+        assert {type(each) for each in left} <= {bytes, Control, Closed}  # no bytearray
 
 
 @budget(500)

@@ -14,6 +14,7 @@ import trio.testing
 from trio_ws import (
     ConnectionEnded,
     ConnectionLost,
+    Deflate,
     UnexpectedMessage,
     WebSocket,
     open_websocket_url,
@@ -28,6 +29,7 @@ from .helpers import (
     PING,
     PONG,
     TEXT,
+    Options,
     close_code,
     close_frame,
     frame,
@@ -93,6 +95,57 @@ async def test_a_message_that_a_handler_did_not_expect_closes_with_1003() -> Non
     async with open_server(handler) as server, open_websocket_url(server.urls[0]) as ws:
         await ws.send(b"binary")
         assert (await ws.wait_closed()).code == 1003
+
+
+BOTH_WAYS: list[Any] = [{"compression": None}, {"compression": Deflate(threshold=0)}]
+
+
+@pytest.mark.parametrize("options", BOTH_WAYS)
+@pytest.mark.parametrize("text", ["", "text", "tëxt", "文" * 20_000])
+async def test_text_can_be_left_as_bytes_for_parsers_that_take_them(
+    text: str, options: Options
+) -> None:
+    settings: Options = {**options, "decode_text": False}
+    async with open_pair(client=settings, server=options) as (ws, peer):
+        for _ in range(4):
+            await peer.send(text)
+        async with peer.open_message("text") as writer:
+            await writer.send(text)
+            await writer.send(text)
+        await peer.send(b"binary")
+        await peer.send_json([text])
+        encoded = text.encode()
+        received = await ws.receive()
+        assert received == encoded
+        assert type(received) is bytes
+        assert await anext(ws) == encoded
+        await trio.testing.wait_all_tasks_blocked()
+        assert ws.receive_nowait() == encoded
+        async with ws.receive_message() as chunks:
+            pieces: list[Any] = [chunk async for chunk in chunks]
+        assert b"".join(pieces) == encoded
+        assert await ws.receive() == encoded + encoded
+        assert await ws.receive() == b"binary"
+        assert await ws.receive_json() == [text]
+
+
+async def test_where_text_is_left_as_bytes_one_kind_cannot_be_asked_for() -> None:
+    async with open_pair(client={"decode_text": False}) as (ws, peer):
+        await peer.send("text")
+        for receive in (ws.receive_text, ws.receive_bytes):
+            with pytest.raises(RuntimeError, match=r"decode_text=False.*use receive\(\)"):
+                await receive()
+        assert await ws.receive() == b"text"
+
+
+@pytest.mark.parametrize("fin", [True, False])
+async def test_text_that_is_left_as_bytes_is_checked_all_the_same(fin: bool) -> None:
+    async with open_server_with_raw_client(decode_text=False) as (ws, peer):
+        await peer.send_frame(TEXT, b"ab\xffc", fin=fin)
+        assert await peer.receive_close() == 1007
+        await peer.stream.aclose()
+        with pytest.raises(ConnectionLost, match="1007"):
+            await ws.receive()
 
 
 async def test_a_thousand_messages_and_a_close_in_one_segment_can_all_be_received() -> None:

@@ -184,8 +184,9 @@ class _ClosedByUs(trio.ClosedResourceError):
 class WebSocket(trio.abc.Channel[str | bytes]):
     """An open WebSocket connection. The library makes it; there is no state before open.
 
-    Messages are `str` (text) or `bytes` (binary) in both directions. Any number of tasks may send,
-    receive and close at the same time. Every async method is a cancellation point each time it is
+    Messages are `str` (text) or `bytes` (binary) in both directions, unless the option
+    `decode_text` says otherwise. Any number of tasks may send, receive and close at the same time.
+    Every async method is a cancellation point each time it is
     called, and lets other tasks run whenever it waits and at least once in a hundred calls or so.
     From another thread, call its methods by `trio.from_thread.run` or `trio.from_thread.run_sync`:
     without, they raise `RuntimeError`, wherever that can be noticed at no cost.
@@ -640,7 +641,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Raises:
             UnexpectedMessage: it is binary. It has been taken, and is the exception's `message`.
             ConnectionEnded, ConnectionLost, trio.ClosedResourceError: as `receive`.
+            RuntimeError: the option `decode_text` is off.
         """
+        self._check_decodes_text()
         message = await self.receive()
         if not isinstance(message, str):
             raise UnexpectedMessage(message)
@@ -652,11 +655,19 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Raises:
             UnexpectedMessage: it is text. It has been taken, and is the exception's `message`.
             ConnectionEnded, ConnectionLost, trio.ClosedResourceError: as `receive`.
+            RuntimeError: the option `decode_text` is off.
         """
+        self._check_decodes_text()
         message = await self.receive()
         if isinstance(message, str):
             raise UnexpectedMessage(message)
         return message
+
+    def _check_decodes_text(self) -> None:
+        if not self._options.decode_text:
+            raise RuntimeError(
+                "with decode_text=False, text and binary cannot be told apart: use receive()"
+            )
 
     @overload
     async def receive_json(self) -> Any: ...
@@ -1120,6 +1131,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 work += len(event) * MESSAGE_WORK
             elif isinstance(event, Ping):
                 self._send_pong(event.payload, before=pings)
+                self._tell("ping", event.payload)
                 pings += 1
                 work += FRAME_WORK
             else:
@@ -1157,6 +1169,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 self._liveness.note_message()
         elif isinstance(event, Pong):
             self._pings.answer(event.payload)
+            self._tell("pong", event.payload)
+
+    def _tell(self, kind: Literal["ping", "pong"], payload: bytes) -> None:
+        """Let the application know of it, if it wants to."""
+        if self._options.on_ping_pong is not None:
+            try:
+                self._options.on_ping_pong(self, kind, payload)
+            except Exception:
+                self._logger.exception("on_ping_pong failed")
 
     async def _hang_up(self) -> None:
         """Close the TCP connection without cutting off the Close frame that is on its way."""

@@ -612,7 +612,13 @@ def _make_wire(role: Role, options: ConnectionOptions, agreement: Agreement | No
         assert options.compression is not None
         deflate = (options.compression, agreement)
     batch = max(1, int(min(BATCH, options.max_queued_messages)))
-    return Wire(role, max_message_size=options.max_message_size, deflate=deflate, batch=batch)
+    return Wire(
+        role,
+        max_message_size=options.max_message_size,
+        deflate=deflate,
+        batch=batch,
+        decode_text=options.decode_text,
+    )
 
 
 def glance(transport: Transport) -> bytes:

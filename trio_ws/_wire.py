@@ -31,6 +31,7 @@ import enum
 import struct
 import zlib
 from collections.abc import Generator, Iterator
+from functools import partial
 from math import inf
 from typing import NamedTuple, TypeAlias
 
@@ -69,6 +70,7 @@ from ._frames import (
     TEXT,
     TWO_BYTES_LENGTH,
     Head,
+    checked_utf8,
     make_head,
     make_masked_frame,
     read_head,
@@ -190,6 +192,7 @@ class Wire:
         max_message_size: in bytes of payload; see `ConnectionOptions.max_message_size`.
         deflate: our settings of permessage-deflate and what was agreed on; `None` without it.
         batch: how many messages to decode in one go, at the most.
+        decode_text: see `ConnectionOptions.decode_text`.
     """
 
     __slots__ = (
@@ -197,6 +200,7 @@ class Wire:
         "_batch",
         "_close_sent",
         "_codec",
+        "_decode_text",
         "_deflate",
         "_deflates",
         "_guard",
@@ -226,6 +230,7 @@ class Wire:
         max_message_size: float,
         deflate: tuple[Deflate, Agreement] | None = None,
         batch: int = BATCH,
+        decode_text: bool = True,
     ) -> None:
         self.role = role
         self.masks = role is Role.CLIENT
@@ -241,6 +246,9 @@ class Wire:
             self._deflates = True
             self._threshold = deflate[0].threshold
         self._take_messages = take_unmasked if self.masks else take_masked
+        self._decode_text = decode_text
+        if not decode_text:
+            self._take_messages = partial(self._take_messages, decode_text=False)
         #: The beginning of a frame's head, where a read ended within one.
         self._rest = b""
         self._arriving: _ArrivingFrame | None = None
@@ -342,7 +350,7 @@ class Wire:
             return len(data)
         key = data[start - 4 : start] if head.masked else b""
         if plain:
-            self._arriving = _ArrivingFrame(head, key)
+            self._arriving = _ArrivingFrame(head, key, decode_text=self._decode_text)
             return start
         if stop <= len(data):
             event = self._take_whole(head, key, data[start:stop])
@@ -366,7 +374,9 @@ class Wire:
             return Ping(payload) if head.first == PING else Pong(payload)
         try:
             message = self._codecs.inflate_whole(payload, self._limit)
-            return [message.decode() if head.first == TEXT | RSV1 else message]
+            if head.first == TEXT | RSV1:
+                return [message.decode() if self._decode_text else checked_utf8(message)]
+            return [message]
         except _Refused as exc:
             self.end = exc.violation
         except UnicodeDecodeError:
@@ -424,6 +434,8 @@ class Wire:
         if isinstance(event, (TextMessage, BytesMessage)):
             # wsproto gives immutable data, though its type says that it could be a bytearray.
             data = event.data if isinstance(event.data, str) else bytes(event.data)
+            if isinstance(data, str) and not self._decode_text:
+                data = data.encode()
             return Fragment(data, event.message_finished)
         if isinstance(event, WsprotoPing):
             return Ping(bytes(event.payload))
@@ -652,14 +664,15 @@ def _masked(frame: bytes) -> bytes:
 class _ArrivingFrame:
     """A plain frame of which a part is still to come."""
 
-    __slots__ = ("_begun_character", "_key", "left")
+    __slots__ = ("_begun_character", "_decode_text", "_key", "left")
 
-    def __init__(self, head: Head, key: bytes) -> None:
+    def __init__(self, head: Head, key: bytes, *, decode_text: bool) -> None:
         #: How many bytes of payload are still to come.
         self.left = head.length
         self._key = key
         #: Of a text, the bytes at the end that begin a character and do not complete it.
         self._begun_character = b"" if head.first == TEXT else None
+        self._decode_text = decode_text
 
     def take(self, data: bytes, start: int, stop: int) -> Fragment:
         """The next piece of the payload, as what it means.
@@ -682,7 +695,7 @@ class _ArrivingFrame:
         self._begun_character = bytes(piece[read:])
         if _is_half_surrogate(self._begun_character):
             raise UnicodeDecodeError("utf-8", piece, read, len(piece), "half a surrogate")
-        return Fragment(text, final)
+        return Fragment(text if self._decode_text else bytes(piece[:read]), final)
 
 
 def _is_half_surrogate(end: bytes) -> bool:
