@@ -315,11 +315,14 @@ def test_a_site_has_rooms_behind_links(tabs: Tabs) -> None:
         page = tabs.open(server.url, PHONE, wait=False)
         page.click("text=Enter the lobby")
         other = tabs.open(page.url)
+        for each in (page, other):  # the look that the examples share
+            expect(each.locator("main")).to_have_css("border-radius", re.compile("2[04]px"))
         page.fill("input", "hello")
         page.press("input", "Enter")
         for each in (page, other):
             expect(each.locator("li")).to_have_text(["hello"])
         keep(page, "site-phone")
+        keep(other, "site-desktop")
 
 
 # ---------------------------------------------------------------------------

@@ -27,10 +27,10 @@ from trio_ws import (
 HERE = Path(__file__).parent
 PAGE = """<!doctype html><html lang=en>
 <meta name=viewport content="width=device-width, initial-scale=1">
-<meta name=color-scheme content="light dark">
-<link rel=icon href="data:,">
+<link rel=icon href=/look/icon.svg>
+<link rel=stylesheet href=/look/page.css>
 <title>{title}</title>
-{content}
+<main><h1>{title}</h1>{content}</main>
 """
 
 
@@ -40,7 +40,8 @@ def rooms(broadcast: Broadcast, script: str) -> Router:
 
     @router.get("/")
     def page(request: Request, room: str) -> str:
-        return PAGE.format(title=html.escape(room), content=f"<script src={script}></script>")
+        start = f"<script type=module src={script}></script>"
+        return PAGE.format(title=html.escape(room), content=start)
 
     @router.websocket("/ws")
     async def talk(ws: WebSocket, room: str) -> None:
@@ -59,11 +60,12 @@ def rooms(broadcast: Broadcast, script: str) -> Router:
 async def application() -> AsyncGenerator[Router, None]:
     router = Router()
     router.static("/static", HERE / "static", headers={"Cache-Control": "max-age=60"})
+    router.static("/look", HERE.parent / "static", name="look")  # what the examples share
 
     @router.get("/")
     def index(request: Request) -> str:
         link = router.url_for("page", room="lobby")
-        return PAGE.format(title="Rooms", content=f"<a href={link}>Enter the lobby</a>")
+        return PAGE.format(title="Rooms", content=f"<p><a href={link}>Enter the lobby</a></p>")
 
     async with open_broadcast() as broadcast:
         script = router.url_for("static", filename="chat.js")
