@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,7 +131,7 @@ OUTSIDE = {
 }
 OTHERS = {"trio"}
 
-DEPENDENCIES = {"trio", "wsproto", "h11", "idna", "numpy", "coredis", "werkzeug", "python_socks"}
+DEPENDENCIES = {"trio", "wsproto", "h11", "idna", "numpy", "coredis", "werkzeug"}
 DEPENDENCIES |= {"anyio"}  # coredis brings it
 
 
@@ -220,3 +222,12 @@ def test_a_package_itself_only_re_exports(package: str) -> None:
 @pytest.mark.parametrize("module", [name for name in ORDER if name != "_version"])
 def test_a_module_opens_with_what_it_owns(module: str) -> None:
     assert ast.get_docstring(parse(module))
+
+
+def test_what_the_distribution_requires_is_imported_and_nothing_else() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    required = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        required += extra
+    imported = set[str]().union(*map(outer_imports, modules()))
+    assert {re.split(r"[<>=]", name)[0] for name in required} == imported - {"anyio"}

@@ -503,7 +503,7 @@ def test_a_mistake_is_told_where_it_is_made(
 
 def test_without_werkzeug_a_router_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "werkzeug.routing", None)
-    with pytest.raises(ImportError, match=r"needs werkzeug: pip install 'trio-ws\[routing\]'"):
+    with pytest.raises(ImportError, match=r"needs werkzeug: pip install \"trio-ws\[routing\]\""):
         Router()
 
 

@@ -125,7 +125,7 @@ class Router(Site):
         try:
             from werkzeug.routing import Map  # noqa: PLC0415 - an extra
         except ImportError as exc:
-            raise ImportError("Router needs werkzeug: pip install 'trio-ws[routing]'") from exc
+            raise ImportError('a Router needs werkzeug: pip install "trio-ws[routing]"') from exc
         self._before = _hooks(before)
         if not callable(dumps):
             raise TypeError(f"dumps is a function that makes JSON, not {dumps!r}")
