@@ -257,6 +257,156 @@ async def test_send_all_waits_where_the_socket_is_full() -> None:
     assert received == 1_000_000
 
 
+# Fast paths do what they replaced…
+
+
+class _AsTrio:
+    """trio's own way of doing what a transport does."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.receive = stream.receive_some
+        self.send_all = stream.send_all
+        self.aclose = stream.aclose
+
+
+async def _read_from_a_peer_that_reset(stream: Any, peer: trio.SocketStream) -> object:
+    reset(peer)
+    return await stream.receive()
+
+
+async def _read_from_a_peer_that_left(stream: Any, peer: trio.SocketStream) -> object:
+    await peer.aclose()
+    return bytes(await stream.receive())
+
+
+async def _read_what_came_before_the_peer_left(stream: Any, peer: trio.SocketStream) -> object:
+    await peer.send_all(b"last words")
+    await peer.aclose()
+    return [bytes(await stream.receive()) for _ in range(2)]
+
+
+async def _read_what_came_while_a_read_was_cancelled(
+    stream: Any, peer: trio.SocketStream
+) -> object:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.receive()
+    await peer.send_all(b"kept")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.receive()
+    return bytes(await stream.receive())
+
+
+async def _read_after_closing(stream: Any, peer: trio.SocketStream) -> object:
+    await stream.aclose()
+    return await stream.receive()
+
+
+async def _read_while_it_is_closed(stream: Any, peer: trio.SocketStream) -> object:
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def close() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.aclose()
+
+        return await stream.receive()
+
+
+async def _read_twice_at_once(stream: Any, peer: trio.SocketStream) -> object:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            return await stream.receive()
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _write_nothing(stream: Any, peer: trio.SocketStream) -> object:
+    await stream.send_all(b"")
+    await stream.send_all(b"something")
+    return bytes(await peer.receive_some())
+
+
+async def _write_to_a_peer_that_reset(stream: Any, peer: trio.SocketStream) -> object:
+    reset(peer)
+    while True:
+        await stream.send_all(b"x")
+
+
+async def _write_after_closing(stream: Any, peer: trio.SocketStream) -> object:
+    await stream.aclose()
+    return await stream.send_all(b"x")
+
+
+async def _write_while_it_is_closed(stream: Any, peer: trio.SocketStream) -> object:
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def close() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.aclose()
+
+        return await stream.send_all(bytes(50_000_000))
+
+
+async def _write_more_than_fits(stream: Any, peer: trio.SocketStream) -> object:
+    size = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, bytes(50_000_000))
+        while size < 50_000_000:
+            size += len(await peer.receive_some())
+    return size
+
+
+async def _close_twice(stream: Any, peer: trio.SocketStream) -> object:
+    await stream.aclose()
+    await stream.aclose()
+    return bytes(await peer.receive_some())
+
+
+async def _outcome(situation: Any, stream: Any, peer: trio.SocketStream) -> object:
+    try:
+        return await situation(stream, peer)
+    except Exception as exc:
+        while isinstance(exc, ExceptionGroup):
+            (exc,) = exc.exceptions
+        return type(exc), type(exc.__cause__)
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [
+        _read_from_a_peer_that_reset,
+        _read_from_a_peer_that_left,
+        _read_what_came_before_the_peer_left,
+        _read_what_came_while_a_read_was_cancelled,
+        _read_after_closing,
+        _read_while_it_is_closed,
+        _read_twice_at_once,
+        _write_nothing,
+        _write_to_a_peer_that_reset,
+        _write_after_closing,
+        _write_while_it_is_closed,
+        _write_more_than_fits,
+        _close_twice,
+    ],
+    ids=lambda situation: situation.__name__.strip("_"),
+)
+async def test_in_every_situation_a_socket_does_what_trio_s_stream_does(situation: Any) -> None:
+    outcomes: list[object] = []
+    for wrap in (_AsTrio, wrap_stream):
+        client, server = await tcp_pair()
+        with trio.fail_after(PATIENCE):
+            outcomes.append(await _outcome(situation, wrap(server), client))
+        for stream in (client, server):
+            await trio.aclose_forcefully(stream)
+    assert outcomes[0] == outcomes[1]
+
+
 async def test_a_socket_that_is_gone_cannot_be_shut_down() -> None:
     one, other = await tcp_pair()
     async with one:

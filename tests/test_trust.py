@@ -785,5 +785,17 @@ def test_every_row_of_the_table_names_tests_and_every_one_exists() -> None:
         named |= tests
     # And nothing is measured here that the table does not tell.
     assert names_of_tests(Path(__file__)) <= named | {
-        "test_trust.py::test_every_row_of_the_table_names_tests_and_every_one_exists"
+        "test_trust.py::test_every_row_of_the_table_names_tests_and_every_one_exists",
+        "test_trust.py::test_every_test_that_the_page_on_the_design_names_exists",
     }
+
+
+def test_every_test_that_the_page_on_the_design_names_exists() -> None:
+    existing = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in names_of_tests(path)
+    }
+    existing |= {name.partition("::")[2] for name in existing}
+    text = (ROOT / "docs" / "design.md").read_text()
+    named = set(re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", text))
+    assert len(named) > 20
+    assert named <= existing
