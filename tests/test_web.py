@@ -383,6 +383,12 @@ async def test_no_trailer_takes_50_ms_to_judge() -> None:
         assert await least_cpu_seconds(ask) < 0.05
 
 
+async def test_a_body_of_many_chunks_is_whole() -> None:
+    chunks = [b"%d," % number for number in range(5000)]
+    async with open_site() as (_, client):
+        assert (await client.ask(chunked(*chunks))).body == b"".join(chunks)
+
+
 async def test_a_body_of_tiny_chunks_lets_others_run() -> None:
     async with open_site(max_body_size=2**20) as (_, client):
 
