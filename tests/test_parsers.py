@@ -412,6 +412,7 @@ parser(_frames.take_masked, frames(mask=True), lambda data: _frames.take_masked(
 parser(
     _frames.take_unmasked, frames(mask=False), lambda data: _frames.take_unmasked(data, 0, 300, 9)
 )
+parser(_frames.checked_utf8, octets("hé😀".encode()), None, UnicodeDecodeError)
 parser(_frames.read_head, frames(mask=True), lambda data: _frames.read_head(data, 0))
 for role in Role:
     for deflate in (False, True):
