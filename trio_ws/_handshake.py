@@ -264,7 +264,7 @@ _ABSOLUTE = re.compile(r"(https?|wss?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECAS
 def _with_its_path(request: Request) -> Request:
     """The request with the path of a target that is a whole URL (RFC 9112 section 3.2.2).
 
-    What host it is for is then said by the target, and whatever Host says means nothing.
+    The host in the URL replaces the Host header, whatever that says.
     """
     if request.target == "*" and request.method == "OPTIONS":
         return request

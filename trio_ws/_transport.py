@@ -180,7 +180,7 @@ class Transport:
         """Exchange goodbyes, and go on below TLS. Cancelled, it has said its own."""
         while isinstance(stream := self._stream, trio.SSLStream):
             below = cast("trio.abc.Stream", stream.transport_stream)
-            # OpenSSL says no goodbye to a peer of which there is something to read.
+            # OpenSSL refuses to say goodbye while there is data to read.
             await self._discard_what_is_here()
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await stream.unwrap()
