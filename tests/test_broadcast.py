@@ -929,6 +929,31 @@ async def test_publish_wait_waits_for_the_slowest_and_nothing_is_dropped() -> No
                     assert await receive(peer, 20) == [str(number) for number in range(20)]
 
 
+async def test_publish_wait_refuses_to_wait_for_a_message_of_the_same_task() -> None:
+    async with (
+        open_broadcast(max_queued_messages=1) as broadcast,
+        open_server_with_raw_client() as (ws, peer),
+    ):
+        with broadcast.subscribe(ws, "t"):
+            async with ws.open_message("text", compress=False) as writer:
+                await writer.send("a ")
+                assert await broadcast.publish_wait("first", "t") == 1
+                with pytest.raises(RuntimeError, match="inside open_message"):
+                    await broadcast.publish_wait("second", "t")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(broadcast.publish_wait, "of another task", "t")
+                    await trio.testing.wait_all_tasks_blocked()
+                    await writer.send("message")
+                    nursery.cancel_scope.cancel()
+        frames = [await peer.receive_frame() for _ in range(4)]
+        assert frames == [
+            (TEXT, b"a "),
+            (CONTINUATION, b"message"),
+            (FIN | CONTINUATION, b""),
+            (FIN | TEXT, b"first"),
+        ]
+
+
 async def test_publish_wait_knows_what_the_envelope_adds() -> None:
     def wrap(message: str | bytes, message_id: str, topic: str) -> str:
         return f"{message!s:500}"

@@ -262,6 +262,10 @@ class Broadcast:
         So the slowest subscriber sets the pace, for as long as `ping_interval + ping_timeout`, and
         no policy has to act. Channels are not waited for. With a backplane, waits for room in its
         queue, too. When it is cancelled, the message was not published.
+
+        Raises:
+            As `publish`; `RuntimeError` where it would wait for the end of a message that this task
+            sends by `WebSocket.open_message`.
         """
         data = _checked(message, topic)
         excluded = _as_set(exclude)
@@ -269,6 +273,7 @@ class Broadcast:
         size = len(self._prepare(data, topic, self._local_id, compress=compress).plain)
         size += SLACK + size // 1000
         while (slow := self._first_without_room(topic, size, excluded)) is not None:
+            slow.websocket._refuse_within_own_message()
             await slow.wait_for_progress()
         if self._over:
             return 0

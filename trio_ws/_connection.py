@@ -491,13 +491,17 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     async def _my_turn(self) -> AsyncGenerator[None, None]:
         """Wait for those who came first, then for room, and find the connection open."""
         self._check_thread()
+        self._refuse_within_own_message()
         if self._turn is None:
             self._turn = trio.Lock()
-        elif self._turn.statistics().owner is trio.lowlevel.current_task():
-            raise RuntimeError("this task is inside open_message(): finish that message first")
         async with self._turn:
             await self._wait_to_send()
             yield
+
+    def _refuse_within_own_message(self) -> None:
+        """Raise where this task would wait for the end of a message that it sends in fragments."""
+        if self._turn and self._turn.statistics().owner is trio.lowlevel.current_task():
+            raise RuntimeError("this task is inside open_message(): finish that message first")
 
     async def _wait_to_send(self) -> None:
         """Wait for room, and find the connection still open."""
