@@ -260,7 +260,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self.request = opening.request
         self.response = opening.response
         self.subprotocol = opening.subprotocol
-        self.local_address = transport.local_address
+        self.local_address = opening.request.local_address
         self.remote_address = opening.request.remote_address
 
         self._options = options

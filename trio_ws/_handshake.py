@@ -220,7 +220,10 @@ async def _read_request(
     try:
         head = await _read_head(transport, buffer)
         request, version = exchange.request(
-            head, scheme=transport.scheme, remote_address=client or transport.remote_address
+            head,
+            scheme=transport.scheme,
+            remote_address=client or transport.remote_address,
+            local_address=transport.local_address,
         )
     except StartLineTooLong as exc:  # RFC 9112 section 3
         raise refusal(414, "the request target is too long") from exc
@@ -498,6 +501,7 @@ async def request_connection(
         headers=_request_headers(url, key, options),
         scheme=url.scheme,
         remote_address=transport.remote_address,
+        local_address=transport.local_address,
     )
     exchange = ClientExchange()
     buffer = HeadBuffer(ClientExchange.STARTS)

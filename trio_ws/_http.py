@@ -77,6 +77,8 @@ class Request:
             is one of `trusted_proxies`: then the client, with port 0 where that is not known.
         body: what came with it, for the endpoints of a `Router`; hooks are called before it is
             read, and WebSockets have none.
+        local_address: this end of the stream: which of a server's addresses and ports, for example,
+            the client came to. Behind a proxy, the one that the proxy came to.
     """
 
     method: str
@@ -85,6 +87,7 @@ class Request:
     scheme: str = "ws"
     remote_address: Address = None
     body: bytes = field(default=b"", repr=False)
+    local_address: Address = None
 
     @property
     def path(self) -> str:
@@ -424,7 +427,14 @@ class ServerExchange:
         #: How many chunks the request's body had so far.
         self.chunks = 0
 
-    def request(self, head: bytes, *, scheme: str, remote_address: Address) -> tuple[Request, str]:
+    def request(
+        self,
+        head: bytes,
+        *,
+        scheme: str,
+        remote_address: Address,
+        local_address: Address = None,
+    ) -> tuple[Request, str]:
         """The request in `head`, and its HTTP version.
 
         Raises:
@@ -438,6 +448,7 @@ class ServerExchange:
             headers=Headers._parsed(event.headers.raw_items()),
             scheme=scheme,
             remote_address=remote_address,
+            local_address=local_address,
         )
         self._wants_body = request.method != "HEAD"
         self._is_chunked = "Transfer-Encoding" in request.headers
