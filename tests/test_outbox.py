@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from math import inf
+from typing import Any, cast
 
 import pytest
 import trio
@@ -20,11 +24,12 @@ from trio_ws._outbox import (
     MOST_BUFFERS,
     PIECE,
     Outbox,
+    post_to_all,
 )
 from trio_ws._transport import Buffer, Transport, wrap_stream
 from trio_ws.testing import FaultyStream
 
-from .helpers import socket_pair
+from .helpers import reset, socket_pair, tcp_pair
 
 pytestmark = pytest.mark.autojump
 
@@ -438,3 +443,154 @@ async def test_a_pong_that_was_held_back_goes_out_as_soon_as_there_is_room() -> 
         transport.writable.set()
         await outbox.wait_until_empty()
     assert transport.taken == b"1234567890new!"
+
+
+# To many sockets at once, past trio's streams…
+
+
+async def test_a_frame_for_all_goes_out_to_each_that_can_take_it() -> None:
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        outboxes: list[Outbox] = []
+        peers: list[trio.SocketStream] = []
+        for _ in range(4):
+            one, other = socket_pair()
+            await stack.enter_async_context(one)
+            peers.append(await stack.enter_async_context(other))
+            outboxes.append((await make(one, nursery))[0])
+        outboxes[1].hold()
+        outboxes[2].seal()
+        stream, _ = trio.testing.memory_stream_pair()
+        outboxes.append((await make(stream, nursery))[0])
+        assert post_to_all(outboxes, b"abc") == [1, 2]
+        assert [outbox.messages_posted for outbox in outboxes] == [1, 0, 0, 1, 1]
+        for peer in (peers[0], peers[3]):
+            assert await peer.receive_some() == b"abc"
+        await outboxes[4].wait_until_empty()
+
+
+async def test_what_a_socket_does_not_take_of_a_frame_for_all_follows_in_order() -> None:
+    one, other = socket_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        outbox, broken = await make(one, nursery)
+        big = b"x" * 5_000_000
+        assert post_to_all([outbox], big) == []
+        assert 0 < outbox.unsent < len(big) == outbox.bytes_taken
+        # It is busy now: nothing else gets in between.
+        assert post_to_all([outbox], b"not this") == [0]
+        outbox.write(b"end")
+        received = bytearray()
+        while not received.endswith(b"end"):
+            received += await other.receive_some()
+        assert received == big + b"end"
+        assert broken == []
+
+
+async def test_a_full_socket_takes_a_frame_for_all_later() -> None:
+    one, other = socket_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        outbox, broken = await make(one, nursery)
+        filled = 0
+        with pytest.raises(BlockingIOError):
+            while True:
+                filled += os.write(one.socket.fileno(), b"x" * 4096)
+        assert post_to_all([outbox], b"abc") == []
+        assert outbox.unsent == 3
+        received = bytearray()
+        while not received.endswith(b"abc"):
+            received += await other.receive_some()
+        assert len(received) == filled + 3
+        assert broken == []
+
+
+async def test_a_peer_that_reset_the_connection_breaks_it_and_nobody_else() -> None:
+    one, other = await tcp_pair()
+    third, fourth = socket_pair()
+    async with one, third, fourth, trio.open_nursery() as nursery:
+        gone, broken = await make(one, nursery)
+        there, _ = await make(third, nursery)
+        reset(other)
+        post_to_all([gone, there], b"abc")
+        assert await fourth.receive_some() == b"abc"
+        (failure,) = broken
+        assert isinstance(failure, trio.BrokenResourceError)
+        assert isinstance(failure.__cause__, ConnectionError)
+        assert failure.__cause__.errno in (errno.ECONNRESET, errno.EPIPE)
+        # Else it would keep alive all that the message was for.
+        assert failure.__traceback__ is failure.__cause__.__traceback__ is None
+        assert post_to_all([gone, there], b"def") == [0]
+        assert len(broken) == 1
+
+
+async def test_a_socket_closed_behind_our_back_gets_no_frame_for_all() -> None:
+    one, other = socket_pair()
+    async with other, trio.open_nursery() as nursery:
+        outbox, broken = await make(one, nursery)
+        one.socket.close()
+        # The descriptor's number may belong to somebody else by now.
+        stranger, listener = socket_pair()
+        async with stranger, listener:
+            post_to_all([outbox], b"abc")
+            (failure,) = broken
+            assert isinstance(failure, trio.ClosedResourceError)
+            with trio.move_on_after(0.1) as scope:
+                await listener.receive_some()
+            assert scope.cancelled_caught
+
+
+async def test_for_every_error_there_is_a_frame_for_all_does_what_trio_s_stream_does() -> None:
+    class Failing:
+        """A socket of the system's, as it is written to here."""
+
+        def __init__(self, error: OSError) -> None:
+            self.error = error
+
+        def send(self, data: bytes) -> int:
+            raise self.error
+
+    class FailingLater(Failing):
+        """A socket of trio's, as its stream sees it."""
+
+        did_shutdown_SHUT_WR = False  # noqa: N815 - trio's name
+
+        async def send(self, data: bytes) -> int:  # type: ignore[override]  # trio's waits
+            raise self.error
+
+    ours: dict[str, str] = {}
+    theirs: dict[str, str] = {}
+    async with trio.open_nursery() as nursery:
+        for number, name in errno.errorcode.items():
+            error = OSError(number, os.strerror(number))
+            if isinstance(error, BlockingIOError):  # it waits then
+                continue
+            one, other = socket_pair()
+            async with one, other:
+                outbox, broken = await make(one, nursery)
+                outbox._ready = cast("Any", Failing(error))
+                post_to_all([outbox], b"abc")
+                ours[name] = describe(broken[0])
+                real, one.socket = one.socket, cast("Any", FailingLater(error))
+                with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)) as caught:
+                    await one.send_all(b"abc")
+                one.socket = real
+                theirs[name] = describe(caught.value)
+    assert ours == theirs
+    assert len(set(theirs.values())) > 100
+
+
+def describe(failure: BaseException) -> str:
+    cause = failure.__cause__
+    return f"{type(failure).__name__} from {getattr(cause, 'errno', None)}"
+
+
+async def test_no_default_timeout_makes_a_socket_wait() -> None:
+    socket.setdefaulttimeout(30)
+    try:
+        one, other = socket_pair()
+        async with one, other, trio.open_nursery() as nursery:
+            outbox, broken = await make(one, nursery)
+            post_to_all([outbox], b"x" * 5_000_000)
+            assert outbox.unsent
+            assert broken == []
+            outbox.stop()
+    finally:
+        socket.setdefaulttimeout(None)

@@ -27,8 +27,7 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from ._line import Line, Parcel
-from ._reasons import reason_of
-from ._transport import Buffer, Transport
+from ._transport import Buffer, Transport, failure_of
 
 #: How many more messages have to wait for the sender before its frames are gathered, which costs
 #: about three system calls itself.
@@ -517,7 +516,7 @@ def post_to_all(outboxes: Sequence[Outbox], frame: bytes) -> list[int]:
         except BlockingIOError:
             sent = 0
         except OSError as exc:
-            outbox._break(trio.BrokenResourceError(reason_of(exc)))
+            outbox._break(failure_of(exc))
             continue
         outbox.bytes_taken += size
         outbox.messages_posted += 1

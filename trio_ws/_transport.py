@@ -373,6 +373,16 @@ def _broken(exc: OSError) -> trio.BrokenResourceError:
     return trio.BrokenResourceError(reason_of(exc))
 
 
+def failure_of(exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+    """What trio's stream raises where its socket raises this, for those who do not let it out."""
+    if exc.errno in (errno.EBADF, errno.ENOTSOCK):
+        return trio.ClosedResourceError("the socket was closed")
+    failure = _broken(exc)
+    # Its traceback would keep the caller's frame, and all that this knows of.
+    failure.__cause__ = exc.with_traceback(None)
+    return failure
+
+
 def wrap_stream(stream: trio.abc.Stream) -> Transport:
     """The transport that suits `stream` on this platform."""
     if not isinstance(stream, trio.SocketStream) or not _is_plain(stream):
