@@ -341,6 +341,24 @@ async def test_leaving_the_broadcast_ends_every_subscription_and_waits_for_nothi
         assert await receive(peer, 1) == ["goes on"]
 
 
+async def test_ctrl_c_does_not_stop_a_publish_half_way() -> None:
+    protected: list[bool] = []
+
+    def envelope(message: str | bytes, message_id: str, topic: str) -> str | bytes:
+        protected.append(trio.lowlevel.currently_ki_protected())
+        return message
+
+    async with open_broadcast(envelope=envelope) as broadcast:
+        async with open_server_with_raw_client() as (ws, peer):
+            with broadcast.subscribe(ws, "a"):
+                assert not trio.lowlevel.currently_ki_protected()
+                assert broadcast.publish("1", "a") == 1
+                assert await broadcast.publish_wait("2", "a") == 1
+                assert await receive(peer, 2) == ["1", "2"]
+    assert protected
+    assert all(protected)
+
+
 async def test_publishing_after_a_subscribers_connection_died_never_raises() -> None:
     async with open_broadcast() as broadcast:
         for how in ("aborted", "closed", "broken"):
