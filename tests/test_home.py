@@ -81,6 +81,7 @@ USES: list[Callable[[WebSocket], Awaitable[object]]] = [
     send_in_fragments,
     enter_nursery,
     WebSocket.ping,
+    WebSocket.pong,
     WebSocket.aclose,
     WebSocket.wait_closed,
 ]

@@ -99,6 +99,7 @@ ALERT = ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD] sslv3 alert bad (_ssl.c:1006)")
         (because(REFUSED, ValueError("older")), "Connection refused", REFUSED, errno.ECONNREFUSED),
         (socket.gaierror(socket.EAI_NONAME, "Name not known"), "Name not known", None, None),
         (trio.BrokenResourceError("pulled out"), "pulled out", None, None),
+        (FileNotFoundError(2, "No such file", "/nowhere"), "No such file: '/nowhere'", None, 2),
         (trio.BrokenResourceError(), "the connection broke", None, None),
     ],
 )

@@ -390,7 +390,7 @@ async def test_where_there_is_no_room_for_the_first_process_it_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(CommandFailed, match="cannot start worker 1: .* No such file"):
+    with pytest.raises(CommandFailed, match="worker 1: No such file .*: '/nowhere/python'"):
         await Crew(["chat:handler"], 0, patience=1).run(keep_workers(2, ""))
 
 

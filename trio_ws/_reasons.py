@@ -58,8 +58,10 @@ def _causes(exc: BaseException) -> list[BaseException]:
 
 
 def _text(exc: BaseException) -> str:
-    text = isinstance(exc, OSError) and exc.strerror
-    return _NOISE.sub("", text or str(exc))
+    if not isinstance(exc, OSError) or not exc.strerror:
+        return _NOISE.sub("", str(exc))
+    where = f": {exc.filename!r}" if exc.filename is not None else ""
+    return _NOISE.sub("", exc.strerror) + where
 
 
 def _errno(exc: BaseException) -> int | None:
