@@ -33,6 +33,7 @@ from trio_ws._options import (
     make_options,
 )
 from trio_ws.backplane import RedisBackplane, RedisOptions
+from trio_ws.testing import open_test_app, open_test_server, open_test_websocket
 
 from .helpers import echo
 
@@ -414,6 +415,9 @@ UNKNOWN = [
     (lambda **o: enter(trio_ws.wrap_server_stream(DEAF, **o)), "wrap_server_stream"),
     (lambda **o: trio_ws.serve_websocket(echo, "h", 0, **o), "serve_websocket"),
     (lambda **o: trio_ws.serve_listeners(echo, [], **o), "serve_listeners"),
+    (lambda **o: enter(open_test_websocket(echo, **o)), "open_test_websocket"),
+    (lambda **o: enter(open_test_app(echo, **o)), "open_test_app"),
+    (lambda **o: enter(open_test_server(echo, **o)), "open_test_server"),
 ]
 
 

@@ -37,8 +37,10 @@ from ._options import (
     ClientStreamKeywords,
     ClientStreamOptions,
     ListenerKeywords,
+    ListenerOptions,
     ProcessRequest,
     ServerStreamKeywords,
+    make_options,
 )
 from ._server import (
     Handler,
@@ -104,6 +106,7 @@ async def open_test_websocket(
         ConnectionRejected: the application answered with another status than 101.
         Exception: what `handler` or `process_request` raised.
     """
+    make_options(ClientStreamOptions, options, open_test_websocket)
     async with (
         open_test_app(handler, **(server_options or {})) as app,
         app.client(remote_address=remote_address).websocket(
@@ -142,6 +145,7 @@ async def open_test_app(
     Leaving the block shuts the server down as its cancellation does: handlers that are still
     running get `grace_period` to finish and are then cancelled. Nothing is left running.
     """
+    make_options(ListenerOptions, options, open_test_app)
     listener = MemoryListener()
     async with _serving(partial(serve_listeners, handler, [listener]), options) as server:
         yield MemoryApp(server, listener)
@@ -203,6 +207,7 @@ async def open_test_server(
         ssl_context: for TLS, with a certificate loaded.
         options: those of `ListenerOptions`.
     """
+    make_options(ListenerOptions, options, open_test_server)
     serve = partial(serve_websocket, handler, host, 0, ssl_context=ssl_context)
     async with _serving(serve, options) as server:
         yield server
@@ -325,7 +330,7 @@ async def open_pair(
     """
     client_stream, server_stream = streams or trio.testing.memory_stream_pair()
     try:  # a mistake is to be seen by itself, not with the other side's disappointment
-        ClientStreamOptions(**(client_options or {}))
+        make_options(ClientStreamOptions, client_options or {}, wrap_client_stream)
         parse_url(url)
     except BaseException:
         for stream in (client_stream, server_stream):
