@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, cast, final
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast, final
 from urllib.parse import urlencode
 
 import h11
@@ -137,14 +137,6 @@ class _Peer:
 # ---------------------------------------------------------------------------
 # Clients
 # ---------------------------------------------------------------------------
-
-
-class RequestKeywords(TypedDict, total=False):
-    """What every kind of request may have; see `MemoryClient.request`."""
-
-    params: Params
-    json: object
-    max_redirects: int
 
 
 class MemoryClient:
@@ -295,20 +287,32 @@ class MemoryClient:
         return response
 
     async def get(
-        self, target: str, headers: HeadersLike = (), **more: Unpack[RequestKeywords]
+        self,
+        target: str,
+        headers: HeadersLike = (),
+        *,
+        params: Params = (),
+        max_redirects: int = 0,
     ) -> MemoryResponse:
         """`request` with the method GET."""
-        return await self.request("GET", target, headers, **more)
+        return await self.request(
+            "GET", target, headers, params=params, max_redirects=max_redirects
+        )
 
     async def post(
         self,
         target: str,
         headers: HeadersLike = (),
         body: str | Buffer = b"",
-        **more: Unpack[RequestKeywords],
+        *,
+        params: Params = (),
+        json: object = ...,
+        max_redirects: int = 0,
     ) -> MemoryResponse:
         """`request` with the method POST. The others have to be named there."""
-        return await self.request("POST", target, headers, body, **more)
+        return await self.request(
+            "POST", target, headers, body, params=params, json=json, max_redirects=max_redirects
+        )
 
     def __repr__(self) -> str:
         names = ", ".join(cookie.name for cookie in self.cookies) or "no cookies"
