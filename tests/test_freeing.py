@@ -32,6 +32,7 @@ from trio_ws import (
     Response,
     WebSocket,
     WebSocketServer,
+    as_stream,
     open_broadcast,
     open_websocket_url,
     serve_websocket,
@@ -166,6 +167,11 @@ async def publish(ws: WebSocket) -> None:
             await iterate(ws)
 
 
+async def as_a_stream(ws: WebSocket) -> None:
+    async for _ in as_stream(ws):
+        pass
+
+
 async def wait(ws: WebSocket) -> None:
     await ws.wait_closed()
 
@@ -201,6 +207,7 @@ USES = (
     in_pieces,
     in_fragments,
     publish,
+    as_a_stream,
     wait,
     raise_it,
     raise_it_in_a_nursery,

@@ -71,6 +71,7 @@ ORDER = [
     "backplane._redis",
     "backplane.__init__",
     "_connection",
+    "_byte_stream",
     "_policies",
     "_history",
     "_delivery",

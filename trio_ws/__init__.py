@@ -2,6 +2,7 @@
 
 from ._auth import CheckCredentials, Username, basic_auth
 from ._broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
+from ._byte_stream import as_stream
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection import ConnectionStatistics, State, WebSocket
 from ._context import Context
@@ -116,6 +117,7 @@ __all__ = [
     "WebSocketError",
     "WebSocketServer",
     "__version__",
+    "as_stream",
     "basic_auth",
     "open_broadcast",
     "open_websocket",
