@@ -433,11 +433,17 @@ def test_topics_that_come_and_go_before_anybody_is_told_leave_nothing_behind() -
 MESSAGES = st.one_of(st.text(), st.binary())
 
 
-@given(st.binary(min_size=8, max_size=8), st.integers(1, 2**64 - 1), st.data(), MESSAGES)
+@given(
+    st.binary(min_size=8, max_size=8),
+    st.integers(1, 2**64 - 1),
+    st.data(),
+    MESSAGES,
+    st.booleans(),
+)
 def test_an_envelope_comes_out_as_it_went_in(
-    origin: bytes, number: int, data: st.DataObject, message: str | bytes
+    origin: bytes, number: int, data: st.DataObject, message: str | bytes, kept: bool
 ) -> None:
-    envelope = Envelope(origin, number, data.draw(st.integers(0, number - 1)), message)
+    envelope = Envelope(origin, number, data.draw(st.integers(0, number - 1)), message, kept)
     assert decode(encode(envelope)) == envelope
 
 

@@ -1146,6 +1146,18 @@ async def test_history_does_not_wait_for_a_redis_that_is_away_or_refuses(
         redis.go_on()
 
 
+async def test_history_is_without_what_is_not_to_be_kept(redis: RedisServer) -> None:
+    async with run_two(redis, "news", mode="streams") as (one, other):
+        known = one.backplane.publish("news", "1")
+        assert one.backplane.publish("news", "passing", keep=False) == ""
+        await one.backplane.publish_wait("news", b"passing, too", keep=False)
+        newest = one.backplane.publish("news", "2")
+        await wait_until(lambda: len(other.received) == 4)
+        assert messages(other) == ["1", "passing", b"passing, too", "2"]
+        assert other.ids == [known, "", "", newest]
+        assert await other.backplane.history("news", since=known) == [HistoryEntry(newest, "2")]
+
+
 async def test_pubsub_keeps_no_history() -> None:
     backplane = RedisBackplane("redis://localhost")
     assert not backplane.keeps_history

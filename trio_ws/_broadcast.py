@@ -194,6 +194,7 @@ class Broadcast:
         *,
         exclude: Exclude = None,
         compress: bool | None = None,
+        keep: bool = True,
     ) -> int:
         """Send a message to all subscribers of a topic.
 
@@ -211,6 +212,9 @@ class Broadcast:
             exclude: a connection that does not get it, for example the one that it came from; or
                 several. Subscribers in other processes are not affected.
             compress: as for `WebSocket.send`.
+            keep: whether histories keep it, here and in other processes. Not what is state rather
+                than news, as how many are there: who comes later would be sent all of the old
+                numbers. One that is not kept has an empty id, as nobody can come back to it.
 
         Returns:
             How many subscribers of this process it was handed to, channels included. For some it
@@ -225,9 +229,9 @@ class Broadcast:
         excluded = _as_set(exclude)
         if self._over:
             return 0
-        message_id = None
+        message_id = None if keep else ""
         if self._backplane is not None:
-            message_id = self._backplane.publish(topic, data)
+            message_id = self._backplane.publish(topic, data, keep=keep)
         return self._spread(data, topic, message_id, excluded=excluded, compress=compress)
 
     def publish_json(
@@ -237,6 +241,7 @@ class Broadcast:
         *,
         exclude: Exclude = None,
         compress: bool | None = None,
+        keep: bool = True,
         dumps: Callable[[T], str | bytes] = to_json,
     ) -> int:
         """Publish `value` as JSON in a text message. `dumps` may give `str` or UTF-8 `bytes`.
@@ -246,7 +251,7 @@ class Broadcast:
         """
         text = dumps(value)
         text = text if isinstance(text, str) else text.decode()
-        return self.publish(text, topic, exclude=exclude, compress=compress)
+        return self.publish(text, topic, exclude=exclude, compress=compress, keep=keep)
 
     @trio.lowlevel.enable_ki_protection
     async def publish_wait(
@@ -256,6 +261,7 @@ class Broadcast:
         *,
         exclude: Exclude = None,
         compress: bool | None = None,
+        keep: bool = True,
     ) -> int:
         """`publish`, after waiting until every connection that gets it has room for it.
 
@@ -277,9 +283,9 @@ class Broadcast:
             await slow.wait_for_progress()
         if self._over:
             return 0
-        message_id = None
+        message_id = None if keep else ""
         if self._backplane is not None:
-            message_id = await self._backplane.publish_wait(topic, data)
+            message_id = await self._backplane.publish_wait(topic, data, keep=keep)
         return self._spread(data, topic, message_id, excluded=excluded, compress=compress)
 
     def _first_without_room(
@@ -314,15 +320,20 @@ class Broadcast:
         excluded: frozenset[WebSocket] = frozenset(),
         compress: bool | None = None,
     ) -> int:
-        """Hand a message to the subscribers here."""
-        message_id = message_id or self._local_id
+        """Hand a message to the subscribers here.
+
+        Its id is `None` if it has none yet, and empty if no history is to keep it.
+        """
+        if message_id is None:
+            message_id = self._local_id
         self._number += 1
         self._published += 1
         message = self._prepare(data, topic, message_id, compress=compress)
-        record = self._topic(topic) if self._settings.history else self._topics.get(topic)
+        keep = bool(message_id and self._settings.history)
+        record = self._topic(topic) if keep else self._topics.get(topic)
         if record is None:
             return 0
-        if record.history is not None:
+        if keep and record.history is not None:
             record.history.keep(Kept(self._number, message_id, message))
             self._tidy(topic)
         count = record.audience.deliver(message, topic, excluded)
@@ -568,7 +579,7 @@ class Broadcast:
         """How many connections are subscribed to a topic: now, and whenever that has changed::
 
             async for users in broadcast.presence("lobby"):
-                broadcast.publish_json({"users": users}, "lobby")
+                broadcast.publish_json({"users": users}, "lobby", keep=False)
 
         Changes that come while nobody asks are given as one. It ends when the broadcast does.
         """

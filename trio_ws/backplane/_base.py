@@ -15,8 +15,9 @@ import trio
 from .._errors import WebSocketError
 from .._message import Message
 
-#: Called with the topic, the message and its id, for each message of another process. It is a plain
-#: function that does not wait and does not raise.
+#: Called with the topic, the message and its id, for each message of another process. The id is
+#: empty if no history is to keep the message. It is a plain function that does not wait and does
+#: not raise.
 Deliver: TypeAlias = "Callable[[str, str | bytes, str], None]"
 
 #: Called with the topic of which messages may be missing, or `None` for all of them. It is a plain
@@ -125,8 +126,10 @@ class Backplane(ABC):
     # -----------------------------------------------------------------------
 
     @abstractmethod
-    def publish(self, topic: str, message: Message) -> str:
+    def publish(self, topic: str, message: Message, *, keep: bool = True) -> str:
         """Queue a message for the other processes, and return its id.
+
+        With `keep` false, neither their histories nor `history` keep it, and its id is empty.
 
         Never waits and never fails for the broker's sake, also before and after `run`. When the
         queue is full, the oldest message in it is dropped and counted; the others see a gap.
@@ -137,7 +140,7 @@ class Backplane(ABC):
         """
 
     @abstractmethod
-    async def publish_wait(self, topic: str, message: Message) -> str:
+    async def publish_wait(self, topic: str, message: Message, *, keep: bool = True) -> str:
         """`publish`, after waiting until the queue has room.
 
         Any number of tasks may call it. When it is cancelled, the message was not published.

@@ -5,7 +5,7 @@ This module owns the format and nothing else: bytes in, values out, no trio, no 
 Version 1, in network byte order::
 
     1 byte   version: 1
-    1 byte   kind: 0 bytes, 1 text in UTF-8
+    1 byte   kind: 0 bytes, 1 text in UTF-8; and 2 more if no history is to keep it
     8 bytes  origin: random, one for each backplane instance
     8 bytes  number: counts what the origin publishes, from 1
     8 bytes  previous: the number of what it published before on the same topic, 0 if it knows none
@@ -24,7 +24,7 @@ VERSION = 1
 ORIGIN_SIZE = 8
 
 _HEAD = struct.Struct("!BB8sQQ")
-_BYTES, _TEXT = 0, 1
+_BYTES, _TEXT, _PASSING = 0, 1, 2
 
 
 class InvalidEnvelope(Exception):
@@ -38,11 +38,12 @@ class Envelope(NamedTuple):
     number: int
     previous: int
     message: str | bytes
+    kept: bool = True
 
     @property
     def id(self) -> str:
-        """What tells this message from all others, of all origins."""
-        return message_id(self.origin, self.number)
+        """What tells this message from all others, of all origins; empty if no history keeps it."""
+        return message_id(self.origin, self.number) if self.kept else ""
 
 
 def message_id(origin: bytes, number: int) -> str:
@@ -50,10 +51,10 @@ def message_id(origin: bytes, number: int) -> str:
 
 
 def encode(envelope: Envelope) -> bytes:
-    origin, number, previous, message = envelope
-    if isinstance(message, str):
-        return _HEAD.pack(VERSION, _TEXT, origin, number, previous) + message.encode()
-    return _HEAD.pack(VERSION, _BYTES, origin, number, previous) + message
+    origin, number, previous, message, kept = envelope
+    kind = (_TEXT if isinstance(message, str) else _BYTES) | (0 if kept else _PASSING)
+    data = message.encode() if isinstance(message, str) else message
+    return _HEAD.pack(VERSION, kind, origin, number, previous) + data
 
 
 def decode(data: bytes) -> Envelope:
@@ -65,12 +66,12 @@ def decode(data: bytes) -> Envelope:
     _, kind, origin, number, previous = _HEAD.unpack_from(data)
     if previous >= number:
         raise InvalidEnvelope(f"number {number} after number {previous}")
+    if kind > _TEXT | _PASSING:
+        raise InvalidEnvelope(f"kind {kind} is unknown")
     message: str | bytes = data[_HEAD.size :]
-    if kind == _TEXT:
+    if kind & _TEXT:
         try:
             message = data[_HEAD.size :].decode()
         except UnicodeDecodeError as exc:
             raise InvalidEnvelope("the text is not UTF-8") from exc
-    elif kind != _BYTES:
-        raise InvalidEnvelope(f"kind {kind} is unknown")
-    return Envelope(origin, number, previous, message)
+    return Envelope(origin, number, previous, message, not kind & _PASSING)

@@ -51,7 +51,7 @@ class Incoming:
             self._take(topic, envelope)
 
     def _take(self, topic: str, envelope: Envelope) -> None:
-        origin, number, previous, message = envelope
+        origin, number, previous, message, _ = envelope
         ours = origin == self._origin
         last = self._last.get(topic)
         if last is None:

@@ -62,7 +62,7 @@ class MemoryHub:
             await self._resumed.park()
 
     def _route(self, item: Item) -> None:
-        if self._history_size:
+        if self._history_size and decode(item.data).kept:
             kept = self._history.setdefault(item.topic, deque(maxlen=self._history_size))
             kept.append(item.data)
         for member in tuple(self._members):

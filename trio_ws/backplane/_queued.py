@@ -15,7 +15,7 @@ import trio
 from .._message import Message, checked_message
 from .._options import check_limit
 from ._base import Backplane, BackplaneStatistics, Deliver, Gap, HistoryEntry
-from ._envelope import ORIGIN_SIZE, Envelope, encode, message_id
+from ._envelope import ORIGIN_SIZE, Envelope, encode
 from ._incoming import Incoming
 from ._interest import Interest
 from ._outgoing import Item, Outgoing
@@ -49,24 +49,25 @@ class QueuedBackplane(Backplane):
         self._connected = False
         self._connections = 0
 
-    def publish(self, topic: str, message: Message) -> str:
+    def publish(self, topic: str, message: Message, *, keep: bool = True) -> str:
         check_topic(topic)
         number = self._published + 1
         previous = self._previous.get(topic, 0)
-        data = encode(Envelope(self._origin, number, previous, checked_message(message)))
+        envelope = Envelope(self._origin, number, previous, checked_message(message), keep)
+        data = encode(envelope)
         self._published = number
         self._previous[topic] = number
         self._previous.move_to_end(topic)
         if len(self._previous) > MAX_TOPICS:
             self._previous.popitem(last=False)
         self._outgoing.put(Item(number, topic, data))
-        return message_id(self._origin, number)
+        return envelope.id
 
-    async def publish_wait(self, topic: str, message: Message) -> str:
+    async def publish_wait(self, topic: str, message: Message, *, keep: bool = True) -> str:
         check_topic(topic)
         data = checked_message(message)
         await self._outgoing.wait_for_room(len(encode(Envelope(self._origin, 1, 0, data))))
-        return self.publish(topic, data)
+        return self.publish(topic, data, keep=keep)
 
     async def flush(self) -> None:
         await self._outgoing.wait_settled(self._published)

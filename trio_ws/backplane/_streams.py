@@ -469,7 +469,8 @@ def _without_repeats(raw: Iterable[bytes]) -> list[HistoryEntry]:
             continue
         if envelope.number > last.get(envelope.origin, 0):
             last[envelope.origin] = envelope.number
-            entries.append(HistoryEntry(envelope.id, envelope.message))
+            if envelope.kept:
+                entries.append(HistoryEntry(envelope.id, envelope.message))
     return entries
 
 
