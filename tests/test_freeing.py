@@ -41,6 +41,7 @@ from trio_ws.testing import open_test_websocket
 
 from .helpers import (
     HOST,
+    REQUEST,
     TEXT,
     RawPeer,
     echo,
@@ -262,6 +263,7 @@ async def we_are_cancelled(ws: WebSocket, peer: RawPeer, scope: trio.CancelScope
 ENDS: dict[str, End] = {
     "1000": peer_closes(1000),
     "1002": peer_closes(1002),
+    "4000": peer_closes(4000),
     "no code": peer_closes(None),
     "EOF": peer_hangs_up,
     "reset": peer_resets,
@@ -320,6 +322,27 @@ async def end_soon(end: End, ws: WebSocket, peer: RawPeer, scope: trio.CancelSco
 # ---------------------------------------------------------------------------
 # On a server that goes on
 # ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("end", ["1000", "4000", "EOF", "reset", "violation", "half a message"])
+async def test_a_server_keeps_nothing_of_a_handler_however_its_connection_ends(
+    end: str, use: Any
+) -> None:
+    with no_cycle() as references:
+        options = {"logger": QUIET, "ping_interval": 0.2, "ping_timeout": 0.2, "close_timeout": 0.2}
+        async with open_server(remember(references, use), **options) as server:
+            stream = await trio.open_tcp_stream(HOST, server.port)
+            peer = RawPeer(stream, masks=True)
+            await peer.send(REQUEST)
+            await trio.sleep(0.05)
+            (ws,) = server.connections
+            await ENDS[end](ws, peer, trio.CancelScope())
+            del ws
+            await trio.sleep(1)
+            assert not server.connections
+            assert [reference() for reference in references] == [None]
+        await trio.aclose_forcefully(stream)
 
 
 async def raise_what_it_was_given(ws: WebSocket) -> None:
