@@ -152,7 +152,11 @@ async def serving(
 ) -> AsyncGenerator[tuple[Command, str], None]:
     """`application` of `APPLICATION`, served on a free port, and the URL."""
     (directory / "chat.py").write_text(APPLICATION, "utf-8")
-    where: Sequence[str] = () if "--unix" in arguments else ("--port", "0", "--host", "127.0.0.1")
+    where: Sequence[str] = ("--port", "0", "--host", "127.0.0.1")
+    if "--unix" in arguments:
+        where = ()
+    elif "--host" in arguments:
+        where = ("--port", "0")
     async with running(
         "serve", f"chat:{application}", *where, *arguments, cwd=directory
     ) as command:

@@ -72,12 +72,16 @@ async def none(): ...
 async def generator(ws): yield
 
 def plain(): return 3
+def not_async(ws): ws.aclose()
 
 @contextlib.asynccontextmanager
 async def yields_nothing(): yield
 
 @contextlib.asynccontextmanager
 async def yields_two(): yield two
+
+@contextlib.asynccontextmanager
+async def yields_not_async(): yield not_async
 """
 
 
@@ -101,6 +105,8 @@ async def yields_two(): yield two
         ("wrong:integer", "wrong:integer takes no argument, so it should give an async context"),
         ("wrong:yields_nothing", "wrong:yields_nothing should yield the handler"),
         ("wrong:yields_two", "wrong:yields_two should yield the handler"),
+        ("wrong:not_async", "wrong:not_async: a handler is an async function of one WebSocket: ma"),
+        ("wrong:yields_not_async", "wrong:yields_not_async: a handler is an async function of one"),
     ],
 )
 def test_an_application_that_is_none_is_said_in_one_line(
@@ -128,6 +134,12 @@ def test_an_application_that_is_none_is_said_in_one_line(
         (["--grace-period", "-1"], 2, "grace_period is greater than 0 (math.inf for no limit)"),
         (["--certfile", "nowhere"], 1, "cannot use the certificate nowhere: "),
         (["--certfile", "a", "--keyfile", "b"], 1, "cannot use the certificate a with b: "),
+        (["--host", ""], 2, "the host is empty"),
+        (["--host", "[::1]"], 2, "an IPv6 address is given without brackets here, like '::1'"),
+        (["--host", "localhost:80"], 2, "a port is given apart"),
+        (["--unix", ""], 2, "the path is empty"),
+        (["--certfile", ""], 2, "the path is empty"),
+        (["--origin", "example.org"], 2, "an origin is written as browsers send it"),
         (["--host", "no host"], 1, "cannot find the host 'no host': "),
         (["--host", "a" * 64], 1, "cannot find the host 'aaaa"),
         (["--host", "192.0.2.1"], 1, "cannot listen on port 8765 of 192.0.2.1: "),
@@ -156,6 +168,9 @@ def test_wrong_arguments_are_said_in_one_line(
         ("--header=Upgrade: x", "the header 'Upgrade' belongs to the handshake"),
         ("--wait=-1", "'-1' is not a time"),
         ("--wait=nan", "'nan' is not a time"),
+        ("--insecure", "--cafile and --insecure are for wss:// URLs"),
+        ("--cafile=", "the path is empty"),
+        ("--unix=", "the path is empty"),
     ],
 )
 def test_wrong_arguments_of_connect_are_said_in_one_line(
@@ -165,7 +180,7 @@ def test_wrong_arguments_of_connect_are_said_in_one_line(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [["serve", "chat:handler"], ["connect", "ws://localhost"]])
+@pytest.mark.parametrize("command", [["serve", "chat:handler"], ["connect", "wss://localhost"]])
 def test_a_file_with_no_certificates_is_said_in_one_line(
     here: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
@@ -463,12 +478,13 @@ async def test_a_unix_socket_that_is_another_s_by_now_stays(tmp_path: Path) -> N
 async def test_tls_is_served_and_checked_unless_told_otherwise(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
         str(tmp_path / "server.pem")
     )
     with trio.fail_after(PATIENCE):
-        async with serving(tmp_path, "handler", "--certfile", "server.pem") as (command, url):
-            assert url.startswith("wss://")
+        options = ["--certfile", "server.pem", "--host", "localhost"]
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            assert url.startswith("wss://localhost:")
             context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
             async with open_websocket_url(url, ssl_context=context) as ws:
                 await ws.send("hello")

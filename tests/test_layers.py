@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_arguments",
     "_buffer",
     "_faulty_stream",
     "_secrets",
@@ -101,6 +102,7 @@ ORDER = [
 #: I/O and has no clock, and neither has anything that only looks at text.
 OUTSIDE = {
     "_version": set[str](),
+    "_arguments": set[str](),
     "_buffer": set[str](),
     "_errors": {"trio"},  # some errors are trio's as well
     "_secrets": set[str](),

@@ -132,16 +132,53 @@ async def test_the_server_knows_its_port_urls_and_connections() -> None:
     assert server.port in range(1024, 65536)
 
 
-@pytest.mark.parametrize("host", ["localhost", None])
-async def test_every_address_of_a_name_has_one_port(host: str | None) -> None:
+async def test_every_interface_has_one_port_and_a_url() -> None:
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve_websocket, echo, host, 0)
+        server = await nursery.start(serve_websocket, echo, None, 0)
         assert {int(url.rstrip("/").rpartition(":")[2]) for url in server.urls} == {server.port}
         for url in server.urls:
             async with open_websocket_url(url) as ws:
                 await ws.send("hello")
                 assert await ws.receive() == "hello"
         await server.aclose()
+
+
+class Names(trio.abc.HostnameResolver):
+    """A machine of which "example.test" is a name for two addresses."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *how: Any) -> Any:
+        assert host == b"example.test"
+        return [
+            entry
+            for address in (HOST, "127.0.0.2")
+            for entry in socket.getaddrinfo(address, port, *how)
+        ]
+
+    async def getnameinfo(self, *what: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_a_name_with_two_addresses_has_one_port_and_one_url_with_the_name_in_it() -> None:
+    trio.socket.set_custom_hostname_resolver(Names())
+    async with open_server(echo, host="example.test") as server:
+        assert server.urls == (f"ws://example.test:{server.port}/",)
+        for host in ("example.test", HOST, "127.0.0.2"):
+            async with trio_ws.open_websocket(host, server.port) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+
+
+async def test_a_url_of_a_tls_server_suits_a_certificate_for_its_name() -> None:
+    authority = trustme.CA()
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    async with open_server(echo, host="localhost", ssl_context=server_context) as server:
+        assert server.urls == (f"wss://localhost:{server.port}/",)
+        async with open_websocket_url(server.urls[0], ssl_context=client_context) as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
 
 
 async def test_tls_with_a_certificate() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias, cast
 
+from ._arguments import can_be_called, check_async
 from ._exits import USAGE, CommandFailed
 from ._server import Handler
 
@@ -69,27 +70,16 @@ def _checked(name: str, found: object) -> Application:
             f"{name} is no handler, which is an async function of one WebSocket, but {found!r}",
             USAGE,
         )
-    if _can_be_called(found, "a WebSocket") and not inspect.isclass(found):
+    if can_be_called(found, "a WebSocket") and not inspect.isclass(found):
+        _check_async(name, found)
         return lambda: nullcontext(found)
-    if _can_be_called(found) and not inspect.iscoroutinefunction(found):
+    if can_be_called(found) and not inspect.iscoroutinefunction(found):
         return lambda: _opened(name, found())
     raise CommandFailed(
         f"{name} takes neither one argument, as a handler does, nor none, as an async context "
         "manager that yields the handler does",
         USAGE,
     )
-
-
-def _can_be_called(function: Callable[..., object], *arguments: object) -> bool:
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # some of those written in C do not say
-        return True
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        return False
-    return True
 
 
 def _opened(name: str, context: object) -> AbstractAsyncContextManager[object]:
@@ -104,10 +94,18 @@ def _opened(name: str, context: object) -> AbstractAsyncContextManager[object]:
 
 def check_handler(name: str, handler: object) -> Handler:
     """What the context manager yielded, if it is a handler."""
-    if not callable(handler) or not _can_be_called(handler, "a WebSocket"):
+    if not callable(handler) or not can_be_called(handler, "a WebSocket"):
         raise CommandFailed(
             f"{name} should yield the handler, an async function of one WebSocket, and not "
             f"{handler!r}",
             USAGE,
         )
+    _check_async(name, handler)
     return cast("Handler", handler)
+
+
+def _check_async(name: str, handler: object) -> None:
+    try:
+        check_async("a handler", "one WebSocket", handler, 1)
+    except TypeError as exc:
+        raise CommandFailed(f"{name}: {exc}", USAGE) from None

@@ -29,6 +29,7 @@ import trio
 
 from . import _options
 from ._application import load_application
+from ._arguments import check_host
 from ._errors import HandshakeError, InvalidURL
 from ._exits import FAILED, INTERRUPTED, USAGE, CommandFailed
 from ._listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
@@ -39,6 +40,7 @@ from ._reload import reload_worker
 from ._secrets import without_secrets
 from ._serving import Service, serve_alone, serve_as_worker
 from ._talking import STDIN, talk
+from ._url import parse_url
 from ._version import __version__
 from ._workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
 
@@ -147,14 +149,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--host",
         action="append",
+        type=_host,
         help="name or address, several if repeated; 0.0.0.0 and :: are every one of this machine "
         "(default: localhost)",
     )
     where.add_argument("--port", type=_port, help="0 for any that is free (default: 8765)")
-    where.add_argument("--unix", metavar="PATH", help="a Unix socket instead of a port")
-    where.add_argument("--certfile", metavar="FILE", help="certificate chain, for TLS")
+    where.add_argument("--unix", type=_path, metavar="PATH", help="a Unix socket instead of a port")
+    where.add_argument("--certfile", type=_path, metavar="FILE", help="certificate chain, for TLS")
     where.add_argument(
-        "--keyfile", metavar="FILE", help="its private key, where that is another file"
+        "--keyfile", type=_path, metavar="FILE", help="its private key, where that is another file"
     )
 
     how = parser.add_argument_group("how to run")
@@ -250,9 +253,11 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="offer this one, several if repeated",
     )
-    parser.add_argument("--unix", metavar="PATH", help="connect to a Unix socket")
+    parser.add_argument("--unix", type=_path, metavar="PATH", help="connect to a Unix socket")
     trust = parser.add_mutually_exclusive_group()
-    trust.add_argument("--cafile", metavar="FILE", help="trust these authorities instead")
+    trust.add_argument(
+        "--cafile", type=_path, metavar="FILE", help="trust these authorities instead"
+    )
     trust.add_argument(
         "--insecure", action="store_true", help="do not check the server's certificate"
     )
@@ -263,6 +268,20 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
 
 def _port(text: str) -> int:
     return _whole(text, 0, 65535)
+
+
+def _host(text: str) -> str:
+    try:
+        check_host(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+    return text
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def _count(text: str) -> int:
@@ -452,6 +471,8 @@ def _connect(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     if wait is None:
         wait = 0.0 if os.isatty(STDIN) else 1.0
     try:
+        if options["ssl_context"] is not None and not parse_url(parsed.url).secure:
+            parsed.parser.error("--cafile and --insecure are for wss:// URLs")
         return trio.run(partial(talk, parsed.url, wait, **cast("ClientKeywords", options)))
     except HandshakeError as exc:
         raise CommandFailed(str(exc), USAGE if isinstance(exc, InvalidURL) else FAILED) from None

@@ -37,7 +37,7 @@ from ._options import (
 )
 from ._reasons import connection_failed, root_of
 from ._secrets import masked
-from ._transport import wrap_stream
+from ._transport import check_stream, wrap_stream
 from ._url import WebSocketURL, follow_redirect, join_url, parse_url
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -116,6 +116,7 @@ async def wrap_client_stream(
     now on, and is closed with it, when the handshake fails and when an option or the URL is wrong.
     Otherwise like `open_websocket_url`, without redirects.
     """
+    check_stream(stream)
     try:
         settings = make_options(ClientStreamOptions, options, wrap_client_stream)
         target = parse_url(url)

@@ -20,7 +20,7 @@ class Networks:
     """A set of IP networks, and perhaps of peers without an address.
 
     Raises:
-        ValueError: one is no network, or has host bits set.
+        TypeError, ValueError: one is no network, or has host bits set.
     """
 
     __slots__ = ("_networks", "_unix")
@@ -40,6 +40,8 @@ class Networks:
 
 
 def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    if not isinstance(name, str):  # ipaddress takes an int for an address
+        raise TypeError(f"a trusted proxy is a str, not {name!r}")
     try:
         return ipaddress.ip_network(name)
     except ValueError as exc:

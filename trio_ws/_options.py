@@ -23,6 +23,7 @@ from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
+from ._arguments import check_callable, check_client_context, check_plain
 from ._deflate import Deflate
 from ._headers import Headers, HeadersLike, is_field_value, is_token
 from ._hints import what_was_meant
@@ -131,9 +132,9 @@ class ConnectionOptions:
             raise TypeError(f"compression is a Deflate() or None, not {self.compression!r}")
         if not isinstance(self.decode_text, bool):
             raise TypeError(f"decode_text is True or False, not {self.decode_text!r}")
-        hook: object = self.on_ping_pong
-        if hook is not None and (not callable(hook) or inspect.iscoroutinefunction(hook)):
-            raise TypeError(f"on_ping_pong is a plain function or None, not {hook!r}")
+        if self.on_ping_pong is not None:
+            takes = "a WebSocket, 'ping' or 'pong', and bytes"
+            check_plain("on_ping_pong", takes, self.on_ping_pong, 3)
         if not isinstance(self.logger, logging.Logger):
             raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
         # What the caller may change later, or iterate over only once, is kept as a value.
@@ -211,13 +212,14 @@ class ClientOptions(ClientStreamOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
-            raise TypeError("ssl_context is an ssl.SSLContext, or None for the system's trust")
+        check_client_context(self.ssl_context)
         if self.server_hostname is not None:
             name = checked_host("server_hostname", self.server_hostname)
             object.__setattr__(self, "server_hostname", name)
         if self.path is not None and not isinstance(self.path, (str, os.PathLike)):
             raise TypeError(f"path is a str or a Path, or None for TCP, not {self.path!r}")
+        if self.path is not None and not os.fspath(self.path):
+            raise ValueError("path is that of a Unix socket, or None for TCP, and not empty")
         if isinstance(self.max_redirects, bool) or not isinstance(self.max_redirects, int):
             raise TypeError(f"max_redirects is an int, not {self.max_redirects!r}")
         if not 0 <= self.max_redirects <= 10:
@@ -275,8 +277,8 @@ class ServerStreamOptions(ConnectionOptions):
         assert self.proxy_networks is not None  # made now, so that a mistake is told now
         if self.proxy_header not in get_args(ProxyHeader):
             raise ValueError(f"proxy_header is one of {', '.join(get_args(ProxyHeader))}")
-        if self.process_request is not None and not callable(self.process_request):
-            raise TypeError(f"process_request is a function or None, not {self.process_request!r}")
+        if self.process_request is not None:
+            check_callable("process_request", "one Request", self.process_request, 1)
         if self.origins is not None:
             object.__setattr__(self, "origins", _checked_origins(self.origins))
 
@@ -329,12 +331,8 @@ class ListenerOptions(ServerStreamOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if inspect.iscoroutinefunction(self.on_handler_error):
-            raise TypeError("on_handler_error is a plain function: nobody would await it")
-        if self.on_handler_error not in ("log", "propagate") and not callable(
-            self.on_handler_error
-        ):
-            raise ValueError("on_handler_error is 'log', 'propagate' or a callable")
+        if self.on_handler_error not in ("log", "propagate"):
+            _check_error_policy(self.on_handler_error)
 
 
 class ListenerKeywords(ServerStreamKeywords, total=False):
@@ -393,6 +391,14 @@ def check_limit(name: str, value: Any) -> None:
         raise ValueError(f"{name} is greater than 0 (math.inf for no limit), not {value!r}")
 
 
+def _check_error_policy(policy: object) -> None:
+    if not callable(policy):
+        raise ValueError(  # noqa: TRY004 - mostly it is another word
+            f"on_handler_error is 'log', 'propagate' or a callable, not {policy!r}"
+        )
+    check_plain("on_handler_error", "a WebSocket and an Exception", policy, 2)
+
+
 def _listed(name: str, values: Any) -> tuple[Any, ...]:
     # A str is a list of characters to Python, and never what is meant here.
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
@@ -418,7 +424,16 @@ def _checked_origins(values: Origins) -> tuple[str | re.Pattern[str] | None, ...
         text: object = getattr(origin, "pattern", origin)
         if text is not None and not isinstance(text, str):
             raise TypeError(f"an origin is a str, a compiled pattern or None, not {origin!r}")
+        if isinstance(origin, str) and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                "an origin is written as browsers send it, 'https://example.org' or with a port, "
+                f"and without a path: not {origin!r}"
+            )
     return origins
+
+
+# RFC 6454 section 7, and beyond it what extensions and programs with a browser in them send.
+_ORIGIN = re.compile(r"null|[A-Za-z][-+.A-Za-z0-9]*://[-.:_~%A-Za-z0-9\[\]]*")
 
 
 def check_extra_headers(headers: HeadersLike) -> Headers:

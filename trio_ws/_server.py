@@ -20,16 +20,24 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, KeysView, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from types import NoneType
 from typing import TypeAlias, Unpack, cast, final
 
 import trio
 
+from ._arguments import (
+    awaitable,
+    check_async,
+    check_host,
+    check_port,
+    check_server_context,
+    is_name,
+)
 from ._connection import WebSocket
 from ._errors import (
     CloseCode,
@@ -69,7 +77,14 @@ from ._options import (
     make_options,
 )
 from ._site import Site
-from ._transport import Transport, socket_address, wrap_listener, wrap_stream
+from ._transport import (
+    Transport,
+    check_listeners,
+    check_stream,
+    socket_address,
+    wrap_listener,
+    wrap_stream,
+)
 from ._web import Conversation
 
 #: How many seconds to accept nobody when the system has no descriptors or memory left for another
@@ -168,12 +183,15 @@ class WebSocketServer:
         handler: Handler,
         listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
         options: ListenerOptions,
+        host: str | None = None,
     ) -> None:
         self._handler = handler
         self._site = handler if isinstance(handler, Site) else None
         self._listeners = listeners
         # Asked for now, because a closed socket no longer knows.
         self._addresses = [_listening_address(listener) for listener in listeners]
+        #: What all of them are addresses of.
+        self._name = host if host is not None and is_name(host) else None
         self._options = options
         self._connections: dict[WebSocket, None] = {}
         self._handshakes = 0
@@ -205,13 +223,15 @@ class WebSocketServer:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """One URL for each TCP listener."""
+        """Where it serves: one URL with the name that was given as its host, as a certificate for
+        that name demands, or else one with the address of each TCP listener.
+        """
         urls: list[str] = []
         for listener, address in zip(self._listeners, self._addresses, strict=True):
             if isinstance(address, tuple):
                 scheme = "wss" if isinstance(listener, trio.SSLListener) else "ws"
-                urls.append(f"{scheme}://{show_address(address)}/")
-        return tuple(urls)
+                urls.append(f"{scheme}://{show_address((self._name or address[0], address[1]))}/")
+        return tuple(dict.fromkeys(urls))
 
     @property
     def connections(self) -> KeysView[WebSocket]:
@@ -610,7 +630,7 @@ class WebSocketServer:
 
 @trio.lowlevel.disable_ki_protection
 async def _run_handler(handler: Handler, websocket: WebSocket) -> None:
-    await handler(websocket)
+    await awaitable(handler(websocket), handler)
 
 
 def _without_cancelled(exc: BaseException) -> BaseException:
@@ -641,14 +661,16 @@ async def serve_websocket(
 
         trio.run(serve_websocket, echo, "localhost", 8765)
 
-    Cancelling it is the graceful shutdown: it stops accepting, answers 503 to clients in the opening
-    handshake, closes every connection with 1001, lets handlers finish for `grace_period` seconds,
-    cancels those that do not, and is done at most `close_timeout` later with nothing left running.
+    Cancelling it is the graceful shutdown: it stops accepting, answers 503 to clients in the
+    opening handshake, closes every connection with 1001, lets handlers finish for `grace_period`
+    seconds, cancels those that do not, and is done at most `close_timeout` later with nothing left
+    running.
 
     Args:
         handler: called with each `WebSocket`, which is closed when it returns: with 1000, or with
             1011 where it raises (see `on_handler_error`).
-        host: the address or name to bind, or `None` for every interface.
+        host: the address or name to bind, or `None` for every interface. An IPv6 address has no
+            brackets here.
         port: the port, or 0 for a free one that the system picks, the same for every address.
         ssl_context: for TLS, with a certificate loaded.
         task_status: ``server = await nursery.start(serve_websocket, …)`` gives the
@@ -656,18 +678,20 @@ async def serve_websocket(
         options: those of `ListenerOptions`.
 
     Raises:
-        OSError: the address cannot be bound, or a listener broke later.
-        TypeError, ValueError: an option is wrong.
+        OSError: the host is not found, the address cannot be bound, or a listener broke later.
+        TypeError, ValueError: an argument or an option is wrong. Nothing was begun.
         Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
     check_in_trio("serve_websocket")
     settings = _checked_options(handler, options, serve_websocket)
-    if not isinstance(ssl_context, (ssl.SSLContext, NoneType)):
-        raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {ssl_context!r}")
+    if host is not None:
+        check_host(host)
+    check_port(port)
+    check_server_context(ssl_context)
     listeners: list[trio.abc.Listener[trio.abc.Stream]] = [*await _open_tcp_listeners(host, port)]
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
-    await _serve(handler, listeners, settings, task_status)
+    await WebSocketServer(handler, listeners, settings, host)._run(task_status)
 
 
 async def serve_listeners(
@@ -679,48 +703,64 @@ async def serve_listeners(
 ) -> None:
     """`serve_websocket` over listeners of your own: Unix sockets, TLS, memory.
 
-    The listeners are closed at the end, and when an option is wrong.
+    The listeners are closed at the end, and when an argument or an option is wrong.
+
+    Raises:
+        OSError: a listener broke.
+        TypeError, ValueError: an argument or an option is wrong. Nothing was begun.
+        Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
     """
     check_in_trio("serve_listeners")
+    if not hasattr(listeners, "__iter__"):
+        if isinstance(listeners, trio.abc.Listener):
+            await trio.aclose_forcefully(listeners)
+        raise TypeError(
+            f"listeners are given in a list, also where there is one: not {listeners!r}"
+        )
+    given = tuple(listeners)
     try:
         settings = _checked_options(handler, options, serve_listeners)
-        if not listeners:
-            raise ValueError("there is no listener to serve")
+        await check_listeners(given)
     except BaseException:
-        for listener in listeners:
-            await trio.aclose_forcefully(listener)
+        for listener in given:
+            with suppress(AttributeError):  # it is none, or one for TLS that has none beneath
+                await trio.aclose_forcefully(listener)
         raise
-    await _serve(handler, listeners, settings, task_status)
+    await WebSocketServer(handler, given, settings)._run(task_status)
 
 
 async def _open_tcp_listeners(host: str | None, port: int) -> list[trio.SocketListener]:
-    """trio's, but with one port for all addresses also where the system picks it."""
-    listeners = await trio.open_tcp_listeners(port, host=host)
-    while port == 0 and len(listeners) > 1:
-        picked: int = listeners[0].socket.getsockname()[1]
-        for listener in listeners:
-            listener.socket.close()
-        with suppress(OSError):  # what is free on one address may be taken on another
-            return await trio.open_tcp_listeners(picked, host=host)
-        listeners = await trio.open_tcp_listeners(0, host=host)
+    """trio's, but with one port for all addresses also where the system picks it.
+
+    Raises:
+        OSError: the host is not found, or an address cannot be bound; with which one it was.
+        ValueError: no host has a name like this.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        while port == 0 and len(listeners) > 1:
+            picked: int = listeners[0].socket.getsockname()[1]
+            for listener in listeners:
+                listener.socket.close()
+            with suppress(OSError):  # what is free on one address may be taken on another
+                return await trio.open_tcp_listeners(picked, host=host)
+            listeners = await trio.open_tcp_listeners(0, host=host)
+    except socket.gaierror as exc:
+        raise socket.gaierror(exc.errno, f"cannot find the host {host!r}: {exc.strerror}") from exc
+    except OSError as exc:
+        where = "every interface" if host is None else host
+        why = exc.strerror or exc
+        raise OSError(exc.errno, f"cannot listen on port {port} of {where}: {why}") from exc
+    except UnicodeError as exc:  # from encoding it for the DNS
+        raise ValueError(f"{host!r} is no name of a host: {exc}") from exc
     return listeners
 
 
 def _checked_options(
     handler: Handler, options: ListenerKeywords, entry_point: Callable[..., object]
 ) -> ListenerOptions:
-    if not callable(handler):
-        raise TypeError(f"the handler is an async function of one WebSocket, not {handler!r}")
+    check_async("the handler", "one WebSocket", handler, 1)
     return make_options(ListenerOptions, options, entry_point)
-
-
-async def _serve(
-    handler: Handler,
-    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
-    options: ListenerOptions,
-    task_status: trio.TaskStatus[WebSocketServer],
-) -> None:
-    await WebSocketServer(handler, listeners, options)._run(task_status)
 
 
 @protected_context
@@ -738,7 +778,9 @@ async def wrap_server_stream(
         ConnectionRejected: `process_request` answered with a response of its own, or failed.
         ConnectionFailed: the client left.
         HandshakeTimeout: all this took longer than `open_timeout`.
+        TypeError, ValueError: an argument or an option is wrong.
     """
+    check_stream(stream)
     transport = wrap_stream(stream)
     try:
         settings = make_options(ServerStreamOptions, options, wrap_server_stream)

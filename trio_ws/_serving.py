@@ -28,7 +28,7 @@ import trio
 from ._application import Application, check_handler
 from ._exits import DONE, SIGNALLED, CommandFailed
 from ._http import show_address
-from ._listening import bound_tcp_sockets, bound_unix_socket, listen
+from ._listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
 from ._nursery import leaf_exceptions, open_bare_nursery
 from ._options import ListenerKeywords
 from ._server import Handler, WebSocketServer, serve_listeners
@@ -59,12 +59,15 @@ class Service:
     options: ListenerKeywords
 
     def where(self, sockets: Sequence[socket.socket]) -> str:
-        """For people: the URLs, or the path of the Unix socket."""
+        """For people: the URLs, with the hosts as they were given, as certificates for them demand;
+        or the path of the Unix socket.
+        """
         if self.unix is not None:
             return f"the Unix socket {self.unix}"
         scheme = "ws" if self.ssl_context is None else "wss"
-        addresses = [show_address(sock.getsockname()) for sock in sockets]
-        return " and ".join(f"{scheme}://{address}/" for address in addresses)
+        port = port_of(sockets)
+        urls = [f"{scheme}://{show_address((host, port))}/" for host in self.hosts]
+        return " and ".join(dict.fromkeys(urls))
 
 
 @final

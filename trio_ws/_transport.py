@@ -14,6 +14,7 @@ import errno
 import os
 import select
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import trio
 
+from ._arguments import FOR_CLIENTS
 from ._http import Address
 from ._reasons import reason_of
 from ._sharing import shared
@@ -496,6 +498,82 @@ def wrap_listener(
     if isinstance(listener, trio.SocketListener) and _is_plain(listener):
         return SocketAcceptor(listener, lost)
     return Acceptor(listener)
+
+
+# ---------------------------------------------------------------------------
+# Given by others
+# ---------------------------------------------------------------------------
+
+
+def check_stream(stream: object) -> None:
+    """
+    Raises:
+        TypeError: it is no stream, but a socket for example.
+    """
+    if not isinstance(stream, trio.abc.Stream):
+        raise TypeError(f"a stream is a trio.abc.Stream, not {stream!r}{_wrap_hint(stream)}")
+
+
+async def check_listeners(listeners: Sequence[object]) -> None:
+    """
+    Raises:
+        TypeError: one is no listener, but a socket for example.
+        ValueError: there is none, one is there twice, or its TLS is for clients.
+    """
+    if not listeners:
+        raise ValueError("there is no listener to serve")
+    for number, listener in enumerate(listeners):
+        await _check_listener(listener)
+        if any(listener is other for other in listeners[:number]):
+            raise ValueError(f"a listener is there twice: {listener!r}")
+
+
+async def _check_listener(listener: object) -> None:
+    if not isinstance(listener, trio.abc.Listener):
+        hint = _wrap_hint(listener, "trio.SocketListener")
+        raise TypeError(f"a listener is a trio.abc.Listener, not {listener!r}{hint}")
+    if isinstance(listener, trio.SSLListener):
+        await _check_listener(listener.transport_listener)
+        await _try_tls(cast("trio.SSLListener[trio.abc.Stream]", listener))
+
+
+def _wrap_hint(given: object, wrapper: str = "trio.SocketStream") -> str:
+    if isinstance(given, trio.socket.SocketType):
+        return f": wrap it in {wrapper}"
+    if hasattr(given, "fileno") and hasattr(given, "getsockname"):
+        return f": wrap it, {wrapper}(trio.socket.from_stdlib_socket(…))"
+    return ""
+
+
+class _Trial(trio.abc.Listener[trio.abc.Stream]):
+    """Has a client that says nothing."""
+
+    def __init__(self) -> None:
+        self._ends = trio.socket.socketpair()
+
+    async def accept(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return trio.SocketStream(self._ends[0])
+
+    async def aclose(self) -> None:
+        for end in self._ends:
+            end.close()
+        await trio.lowlevel.checkpoint()
+
+
+async def _try_tls(listener: trio.SSLListener[trio.abc.Stream]) -> None:
+    """Accept a client: a listener does not say which context it has, only whether it will do."""
+    beneath = listener.transport_listener
+    async with _Trial() as trial:
+        listener.transport_listener = trial
+        try:
+            await listener.accept()
+        except ssl.SSLError as exc:
+            raise ValueError(FOR_CLIENTS) from exc
+        except AttributeError as exc:
+            raise TypeError("a listener for TLS was given something that is no SSLContext") from exc
+        finally:
+            listener.transport_listener = beneath
 
 
 # ---------------------------------------------------------------------------

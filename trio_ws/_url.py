@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import idna
 
+from ._arguments import check_host, check_port
 from ._errors import InvalidURL
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
@@ -131,13 +132,17 @@ def join_url(host: str, port: int, resource: str, *, secure: bool) -> WebSocketU
     Raises:
         InvalidURL: one of them is not, for example a host that holds a port or a user.
     """
-    if not isinstance(port, int):
-        raise TypeError(f"a port is an int, not {port!r}")
+    for part in (host, resource):
+        if not isinstance(part, str):
+            raise TypeError(f"a host and a resource are str, not {part!r}")
     bracketed = f"[{host}]" if ":" in host else host
     slash = "" if resource.startswith("/") else "/"
     url = f"{'wss' if secure else 'ws'}://{bracketed}:{port}{slash}{resource}"
-    if not set(host).isdisjoint("/?#@[]"):
-        raise InvalidURL(url, "the host is not a host name or an IP address")
+    try:
+        check_host(host)
+        check_port(port, least=1)
+    except ValueError as exc:
+        raise InvalidURL(url, str(exc)) from None
     return parse_url(url)
 
 

@@ -1,0 +1,219 @@
+"""What callers give, checked when they give it: functions, hosts, ports, TLS contexts.
+
+Each check raises `TypeError` or `ValueError`, and says what to do about it. Options are `_options`'
+to check, and streams `_transport`'s.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import ipaddress
+import ssl
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from types import FunctionType
+from typing import Any, cast
+
+# ---------------------------------------------------------------------------
+# Functions
+# ---------------------------------------------------------------------------
+
+
+def check_callable(what: str, takes: str, function: object, count: int) -> None:
+    """Whether `function` can be called as it will be.
+
+    Args:
+        what: its name in the error.
+        takes: what it is called with, in words.
+        function: what was given.
+        count: with how many arguments it is called.
+
+    Raises:
+        TypeError: it cannot, or gives a generator.
+    """
+    if not callable(function):
+        raise TypeError(f"{what} is a function of {takes}, not {function!r}")
+    if _has_yield(function):
+        raise TypeError(f"{what} is a function of {takes}: {_named(function)} has a yield in it")
+    if not can_be_called(function, *[None] * count):
+        raise TypeError(f"{what} is called with {takes}, which {_named(function)} does not take")
+
+
+def check_async(what: str, takes: str, function: object, count: int) -> None:
+    """`check_callable` for a function whose result is awaited.
+
+    What a plain function returns is known only later. But one that returns nothing, whichever way
+    it is left, was meant to be async.
+    """
+    if inspect.isclass(function):
+        raise TypeError(f"{what} is an async function of {takes}, not the class {_named(function)}")
+    check_callable(what, takes, function, count)
+    if _returns_nothing(function):
+        raise TypeError(f"{what} is an async function of {takes}: make {_named(function)} async")
+
+
+def is_async(function: object) -> bool:
+    """Whether it is an async function, also in a method, an object or `functools.partial`."""
+    plain = _plain_function(function)
+    return plain is not None and inspect.iscoroutinefunction(plain)
+
+
+def awaitable(result: object, function: object) -> Awaitable[Any]:
+    """What a function returned that was to be async, if it can be awaited.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if not inspect.isawaitable(result):
+        raise TypeError(
+            f"{_named(function)} should be async: it returned {result!r}, and nothing to await"
+        )
+    return result
+
+
+def check_plain(what: str, takes: str, function: object, count: int) -> None:
+    """`check_callable` for a function whose result nobody awaits."""
+    if is_async(function):
+        raise TypeError(f"{what} is a plain function of {takes}: nobody would await one")
+    check_callable(what, takes, function, count)
+
+
+def can_be_called(function: Callable[..., object], *arguments: object, **named: object) -> bool:
+    """Whether these arguments suit the parameters. Types do not matter."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some of those written in C do not say
+        return True
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError:
+        return False
+    return True
+
+
+def _named(function: object) -> str:
+    return str(getattr(function, "__qualname__", None) or repr(function))
+
+
+def _plain_function(function: object) -> FunctionType | None:
+    """The function in a method, in an object that can be called or in `functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[object]", function).func
+    if not inspect.isroutine(function):
+        function = getattr(type(function), "__call__", None)  # noqa: B004 - the function is wanted
+    function = getattr(function, "__func__", function)
+    return function if isinstance(function, FunctionType) else None
+
+
+def _has_yield(function: object) -> bool:
+    plain = _plain_function(function)
+    # A generator may be decorated with types.coroutine, and be awaited after all.
+    return plain is not None and (
+        inspect.isasyncgenfunction(plain)
+        or (inspect.isgeneratorfunction(plain) and not plain.__code__.co_flags & _AWAITABLE)
+    )
+
+
+_AWAITABLE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
+
+
+def _returns_nothing(function: object) -> bool:
+    plain = _plain_function(function)
+    if plain is None or plain.__code__.co_flags & _AWAITABLE:
+        return False
+    instructions = list(dis.get_instructions(plain))
+    returns = [
+        (before, one)
+        for before, one in pairwise(instructions)
+        if one.opname in ("RETURN_VALUE", "RETURN_CONST")  # the second in Python 3.12 and 3.13
+    ]
+    return bool(returns) and all(
+        one.argval is None
+        if one.opname == "RETURN_CONST"
+        else before.opname == "LOAD_CONST" and before.argval is None
+        for before, one in returns
+    )
+
+
+# ---------------------------------------------------------------------------
+# Addresses
+# ---------------------------------------------------------------------------
+
+
+def check_host(host: object) -> None:
+    """Whether this may be the name of a host, or an IP address. Whether it is, a look-up tells.
+
+    Raises:
+        TypeError, ValueError: it cannot; with what to write instead, and without repeating it, as
+            it may hold a password.
+    """
+    if not isinstance(host, str):
+        raise TypeError(f"a host is a str, not {type(host).__name__}")
+    if not host:
+        raise ValueError("the host is empty; this machine is 'localhost'")
+    if not set(host).isdisjoint("/?#@"):
+        raise ValueError("a host is a name or an IP address, and no URL or part of one")
+    if "[" in host or "]" in host:
+        raise ValueError("an IPv6 address is given without brackets here, like '::1'")
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ValueError(
+                "what has a colon is an IPv6 address, and this is none; a port is given apart"
+            ) from None
+
+
+def is_name(host: str) -> bool:
+    """Whether a host is a name, rather than an IP address in any notation that systems know."""
+    last = host.removesuffix(".").rpartition(".")[2]
+    return not (":" in host or last.isdecimal() or last.lower().startswith("0x"))
+
+
+def check_port(port: object, *, least: int = 0) -> None:
+    """
+    Raises:
+        TypeError, ValueError: it is no whole number, or out of range.
+    """
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"a port is an int, not {port!r}")
+    if not least <= port <= 65535:
+        raise ValueError(f"a port is from {least} to 65535, not {port}")
+
+
+# ---------------------------------------------------------------------------
+# TLS
+# ---------------------------------------------------------------------------
+
+
+#: What is wrong with a context for clients, and what to do about it.
+FOR_CLIENTS = (
+    "the ssl_context is for clients; a server's is made by "
+    "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), and needs load_cert_chain"
+)
+
+
+def check_server_context(context: object) -> None:
+    """
+    Raises:
+        TypeError, ValueError: it is no TLS context, or one for clients.
+    """
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {context!r}")
+    if context is not None and context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(FOR_CLIENTS)
+
+
+def check_client_context(context: object) -> None:
+    """
+    Raises:
+        TypeError, ValueError: it is no TLS context, or one for servers.
+    """
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise TypeError("ssl_context is an ssl.SSLContext, or None for the system's trust")
+    if context is not None and context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError(
+            "the ssl_context is for servers; a client's is made by ssl.create_default_context()"
+        )
