@@ -235,6 +235,7 @@ def test_the_offer_says_what_the_settings_say_and_by_default_what_browsers_say(
         (f"{NAME}; server_max_window_bits=8", Agreement(server_window_bits=8)),
         (f"{NAME}; client_max_window_bits=8", Agreement(client_window_bits=8)),
         (f'{NAME}; client_max_window_bits="15"', Agreement(client_window_bits=15)),
+        (f'{NAME}; server_max_window_bits="1\\0"', Agreement(server_window_bits=10)),
         (
             NEITHER_TAKEOVER,
             Agreement(server_context_takeover=False, client_context_takeover=False),
@@ -263,6 +264,7 @@ def test_any_answer_that_the_rfc_allows_is_agreed_to(answer: str, agreement: Agr
         f"{NAME}; unknown",
         f'{NAME}; server_max_window_bits="12',
         f'{NAME}; server_max_window_bits="1"2',
+        f'{NAME}; server_max_window_bits="12\\"',
         NAME.upper(),
     ],
 )

@@ -57,13 +57,14 @@ class Deflate:
     """Window of what the server sends, from 9 to 15: 2**bits bytes are looked back for repetitions.
     A compressor takes four times that, and what inflates takes it once.
 
-    `None`, the default, is 12 for a server's own compressor, and leaves the choice to the server
-    where it is said by a client. A number below 15 has a client ask for that window; a server may
-    say no to it, to compression or to the connection, so the default suits the most servers."""
+    By default, `None`, a server compresses with 12 bits, or fewer where the client asks for it, and
+    a client leaves the choice to the server. A client with a number below 15 asks for that window.
+    Some servers refuse the connection when asked, so leave it unless memory is short."""
 
     client_window_bits: int | None = None
-    """The same of what the client sends: `None` is 12 for a client's own compressor, and leaves the
-    choice to the client where it is said by a server. A server asks only clients that offer it."""
+    """The same of what the client sends. By default, a client compresses with 12 bits, or fewer
+    where the server asks for it, and a server leaves the choice to the client. A server with a
+    number asks for that window, if the client says that it can be asked."""
 
     server_context_takeover: bool = True
     """Whether the server's compressor goes on from message to message. Small similar messages
@@ -156,8 +157,8 @@ class _Unacceptable(Exception):
 def client_offer(settings: Deflate) -> str:
     """What a client says in Sec-WebSocket-Extensions.
 
-    By default what browsers say. Many servers have one answer for everybody, which is no answer to
-    more than that; others refuse the whole connection for a parameter that they do not know.
+    By default, this is what browsers say. Some servers refuse the connection when a client asks for
+    more, and others ignore it.
     """
     parts = [NAME]
     if not settings.server_context_takeover:
@@ -191,8 +192,8 @@ def server_choice(header: str, settings: Deflate) -> Agreement | None:
 def client_check(header: str) -> Agreement:
     """What the server's response agrees to.
 
-    It may say more than was asked, and less: a window that is larger than asked for, or context
-    kept, costs memory here, and no more than a connection without settings takes.
+    It may say more than was asked, or less. A larger window than asked for, or a context that is
+    kept, costs memory here, but no more than a connection with default settings takes.
 
     Raises:
         ValueError: it is not an answer to our offer; the handshake must fail (section 5.1).
@@ -243,7 +244,7 @@ def _parsed(
         key, equals, value = parameter.partition("=")
         key, value = key.strip(" \t"), value.strip(" \t")
         if may_be_quoted and (quoted := _QUOTED.fullmatch(value)):
-            value = quoted[1]
+            value = _ESCAPED.sub(r"\1", quoted[1])
         if not is_token(key) or (equals and not is_token(value)):
             return None
         result.append((key, value if equals else None))
@@ -251,8 +252,8 @@ def _parsed(
     return (name, result) if is_token(name) else None
 
 
-# What is escaped within quotes need not be, so nobody does: the value is a token.
-_QUOTED = re.compile(r'"([^"\\]*)"')
+_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"')
+_ESCAPED = re.compile(r"\\(.)")
 
 
 def _offers(header: str) -> Iterator[_Parameters]:
