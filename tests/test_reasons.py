@@ -122,8 +122,13 @@ async def tls_server_of_the_standard_library() -> AsyncGenerator[int, None]:
 
     def serve() -> None:
         sock, _ = listening.accept()
-        with sock, pytest.raises(ssl.SSLError):
-            server_tls(asks=True).wrap_socket(sock, server_side=True)
+        with sock.dup() as kept, sock:
+            with pytest.raises(ssl.SSLError):
+                server_tls(asks=True).wrap_socket(sock, server_side=True)
+            # Were it closed with the client's request unread, a reset would overtake what it said.
+            kept.shutdown(socket.SHUT_WR)
+            while kept.recv(65536):
+                pass
 
     with socket.create_server((HOST, 0)) as listening:
         listening.settimeout(PATIENCE)
