@@ -48,13 +48,16 @@ def connection_failed(what: str, exc: BaseException) -> ConnectionFailed:
 
 def _causes(exc: BaseException) -> list[BaseException]:
     """What it came from in the end; several, where several things were tried."""
-    inner: list[BaseException] = []
-    if isinstance(exc, BaseExceptionGroup):
-        inner += cast("BaseExceptionGroup[BaseException]", exc).exceptions
-    elif exc.__cause__ is not None and not (isinstance(exc, OSError) and exc.errno is not None):
-        inner.append(exc.__cause__)
-    causes = [cause for each in inner for cause in _causes(each)]
+    causes = [cause for each in _inner(exc) for cause in _causes(each)]
     return causes or ([exc] if _text(exc) else [])
+
+
+def _inner(exc: BaseException) -> tuple[BaseException, ...]:
+    if isinstance(exc, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", exc).exceptions
+    if exc.__cause__ is None or (isinstance(exc, OSError) and exc.errno is not None):
+        return ()
+    return (exc.__cause__,)
 
 
 def _text(exc: BaseException) -> str:
