@@ -25,6 +25,7 @@ import trustme
 
 from trio_ws import (
     ConnectionClosed,
+    ConnectionFailed,
     ConnectionLost,
     ConnectionRejected,
     Handler,
@@ -36,6 +37,7 @@ from trio_ws import (
     open_broadcast,
     open_websocket_url,
     serve_websocket,
+    wrap_client_stream,
 )
 from trio_ws.testing import open_test_websocket
 
@@ -449,20 +451,73 @@ async def talk_in_memory(handler: Handler, references: list[Reference]) -> None:
         await ws.receive()
 
 
-@pytest.mark.parametrize("handler", [echo, raise_what_it_was_given])
-async def test_a_connection_over_tls_is_freed_without_the_garbage_collector(handler: Any) -> None:
-    # trio's own SSLStream refers to itself, so that here only the connections are looked at.
+@pytest.fixture(scope="module")
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For a server, and for clients that trust it."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(HOST).configure_cert(context)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    references: list[Reference] = []
-    async with open_server(
-        remember(references, handler), ssl_context=context, idle_timeout=0.1, logger=QUIET
-    ) as server:
-        await talk(server, ssl_context=trusting)
-    assert [reference() for reference in references] == [None]
+    return context, trusting
+
+
+async def leave_at_once(server: WebSocketServer, **options: Any) -> None:
+    async with open_websocket_url(server.urls[0], **options):
+        pass
+
+
+async def be_cancelled(server: WebSocketServer, **options: Any) -> None:
+    with trio.move_on_after(0.05):
+        async with open_websocket_url(server.urls[0], **options) as ws:
+            await ws.receive()
+
+
+@pytest.mark.parametrize("handler", [echo, raise_what_it_was_given, close, iterate])
+@pytest.mark.parametrize("client", [talk, leave_at_once, be_cancelled])
+async def test_a_connection_over_tls_leaves_no_cycle(tls: Any, handler: Any, client: Any) -> None:
+    context, trusting = tls
+    with no_cycle() as references:
+        handler = remember(references, handler)
+        async with open_server(
+            handler, ssl_context=context, idle_timeout=0.1, logger=QUIET
+        ) as server:
+            await client(server, ssl_context=trusting)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [reference() for reference in references] == [None]
+
+
+async def test_a_tls_handshake_that_fails_leaves_no_cycle(tls: Any) -> None:
+    context, _ = tls
+    with no_cycle():
+        async with open_server(echo, ssl_context=context, logger=QUIET) as server:
+            with pytest.raises(ConnectionFailed):
+                await talk(server, ssl_context=ssl.create_default_context())  # trusts others
+            async with await trio.open_tcp_stream(HOST, server.port) as stream:
+                await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+                await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_client_that_is_refused_over_tls_leaves_no_cycle(tls: Any) -> None:
+    context, trusting = tls
+    with no_cycle():
+        async with open_server(echo, ssl_context=context, process_request=refuse) as server:
+            with pytest.raises(ConnectionRejected):
+                await talk(server, ssl_context=trusting)
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_tls_stream_that_was_handed_over_can_still_be_closed_and_looked_at(
+    tls: Any,
+) -> None:
+    context, trusting = tls
+    async with open_server(echo, ssl_context=context) as server:
+        tcp = await trio.open_tcp_stream(HOST, server.port)
+        async with trio.SSLStream(tcp, trusting, server_hostname=HOST) as stream:
+            async with wrap_client_stream(stream, "wss://x/") as ws:
+                await ws.send("x")
+                assert await ws.receive() == "x"
+            assert stream.version().startswith("TLS")
 
 
 # ---------------------------------------------------------------------------

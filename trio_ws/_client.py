@@ -137,7 +137,7 @@ async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
         while True:
             stream = await _open_stream(url, options)
             try:
-                websocket = await shake_hands(stream, url, options)
+                websocket = await shake_hands(stream, url, options, own=True)
                 break
             except ConnectionRejected as exc:
                 further = follow(exc, url, options, followed)
@@ -149,10 +149,13 @@ async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
 
 
 async def shake_hands(
-    stream: trio.abc.Stream, url: WebSocketURL, options: ClientStreamOptions
+    stream: trio.abc.Stream, url: WebSocketURL, options: ClientStreamOptions, *, own: bool = False
 ) -> WebSocket:
-    """The handshake over a stream that is ours from now on: it is closed if there is none."""
-    transport = wrap_stream(stream)
+    """The handshake over a stream that is ours from now on: it is closed if there is none.
+
+    `own` is as of `wrap_stream`.
+    """
+    transport = wrap_stream(stream, own=own)
     connection_id = new_connection_id()
     logger = ConnectionLogger(options.logger, connection_id)
     try:
@@ -193,11 +196,12 @@ async def _start_tls(
     # Certificates name hosts without the root's dot and without the zone index of an address.
     name = (options.server_hostname or url.host).partition("%")[0].removesuffix(".")
     context = options.ssl_context or _default_ssl_context()
+    ours = stream
     try:
-        tls = trio.SSLStream(stream, context, server_hostname=name)
+        ours = tls = trio.SSLStream(stream, context, server_hostname=name)
         await tls.do_handshake()
     except BaseException as exc:  # Cancelled among them
-        await wrap_stream(stream).aclose_forcefully()
+        await wrap_stream(ours, own=True).aclose_forcefully()
         if not isinstance(exc, (trio.BrokenResourceError, ssl.SSLError)):
             raise
         raise connection_failed(f"the TLS handshake with {name} failed", exc) from root_of(exc)

@@ -11,6 +11,7 @@ cause kept, and `trio.ClosedResourceError` for one that this side closed.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import select
 import socket
@@ -385,10 +386,52 @@ def failure_of(exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceEr
     return failure
 
 
-def wrap_stream(stream: trio.abc.Stream) -> Transport:
-    """The transport that suits `stream` on this platform."""
+class OwnTransport(Transport):
+    """A stream that nobody else has, so that nothing of it has to be left when it is closed.
+
+    trio's `SSLStream` refers to itself, and with it keep the buffers of TLS: 46 KiB that would wait
+    for the garbage collector, for each connection.
+    """
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
+        self._whole = stream  # also when TLS has been left
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            self._forget()
+
+    async def aclose_forcefully(self) -> None:
+        await super().aclose_forcefully()
+        self._forget()
+
+    def _forget(self) -> None:
+        if isinstance(self._whole, trio.SSLStream):
+            _forget_itself(self._whole)
+
+
+def _forget_itself(thing: object) -> None:
+    """Delete those of its attributes that refer back to it, directly or by a method of it."""
+    attributes = vars(thing)
+    for name, value in list(attributes.items()):
+        if any(getattr(each, "__self__", None) is thing for each in gc.get_referents(value)):
+            del attributes[name]
+
+
+def wrap_stream(stream: trio.abc.Stream, *, own: bool = False) -> Transport:
+    """The transport that suits `stream` on this platform.
+
+    Args:
+        stream: what is read and written from now on.
+        own: nobody else has it, or will ever use it.
+    """
     if not isinstance(stream, trio.SocketStream) or not _is_plain(stream):
-        return Transport(stream)  # which one that is closed already says itself
+        # Which one that is closed already says itself.
+        return OwnTransport(stream) if own else Transport(stream)
     sock = _shared_socket(stream)
     try:
         peer = sock.getpeername()
@@ -434,7 +477,7 @@ class Acceptor:
             OSError: the listener's own.
             trio.ClosedResourceError: it was closed.
         """
-        return [wrap_stream(await self._listener.accept())]
+        return [wrap_stream(await self._listener.accept(), own=True)]
 
 
 class SocketAcceptor(Acceptor):
