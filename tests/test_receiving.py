@@ -33,7 +33,7 @@ from .helpers import (
     close_code,
     close_frame,
     frame,
-    least_wait_for_a_turn,
+    wait_for_a_turn,
     open_client_with_raw_server,
     open_pair,
     open_server,
@@ -358,7 +358,7 @@ async def test_a_full_queue_holds_up_other_tasks_for_a_few_milliseconds_at_most(
     async with open_pair(client=unbounded, server=unbounded) as (one, other):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo, other)
-            assert await least_wait_for_a_turn(drain, fill) < 0.01
+            assert await wait_for_a_turn(drain, fill) < 0.01
             await one.aclose()
 
 

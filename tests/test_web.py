@@ -45,7 +45,7 @@ from .handshake_helpers import (
     read_all,
     request as upgrade,
 )
-from .helpers import HOST, PATIENCE, echo, least_cpu_seconds, least_wait_for_a_turn, open_server
+from .helpers import HOST, PATIENCE, echo, least_cpu_seconds, wait_for_a_turn, open_server
 from .web_helpers import HTTPClient, TestSite, chunked, http, open_site
 
 PAGE = b"<h1>Welcome</h1>"
@@ -397,7 +397,7 @@ async def test_a_body_of_tiny_chunks_lets_others_run() -> None:
             assert (response.status, len(response.body)) == (200, 10_000)
 
         # A whole read of 64 KiB holds eleven thousand such chunks, which take h11 over 100 ms.
-        assert await least_wait_for_a_turn(ask) < 0.05
+        assert await wait_for_a_turn(ask) < 0.05
 
 
 async def test_what_was_announced_is_asked_for_and_answered() -> None:
