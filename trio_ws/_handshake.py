@@ -562,14 +562,12 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
         raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")
     if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
         raise InvalidResponse("the 101 response has a body")
-    # Some servers send the field in any case, and leave it empty where they chose nothing.
-    chosen = headers.tokens("Sec-WebSocket-Protocol")
-    if not chosen:
-        return None
-    if len(chosen) > 1 or chosen[0] not in options.subprotocols:
-        text = ", ".join(chosen)
-        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {text!r}")
-    return chosen[0]
+    # Some servers send the field in any case, and leave it empty where they chose nothing. Two names
+    # read as "a, b", which was not offered either.
+    chosen = ", ".join(headers.tokens("Sec-WebSocket-Protocol")) or None
+    if chosen is not None and chosen not in options.subprotocols:
+        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")
+    return chosen
 
 
 def _agreed_compression(headers: Headers, options: ClientStreamOptions) -> Agreement | None:
