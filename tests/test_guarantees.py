@@ -26,11 +26,11 @@ from .helpers import (
     RawPeer,
     echo,
     frame,
-    wait_for_a_turn,
     open_pair,
     open_server,
     open_server_with_raw_client,
     tcp_pair,
+    wait_for_a_turn,
 )
 
 # 1. A cancelled send never corrupts the stream…

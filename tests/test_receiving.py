@@ -33,12 +33,12 @@ from .helpers import (
     close_code,
     close_frame,
     frame,
-    wait_for_a_turn,
     open_client_with_raw_server,
     open_pair,
     open_server,
     open_server_with_raw_client,
     socket_pair,
+    wait_for_a_turn,
 )
 
 pytestmark = pytest.mark.autojump

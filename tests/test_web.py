@@ -45,7 +45,7 @@ from .handshake_helpers import (
     read_all,
     request as upgrade,
 )
-from .helpers import HOST, PATIENCE, echo, least_cpu_seconds, wait_for_a_turn, open_server
+from .helpers import HOST, PATIENCE, echo, least_cpu_seconds, open_server, wait_for_a_turn
 from .web_helpers import HTTPClient, TestSite, chunked, http, open_site
 
 PAGE = b"<h1>Welcome</h1>"
