@@ -397,7 +397,7 @@ def _parse(connection: h11.Connection, head: bytes) -> object:
         connection.receive_data(head)
         return connection.next_event()
     except h11.RemoteProtocolError as exc:
-        raise MalformedHead(without_secrets(str(exc))[:_MAX_QUOTE]) from exc
+        raise MalformedHead(without_secrets(str(exc))[:_MAX_QUOTE]) from None
 
 
 def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -492,7 +492,7 @@ class ServerExchange:
                 body += event.data
                 self.chunks += event.chunk_start
         except h11.RemoteProtocolError as exc:
-            raise MalformedHead(without_secrets(str(exc))[:_MAX_QUOTE]) from exc
+            raise MalformedHead(without_secrets(str(exc))[:_MAX_QUOTE]) from None
         return body, None if event is h11.NEED_DATA else self._h11.trailing_data[0]
 
     # The response…

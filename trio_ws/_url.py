@@ -16,6 +16,7 @@ import idna
 
 from ._arguments import check_host, check_port
 from ._errors import InvalidURL
+from ._secrets import masked
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
@@ -157,7 +158,8 @@ def checked_host(what: str, host: str) -> str:
     try:
         return join_url(host, 443, "/", secure=True).host
     except InvalidURL:
-        raise ValueError(f"{what} is a host name or an IP address, not {host!r}") from None
+        shown = masked(host)
+        raise ValueError(f"{what} is a host name or an IP address, not {shown!r}") from None
 
 
 def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
