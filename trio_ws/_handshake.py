@@ -562,8 +562,8 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
         raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")
     if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
         raise InvalidResponse("the 101 response has a body")
-    # Some servers send the field in any case, and leave it empty where they chose nothing. Two names
-    # read as "a, b", which was not offered either.
+    # Some servers send the field in any case, and leave it empty where they chose nothing. Two
+    # names read as "a, b", which was not offered either.
     chosen = ", ".join(headers.tokens("Sec-WebSocket-Protocol")) or None
     if chosen is not None and chosen not in options.subprotocols:
         raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")
