@@ -564,6 +564,26 @@ def test_a_topic_that_was_left_starts_anew(node: Node, incoming: Incoming) -> No
     assert node.gaps == []
 
 
+def test_what_has_been_here_is_known_by_its_number(node: Node, incoming: Incoming) -> None:
+    def data(number: int) -> bytes:
+        return encode(Envelope(b"A" * 8, number, 0, ""))
+
+    assert not incoming.has_had("news", data(1))
+    incoming.note("news", None)  # written by somebody else, in another form
+    incoming.note("news", b"\x07")
+    incoming.note("news", data(5))
+    assert [incoming.has_had("news", data(number)) for number in (4, 5, 6)] == [True, True, False]
+    assert not incoming.has_had("weather", data(5))
+    assert not incoming.has_had("news", None)
+    assert not incoming.has_had("news", b"\x07")
+    Origin(incoming).send(5, 4)
+    assert incoming.duplicates == 1
+    Origin(incoming).send(9, 8)
+    assert numbers(node) == [9]
+    assert node.gaps == ["news"]
+    assert incoming.malformed == 0
+
+
 def test_our_own_messages_are_not_delivered(node: Node, incoming: Incoming) -> None:
     Origin(incoming, b"O" * 8).send(1, 0)
     assert node.received == []

@@ -23,7 +23,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, final
 
 import trio
 
@@ -231,9 +231,9 @@ class Streams:
             *[self._key(topic) for topic in topics],
             *[self._places[topic].position for topic in topics],
         )
-        if not isinstance(answer, dict):  # there is nothing new
-            answer = {}
-        new = {topic: entries_in(answer.get(self._key(topic), [])) for topic in topics}
+        # If there is nothing new, it is nothing.
+        found = answer if _is_dict(answer) else dict[bytes, Any]()
+        new = {topic: entries_in(found.get(self._key(topic), [])) for topic in topics}
         for topic, entries in new.items():
             self._behind.pop(topic, None)
             if len(entries) == count:
@@ -426,7 +426,7 @@ class Streams:
 def entries_in(answer: Any) -> list[Entry]:
     """Raises `BrokerRefused` if it is not what Redis answers."""
     entries: list[Entry] = []
-    for each in answer if isinstance(answer, list) else [None]:
+    for each in answer if _is_list(answer) else [None]:
         match each:
             case [bytes(entry_id), [name, bytes(data)]] if name == FIELD:
                 entries.append((entry_id, data, len(data)))
@@ -436,6 +436,14 @@ def entries_in(answer: Any) -> list[Entry]:
             case _:
                 raise BrokerRefused(f"it answered {answer!r:.100}, and not with entries")
     return entries
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _is_dict(value: object) -> TypeGuard[dict[bytes, Any]]:
+    return isinstance(value, dict)
 
 
 def milliseconds_in(answer: Any) -> int:
