@@ -25,7 +25,7 @@ from trio_ws.backplane import (
     MemoryHub,
     _queued,
 )
-from trio_ws.backplane._envelope import Envelope, InvalidEnvelope, decode, encode
+from trio_ws.backplane._envelope import Envelope, InvalidEnvelope, decode, encode, size_of
 from trio_ws.backplane._incoming import MAX_ORIGINS, Incoming
 from trio_ws.backplane._interest import Interest
 from trio_ws.backplane._outgoing import BATCH_MESSAGES, Item, Outgoing
@@ -444,7 +444,9 @@ def test_an_envelope_comes_out_as_it_went_in(
     origin: bytes, number: int, data: st.DataObject, message: str | bytes, kept: bool
 ) -> None:
     envelope = Envelope(origin, number, data.draw(st.integers(0, number - 1)), message, kept)
-    assert decode(encode(envelope)) == envelope
+    encoded = encode(envelope)
+    assert decode(encoded) == envelope
+    assert size_of(message) == len(encoded)
 
 
 @given(st.binary(max_size=60))

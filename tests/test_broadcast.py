@@ -948,6 +948,29 @@ async def test_publish_wait_waits_for_the_slowest_and_nothing_is_dropped() -> No
                     assert await receive(peer, 20) == [str(number) for number in range(20)]
 
 
+@pytest.mark.parametrize("paused", [False, True])
+async def test_publish_wait_waits_for_room_here_and_in_the_backplane_at_once(paused: bool) -> None:
+    hub = MemoryHub()
+    backplane = MemoryBackplane(hub, max_queued_messages=2)
+    async with open_broadcast(max_queued_messages=3, backplane=backplane) as broadcast:
+        async with open_slow() as (ws, peer, stream):
+            with broadcast.subscribe(ws, "t"):
+                async with trio.open_nursery() as nursery:
+                    if paused:
+                        hub.pause()
+                    for number in range(20):
+                        nursery.start_soon(broadcast.publish_wait, str(number), "t")
+                    await trio.testing.wait_all_tasks_blocked()
+                    hub.resume()
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert broadcast.statistics().published == 4
+                    stream.go_on()
+                    received = await receive(peer, 20)
+                assert {*received} == {str(number) for number in range(20)}
+                assert broadcast.statistics().disconnected == 0
+                assert backplane.statistics().dropped == 0
+
+
 async def test_publish_wait_refuses_to_wait_for_a_message_of_the_same_task() -> None:
     async with (
         open_broadcast(max_queued_messages=1) as broadcast,

@@ -227,6 +227,17 @@ class Broadcast:
         self._check_thread()
         data = _checked(message, topic)
         excluded = _as_set(exclude)
+        return self._publish(data, topic, excluded=excluded, compress=compress, keep=keep)
+
+    def _publish(
+        self,
+        data: str | bytes,
+        topic: str,
+        *,
+        excluded: frozenset[WebSocket],
+        compress: bool | None,
+        keep: bool,
+    ) -> int:
         if self._over:
             return 0
         message_id = None if keep else ""
@@ -278,15 +289,17 @@ class Broadcast:
         await trio.lowlevel.checkpoint()
         size = len(self._prepare(data, topic, self._local_id, compress=compress).plain)
         size += SLACK + size // 1000
-        while (slow := self._first_without_room(topic, size, excluded)) is not None:
+        while True:
+            # There has to be room in both at the same time: whatever waits for one of them looks at
+            # the other anew, because others publish meanwhile.
+            if self._backplane is not None and not self._over:
+                await self._backplane.wait_for_room(data)
+            slow = self._first_without_room(topic, size, excluded)
+            if slow is None:
+                break
             slow.websocket._refuse_within_own_message()
             await slow.wait_for_progress()
-        if self._over:
-            return 0
-        message_id = None if keep else ""
-        if self._backplane is not None:
-            message_id = await self._backplane.publish_wait(topic, data, keep=keep)
-        return self._spread(data, topic, message_id, excluded=excluded, compress=compress)
+        return self._publish(data, topic, excluded=excluded, compress=compress, keep=keep)
 
     def _first_without_room(
         self, topic: str, size: int, excluded: frozenset[WebSocket]

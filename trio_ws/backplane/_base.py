@@ -147,6 +147,14 @@ class Backplane(ABC):
         """
 
     @abstractmethod
+    async def wait_for_room(self, message: Message) -> None:
+        """Return when the queue has room for this message, or `run` has ended.
+
+        So it is until the next checkpoint, or until somebody publishes. For those who wait for
+        something else besides, and then `publish`.
+        """
+
+    @abstractmethod
     async def flush(self) -> None:
         """Wait until the broker has taken what was published so far, dropped messages aside.
 

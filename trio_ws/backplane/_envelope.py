@@ -57,6 +57,14 @@ def encode(envelope: Envelope) -> bytes:
     return _HEAD.pack(VERSION, kind, origin, number, previous) + data
 
 
+def size_of(message: str | bytes) -> int:
+    """How long an envelope is that has this message."""
+    size = len(message)
+    if isinstance(message, str) and not message.isascii():
+        size = len(message.encode())
+    return _HEAD.size + size
+
+
 def decode(data: bytes) -> Envelope:
     """Raises `InvalidEnvelope`, and nothing else, for whatever `data` may be."""
     if data[:1] != bytes([VERSION]):

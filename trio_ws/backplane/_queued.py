@@ -15,7 +15,7 @@ import trio
 from .._message import Message, checked_message
 from .._options import check_limit
 from ._base import Backplane, BackplaneStatistics, Deliver, Gap, HistoryEntry
-from ._envelope import ORIGIN_SIZE, Envelope, encode
+from ._envelope import ORIGIN_SIZE, Envelope, encode, size_of
 from ._incoming import Incoming
 from ._interest import Interest
 from ._outgoing import Item, Outgoing
@@ -66,8 +66,11 @@ class QueuedBackplane(Backplane):
     async def publish_wait(self, topic: str, message: Message, *, keep: bool = True) -> str:
         check_topic(topic)
         data = checked_message(message)
-        await self._outgoing.wait_for_room(len(encode(Envelope(self._origin, 1, 0, data))))
+        await self.wait_for_room(data)
         return self.publish(topic, data, keep=keep)
+
+    async def wait_for_room(self, message: Message) -> None:
+        await self._outgoing.wait_for_room(size_of(checked_message(message)))
 
     async def flush(self) -> None:
         await self._outgoing.wait_settled(self._published)
