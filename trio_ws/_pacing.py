@@ -35,14 +35,11 @@ class Pacer:
 
     def __init__(self) -> None:
         calls = [checkpoint_if_cancelled] * (CALLS_PER_CHECKPOINT - 2)
-        #: Gives what the next call is to call and await. (A counter would take twice as long.)
+        #: Gives what the next call is to call and await, first of all. (A counter would take twice
+        #: as long.)
         self.next_checkpoint: Callable[[], Callable[[], Awaitable[None]]]
         self.next_checkpoint = cycle([*calls, _last_call, checkpoint]).__next__
         self._work_left = WORK_PER_CHECKPOINT
-
-    def checkpoint(self) -> Awaitable[None]:
-        """What every call awaits first."""
-        return self.next_checkpoint()()
 
     def spend(self, work: int) -> None:
         """Count work that was done. Once it is too much, the next call lets other tasks run."""

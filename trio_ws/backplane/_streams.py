@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, final
 
 import trio
 
-from .._pacing import Pacer
+from .._pacing import next_checkpoint
 from ._base import HistoryEntry
 from ._broker import BrokerRefused, KeyRefused
 from ._envelope import InvalidEnvelope, decode
@@ -119,7 +119,6 @@ class Streams:
         self._look_after = max(1, length / 2)
         self._interest = interest
         self._incoming = incoming
-        self._pacer = Pacer()
         #: One for each topic. They outlive a connection.
         self._places: dict[str, _Place] = {}
         #: The topics whose stream was looked at in this session, and those of which it was none.
@@ -250,7 +249,7 @@ class Streams:
     async def _take(self, topic: str, entries: list[Entry]) -> None:
         place = self._places[topic]
         for entry_id, data, _ in entries:
-            await self._pacer.checkpoint()
+            await next_checkpoint()()
             if topic not in self._interest.wanted:
                 return
             # First, lest it comes again after the connection has broken.
