@@ -150,6 +150,27 @@ async def test_a_message_that_is_read_in_pieces_is_answered_too(open_raw: Any) -
 
 
 @BOTH_SIDES
+@CUTS
+@pytest.mark.autojump
+async def test_an_answer_may_be_sent_in_fragments(
+    open_raw: Any, cut: Callable[[bytes], Iterator[bytes]]
+) -> None:
+    async with open_raw() as (ws, peer):
+        masks = peer.masks
+        for piece in cut(frame(TEXT, b"answer me", mask=masks) + close_frame(4000, mask=masks)):
+            await peer.send(piece)
+        assert await ws.receive() == "answer me"
+        await trio.testing.wait_all_tasks_blocked()
+        async with ws.open_message("text") as writer:
+            await writer.send("answer ")
+            await writer.send("me")
+        assert await peer.receive_frame() == (TEXT, b"answer ")
+        assert await peer.receive_frame() == (CONTINUATION, b"me")
+        assert await peer.receive_frame() == (FIN | CONTINUATION, b"")
+        assert await peer.receive_close() == 4000
+
+
+@BOTH_SIDES
 @pytest.mark.autojump
 async def test_an_answer_that_takes_too_long_comes_too_late(open_raw: Any) -> None:
     async with open_raw() as (ws, peer):

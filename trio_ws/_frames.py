@@ -14,7 +14,11 @@ from typing import NamedTuple
 
 from ._masking import REPEATS, SHORT, SPARE, mask, new_key
 
+#: The bit that marks the last frame of a message, or its only one.
+FIN = 0x80
+
 #: The first byte of a frame: FIN and the opcode.
+CONTINUATION = 0x80
 TEXT = 0x81
 BINARY = 0x82
 CLOSE = 0x88
@@ -204,8 +208,10 @@ def make_head(first: int, length: int, mask_bit: int = 0) -> bytes:
     return _write_head8(first, mask_bit | EIGHT_BYTES_LENGTH, length)
 
 
+_OF_MESSAGES = (CONTINUATION, TEXT, BINARY, TEXT | RSV1, BINARY | RSV1)
+
 #: Looking them up takes half as long as making them.
 SHORT_HEADS = {
     first: [bytes((first, second)) for second in range(256)]
-    for first in (TEXT, BINARY, TEXT | RSV1, BINARY | RSV1, CLOSE, PING, PONG)
+    for first in (*_OF_MESSAGES, *(first & ~FIN for first in _OF_MESSAGES), CLOSE, PING, PONG)
 }

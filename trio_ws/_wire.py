@@ -62,6 +62,8 @@ from ._errors import CloseCode, may_be_sent
 from ._frames import (
     BINARY,
     CLOSE,
+    CONTINUATION,
+    FIN,
     PING,
     PLAIN,
     PONG,
@@ -203,6 +205,7 @@ class Wire:
         "_decode_text",
         "_deflate",
         "_deflates",
+        "_fragments_deflated",
         "_guard",
         "_head",
         "_limit",
@@ -245,6 +248,8 @@ class Wire:
         if deflate is not None and deflate[1].allows_deflating(server=not self.masks):
             self._deflates = True
             self._threshold = deflate[0].threshold
+        #: Whether the message that goes in fragments is compressed; `None` where none does.
+        self._fragments_deflated: bool | None = None
         self._take_messages = take_unmasked if self.masks else take_masked
         self._decode_text = decode_text
         if not decode_text:
@@ -547,24 +552,30 @@ class Wire:
                 is not known, so `None` means yes, unless the first part is of a kind that does not
                 get smaller.
         """
-        judge = self._judge_of_frames
-        assert self._guard is not None
-        if not self._guard.is_sending:
+        payload = data.encode() if isinstance(data, str) else data
+        first = CONTINUATION
+        if self._fragments_deflated is None:
+            first = TEXT if isinstance(data, str) else BINARY
             if compress is None:
-                compress = is_compressible(data.encode() if isinstance(data, str) else data)
-            self._guard.deflating = compress and self._deflates
-        self._guard.is_sending = not final
-        if isinstance(data, str):
-            return judge.send(TextMessage(data=data, message_finished=final))
-        return judge.send(BytesMessage(data=data, message_finished=final))
+                compress = is_compressible(payload)
+            self._fragments_deflated = compress and self._deflates
+            if self._fragments_deflated:  # only the first is marked (RFC 7692 section 6)
+                first |= RSV1
+        if self._fragments_deflated:
+            payload = self._codecs.deflate(payload, final=final)
+        if final:
+            self._fragments_deflated = None
+        else:
+            first &= ~FIN
+        return self._frame(first, payload)
 
     def ping(self, payload: bytes) -> bytes:
-        return self._control_frame(PING, payload)
+        return self._frame(PING, payload)
 
     def pong(self, payload: bytes) -> bytes:
-        return self._control_frame(PONG, payload)
+        return self._frame(PONG, payload)
 
-    def _control_frame(self, first: int, payload: bytes) -> bytes:
+    def _frame(self, first: int, payload: bytes) -> bytes:
         if self.masks:
             return make_masked_frame(first, payload)
         return make_head(first, len(payload)) + payload
@@ -576,9 +587,9 @@ class Wire:
         """
         self._close_sent = True
         if code == CloseCode.NO_STATUS_RECEIVED:
-            return self._control_frame(CLOSE, b"")
+            return self._frame(CLOSE, b"")
         text = reason.encode()[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
-        return self._control_frame(CLOSE, _code.pack(code) + text.encode())
+        return self._frame(CLOSE, _code.pack(code) + text.encode())
 
     @property
     def compression_sent(self) -> float | None:
@@ -816,11 +827,8 @@ class _Guard(Extension):
         self._end = b""
         #: Whether a message has begun to come, and not ended yet.
         self.within_message = False
-        #: Whether the message that comes, and the one that goes, is compressed.
+        #: Whether the message that comes is compressed.
         self._inflating = False
-        self.deflating = False
-        #: Whether a message has begun to go, and not ended yet.
-        self.is_sending = False
 
     def enabled(self) -> bool:
         return True
@@ -906,22 +914,6 @@ class _Guard(Extension):
             self.bad_gateway = True
             return _TRY_AGAIN_LATER + data[2:]
         return data
-
-    # Sending…
-
-    def frame_outbound(
-        self,
-        proto: FrameDecoder | FrameProtocol,
-        opcode: Opcode,
-        rsv: RsvBits,
-        data: bytes,
-        fin: bool,  # noqa: FBT001 - wsproto's signature
-    ) -> tuple[RsvBits, bytes]:
-        if opcode.iscontrol() or not self.deflating:
-            return rsv, data
-        assert self._codec is not None
-        deflated = self._codec.deflate(data, final=fin)
-        return (rsv if opcode is Opcode.CONTINUATION else _RSV1), deflated
 
 
 _OUT_OF_SEQUENCE = _Refused(CloseCode.PROTOCOL_ERROR, "a data frame out of sequence")
