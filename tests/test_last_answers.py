@@ -11,6 +11,7 @@ import trio.testing
 
 from trio_ws import CloseReason, ConnectionLost, Initiator, WebSocketServer
 from trio_ws._connection import LAST_ANSWERS
+from trio_ws.testing import FaultyStream
 
 from .helpers import (
     CLOSE,
@@ -22,6 +23,7 @@ from .helpers import (
     RawPeer,
     close_frame,
     echo,
+    forever,
     frame,
     open_client_with_raw_server,
     open_server,
@@ -63,6 +65,20 @@ def message_and_close_apart(data: bytes) -> Iterator[bytes]:
 def byte_by_byte(data: bytes) -> Iterator[bytes]:
     for position in range(len(data)):
         yield data[position : position + 1]
+
+
+#: What the peer may say last, and what is then to be said of the end.
+LAST_FRAMES = {
+    "close": CloseReason(4000, "bye", Initiator.REMOTE),
+    "violation": CloseReason(1002, "Reserved bit set unexpectedly", Initiator.LOCAL, failed=True),
+}
+
+
+async def send_last_frame(peer: RawPeer, which: str) -> None:
+    if which == "close":
+        await peer.send_close(4000, "bye")
+    else:
+        await peer.send_frame(TEXT, b"", rsv=2)
 
 
 CUTS = pytest.mark.parametrize(
@@ -247,3 +263,57 @@ async def test_a_peer_that_is_gone_before_the_answer_has_closed_all_the_same(
             while True:  # until the system knows
                 await ws.send("answer")
         assert await ws.wait_closed() == CloseReason(4000, "bye", Initiator.REMOTE)
+
+
+@BOTH_SIDES
+@pytest.mark.parametrize("end", ["close", "violation"])
+async def test_a_reset_before_the_last_frame_is_answered_does_not_change_what_it_said(
+    open_raw: Any, end: str
+) -> None:
+    async with open_raw(streams=await tcp_pair()) as (ws, peer):
+        await peer.send_frame(TEXT, b"answer me")
+        await send_last_frame(peer, end)
+        assert await ws.receive() == "answer me"
+        while ws._wire.end is None:
+            await trio.sleep(0.001)
+        reset(peer.stream)
+        assert await ws.wait_closed() == LAST_FRAMES[end]
+
+
+@BOTH_SIDES
+@pytest.mark.autojump
+@pytest.mark.parametrize("end", ["close", "violation"])
+@pytest.mark.parametrize("how", ["aclose", "begin_close", "unfinished message", "stalled"])
+async def test_what_ends_the_connection_before_the_answer_keeps_to_what_the_peer_said(
+    open_raw: Any, end: str, how: str
+) -> None:
+    one, other = trio.testing.memory_stream_pair()
+    is_client = open_raw is open_client_with_raw_server
+    ours = FaultyStream(one if is_client else other)
+    streams = (ours, other) if is_client else (one, ours)
+    options = {"ping_interval": 0.3, "ping_timeout": 0.3}
+    async with open_raw(streams=streams, **options) as (ws, peer):
+        await peer.send_frame(TEXT, b"answer me")
+        await trio.testing.wait_all_tasks_blocked()
+        if how == "stalled":
+            ours.stall_sends()
+            await ws.send("never arrives")
+        await send_last_frame(peer, end)
+        assert await ws.receive() == "answer me"
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            if how == "aclose":
+                nursery.start_soon(ws.aclose, 4001)
+            elif how == "begin_close":
+                ws._begin_close(1001, "")
+            elif how == "unfinished message":
+                with trio.CancelScope() as scope:
+                    async with ws.open_message("text"):
+                        scope.cancel()
+                        await forever()
+            if how != "stalled":
+                assert await peer.receive_close() == LAST_FRAMES[end].code
+                await peer.stream.aclose()
+        reason = await ws.wait_closed()
+    assert reason == LAST_FRAMES[end]
+    assert reason.failed is (end == "violation")

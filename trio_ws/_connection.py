@@ -19,8 +19,8 @@ a later one can only shorten the time:
 
     aclose          the application closes: a Close frame goes out, the peer's is awaited
     _begin_close    the server or a timeout closes; the handler may finish receiving
-    _heed_close     the peer's Close frame came: ours answers it
-    _fail           somebody broke the rules: a Close frame goes out, with the verdict in it
+    _heed_end       the peer's Close frame came, which ours answers, or the peer broke the rules
+    _fail           we give up: a Close frame goes out, with the verdict in it
     _write_failed   a write broke: the reader may still find out why
     _lose           the transport broke, or ended without a Close frame
     _abort          no time is left
@@ -933,43 +933,54 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._decide(CloseReason(code, reason, Initiator.LOCAL, failed=failed))
 
     def _send_close(self, code: int, reason: str) -> None:
-        self._heed_close()
+        self._heed_end()
         if self._state is OPEN:
             self._write_close(code, reason)
             self._start_closing(self._options.close_timeout)
 
-    def _heed_close(self) -> None:
-        """Answer the peer's Close frame, where one came and has not been answered yet.
+    def _heed_end(self) -> None:
+        """Act on the peer's last frame, where it came and that has not been done yet.
 
         The reader task does so when the application has dealt with what came before. Whatever ends
-        the connection earlier goes through here first: it was the peer that closed.
+        the connection earlier goes through here first: it was the peer that began it.
         """
-        close = self._wire.end
-        if not isinstance(close, Close) or self._peer_said_close:
-            return
-        self._peer_said_close = True
+        end = self._wire.end
+        if isinstance(end, Violation):
+            self._pronounce(end.code, end.reason)
+        elif end is not None and not self._peer_said_close:
+            self._peer_said_close = True
+            self._answer(end)
+
+    def _answer(self, close: Close) -> None:
+        unasked = self._wire.may_close
         code = close.code
-        by = Initiator.LOCAL
-        if self._wire.may_close:
-            by = Initiator.REMOTE
-            self._write_close(close.code, close.reason)
-        elif code == CloseCode.NO_STATUS_RECEIVED:
+        if not unasked and code == CloseCode.NO_STATUS_RECEIVED:
             code = self._close_sent  # an answer without a code agrees with ours
-        self._start_closing(self._options.close_timeout)
         # Leaving by an exception sends 1011 (RFC 6455 section 7.4.1): that is no orderly end.
-        raised = by is Initiator.LOCAL and self._close_sent == CloseCode.INTERNAL_ERROR
+        raised = not unasked and self._close_sent == CloseCode.INTERNAL_ERROR
+        by = Initiator.REMOTE if unasked else Initiator.LOCAL
+        # Before the answer: a peer that is gone by now has closed all the same.
         self._decide(CloseReason(code, close.reason, by, failed=raised))
+        if unasked:
+            self._write_close(close.code, close.reason)
+        self._start_closing(self._options.close_timeout)
 
     def _fail(self, code: int, reason: str) -> None:
+        """Give the connection up, for what is not the peer's last frame."""
+        self._heed_end()
+        self._pronounce(code, reason)
+
+    def _pronounce(self, code: int, reason: str) -> None:
         """_Fail the WebSocket Connection_ (RFC 6455 section 7.1.7)."""
+        # Before it is told, which may fail.
+        self._decide(CloseReason(code, reason, Initiator.LOCAL, failed=True))
         if self._wire.may_close:
             self._write_close(code, reason)
         self._start_closing(self._options.close_timeout)
-        self._decide(CloseReason(code, reason, Initiator.LOCAL, failed=True))
 
     def _lose(self, exc: Exception | None, what: str) -> None:
         """The transport is gone, and with it what was unsent."""
-        self._heed_close()
+        self._heed_end()
         if self._close_reason is None and self._loss is None:
             self._keep_loss(exc)
         self._start_closing(0)
@@ -1099,10 +1110,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             # What came before was right, and one read may have brought both: whether it is answered
             # must not depend on how TCP cut up the bytes.
             await self._wait_for_last_answers()
-        if isinstance(end, Violation):
-            self._fail(end.code, end.reason)
-        else:
-            self._heed_close()
+        self._heed_end()
         return True
 
     @property
