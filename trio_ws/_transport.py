@@ -389,15 +389,17 @@ def failure_of(exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceEr
 class OwnTransport(Transport):
     """A stream that nobody else has, so that nothing of it has to be left when it is closed.
 
-    trio's `SSLStream` refers to itself, and with it keep the buffers of TLS: 46 KiB that would wait
-    for the garbage collector, for each connection.
+    trio's `SSLStream` refers to itself, and keeps the buffers of TLS: 46 KiB that would wait for the
+    garbage collector, for each connection.
     """
 
-    __slots__ = ("_whole",)
+    __slots__ = ("_is_tls", "_whole")
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         super().__init__(stream)
-        self._whole = stream  # also when TLS has been left
+        # What it was before TLS was left.
+        self._whole: object = stream
+        self._is_tls = isinstance(stream, trio.SSLStream)
 
     async def aclose(self) -> None:
         try:
@@ -410,7 +412,7 @@ class OwnTransport(Transport):
         self._forget()
 
     def _forget(self) -> None:
-        if isinstance(self._whole, trio.SSLStream):
+        if self._is_tls:
             _forget_itself(self._whole)
 
 
