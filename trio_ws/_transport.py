@@ -389,8 +389,8 @@ def failure_of(exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceEr
 class OwnTransport(Transport):
     """A stream that nobody else has, so that nothing of it has to be left when it is closed.
 
-    trio's `SSLStream` refers to itself, and keeps the buffers of TLS: 46 KiB that would wait for the
-    garbage collector, for each connection.
+    trio's `SSLStream` refers to itself, and keeps the buffers of TLS: 46 KiB for each connection
+    that would wait for the garbage collector.
     """
 
     __slots__ = ("_is_tls", "_whole")
