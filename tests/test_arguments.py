@@ -16,10 +16,22 @@ import trio.testing
 import trustme
 
 import trio_ws
-from trio_ws import InvalidURL, Router, WebSocket, serve_listeners, serve_websocket
+from trio_ws import InvalidURL, Router, WebSocket
 from trio_ws._arguments import check_async, is_name
+from trio_ws.backplane import RedisOptions
 
 from .helpers import HOST, echo, open_server
+
+
+async def serve_websocket(*arguments: Any, **options: Any) -> None:
+    """For a moment, which is enough where nothing is wrong with them."""
+    with trio.move_on_after(1):
+        await trio_ws.serve_websocket(*arguments, **options)
+
+
+async def serve_listeners(*arguments: Any, **options: Any) -> None:
+    with trio.move_on_after(1):
+        await trio_ws.serve_listeners(*arguments, **options)
 
 
 @pytest.fixture
@@ -92,8 +104,11 @@ WRONG_HANDLERS = [
     (Handlers().plain, "make Handlers.plain async"),
     (partial(Handlers.plain, Handlers()), r"make functools.partial\(.* async"),
     (PlainObject(), "make <.*PlainObject object at .*> async"),
-    (of_nothing, "the handler is called with one WebSocket, which of_nothing does not take"),
-    (of_two, "which of_two does not take"),
+    (
+        of_nothing,
+        "the handler is called with one WebSocket, which does not suit of_nothing: too many",
+    ),
+    (of_two, "which does not suit of_two: missing a required argument: 'room'"),
     (with_a_yield, "the handler is a function of one WebSocket: with_a_yield has a yield in it"),
     (generator, "generator has a yield in it"),
     (Router, "not the class Router"),
@@ -121,6 +136,14 @@ def decorated(handler: Callable[[WebSocket], Awaitable[object]]) -> Any:
     return wrapper
 
 
+def with_a_room(handler: Callable[[WebSocket, str], Awaitable[object]]) -> Any:
+    @wraps(handler)  # which has another signature
+    async def wrapper(ws: WebSocket) -> object:
+        return await handler(ws, "a room")
+
+    return wrapper
+
+
 def returns_a_call(ws: WebSocket) -> Awaitable[object]:
     if ws.subprotocol:
         return ws.wait_closed()
@@ -141,6 +164,7 @@ def old_style(ws: WebSocket) -> Generator[Any, Any, None]:
     [
         echo,
         decorated(echo),
+        with_a_room(of_two),
         returns_a_call,
         only_raises,
         old_style,
@@ -152,7 +176,7 @@ def old_style(ws: WebSocket) -> Generator[Any, Any, None]:
     ],
 )
 def test_whatever_may_give_something_to_await_is_a_handler(handler: Any) -> None:
-    check_async("the handler", "one WebSocket", handler, 1)
+    check_async("the handler", handler, "one WebSocket")
 
 
 async def test_a_handler_that_returns_nothing_to_await_is_told_so_when_it_is_called(
@@ -168,12 +192,18 @@ async def test_a_handler_that_returns_nothing_to_await_is_told_so_when_it_is_cal
 
 
 WRONG_FUNCTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"process_request": of_nothing}, "called with one Request, which of_nothing does not take"),
+    (
+        {"process_request": of_nothing},
+        "called with one Request, which does not suit of_nothing",
+    ),
     ({"process_request": with_a_yield}, "with_a_yield has a yield in it"),
     ({"process_request": "check"}, "process_request is a function of one Request, not 'check'"),
-    ({"on_handler_error": plain}, "with a WebSocket and an Exception, which plain does not take"),
-    ({"on_handler_error": of_two}, "nobody would await one"),
-    ({"on_handler_error": partial(of_two, room="a")}, "nobody would await one"),
+    (
+        {"on_handler_error": plain},
+        "a WebSocket and an Exception, which does not suit plain",
+    ),
+    ({"on_handler_error": of_two}, "nobody would await "),
+    ({"on_handler_error": partial(of_two, room="a")}, "nobody would await "),
 ]
 
 
@@ -361,7 +391,7 @@ async def test_a_tls_listener_is_what_it_was_after_it_was_tried(
     beneath = await tcp_listener()
     listener = trio.SSLListener(beneath, server_tls)
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve_listeners, echo, [listener])
+        server = await nursery.start(trio_ws.serve_listeners, echo, [listener])
         assert listener.transport_listener is beneath
         await server.aclose()
 
@@ -419,3 +449,43 @@ async def test_a_stream_is_a_stream() -> None:
             with pytest.raises(TypeError, match=message):
                 async with trio_ws.wrap_server_stream(stream):
                     raise AssertionError
+
+
+# Values…
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"level": "9"}, TypeError, "level is an int, not '9'"),
+        ({"mem_level": True}, TypeError, "mem_level is an int, not True"),
+        ({"server_window_bits": 12.0}, TypeError, "server_window_bits is an int, not 12.0"),
+        ({"threshold": "64"}, TypeError, "threshold is a number of bytes, not '64'"),
+        ({"threshold": -1}, ValueError, "threshold is a number of bytes, not -1"),
+    ],
+)
+def test_settings_of_compression_are_numbers(
+    wrong: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        trio_ws.Deflate(**wrong)
+
+
+def test_what_is_accepted_has_the_name_of_a_subprotocol() -> None:
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="a subprotocol is a str, or None for none, not 3"):
+        trio_ws.Accept(wrong)
+    for name in ("", "a b", "a,b", "a\n"):
+        with pytest.raises(ValueError, match="is not the name of a subprotocol"):
+            trio_ws.Accept(name)
+
+
+def test_a_check_of_passwords_takes_a_name_and_a_password() -> None:
+    wrong: Any = lambda name: name == "ada"
+    with pytest.raises(TypeError, match="called with a user name and a password, which does not"):
+        trio_ws.basic_auth(wrong)
+
+
+def test_a_tls_context_for_redis_is_one_for_clients(server_tls: ssl.SSLContext) -> None:
+    with pytest.raises(ValueError, match="the ssl_context is for servers"):
+        RedisOptions(ssl_context=server_tls)

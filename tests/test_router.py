@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 import trio
@@ -22,12 +23,13 @@ from trio_ws import (
     Router,
     WebSocket,
     open_websocket_url,
+    serve_websocket,
     wrap_client_stream,
     wrap_server_stream,
 )
 
 from .handshake_helpers import MemoryServer, request as upgrade
-from .helpers import open_server, socket_pair
+from .helpers import HOST, open_server, socket_pair
 from .web_helpers import HTTPClient, http, open_site
 
 
@@ -428,7 +430,7 @@ def test_a_router_is_not_mounted_under_itself() -> None:
 def test_url_for_gives_the_path_to_a_function_or_a_name() -> None:
     router = Site().router
 
-    async def elsewhere(ws: WebSocket) -> None: ...
+    async def elsewhere(ws: WebSocket, where: str) -> None: ...
 
     router.websocket("/elsewhere/<path:where>", name="there")(elsewhere)
     assert router.url_for("chat", room="a b é?#") == "/chat/a%20b%20%C3%A9%3F%23"
@@ -479,16 +481,78 @@ async def test_rules_may_have_converters_of_their_own() -> None:
 def nothing(request: Request) -> None: ...
 
 
+def nobody() -> None: ...
+
+
+def pages(request: Request) -> Iterator[str]:
+    yield "one"
+
+
+async def chat(ws: WebSocket) -> None: ...
+
+
+async def room(ws: WebSocket, number: int) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("mistake", "error", "what"),
     [
         (lambda router: router.get("no slash")(nothing), ValueError, "slash"),
         (lambda router: router.get("/<nope:a>")(nothing), LookupError, "nope"),
-        (lambda router: router.get("/")("a name"), TypeError, "leads to a function"),
+        (lambda router: router.get("/")("a name"), TypeError, "an endpoint is a function of a Req"),
+        (
+            lambda router: router.get("/")(nobody),
+            TypeError,
+            "the Request, .* suit nobody: too",
+        ),
+        (lambda router: router.get("/<a>")(nothing), TypeError, "the Request and a, .*keyword"),
+        (lambda router: router.get("/")(pages), TypeError, "pages has a yield in it"),
+        (lambda router: router.get(nothing), TypeError, r"a path is a str, .*: write @router.get"),
+        (lambda router: router.get(7), TypeError, "a path is a str, not 7"),
+        (
+            lambda router: router.get("/", name=7)(nothing),
+            TypeError,
+            "name of a route is a str",
+        ),
+        (lambda router: router.websocket(nothing), TypeError, "a path is a str"),
+        (
+            lambda router: router.websocket("/")(nothing),
+            TypeError,
+            "a WebSocket .*: make nothing",
+        ),
+        (lambda router: router.websocket("/")(Router), TypeError, "not the class Router"),
+        (
+            lambda router: router.websocket("/<a>")(chat),
+            TypeError,
+            "WebSocket and a, .*keyword",
+        ),
+        (
+            lambda router: router.route("/", methods=["A B"]),
+            ValueError,
+            "'A B' is no method",
+        ),
         (lambda router: router.route("/", methods="GET"), TypeError, "methods is a list"),
         (lambda router: router.route("/", methods=[]), ValueError, "at least one method"),
         (lambda router: router.get("/", before="x")(nothing), TypeError, "a hook is a function"),
+        (
+            lambda router: router.get("/", before=None)(nothing),
+            TypeError,
+            "before is a hook, or a",
+        ),
+        (
+            lambda router: router.get("/", before=nobody)(nothing),
+            TypeError,
+            "a hook is called",
+        ),
+        (
+            lambda router: Router(before=cast("Any", nobody)),
+            TypeError,
+            "a hook is called with a Request",
+        ),
         (lambda router: router.mount("/a/", Router()), ValueError, "slash"),
+        (lambda router: router.mount(7, Router()), TypeError, "a path is a str, not 7"),
+        (lambda router: router.static("s", "."), ValueError, "slash"),
+        (lambda router: router.static("/<s>", "."), TypeError, "the Request and filename and s,"),
         (lambda router: router.mount("a", Router()), ValueError, "slash"),
         (lambda router: router.mount("/a", nothing), TypeError, "another Router"),
         (lambda router: router.static("/s", "/none"), NotADirectoryError, "no folder"),
@@ -499,6 +563,19 @@ def test_a_mistake_is_told_where_it_is_made(
 ) -> None:
     with pytest.raises(error, match=what):
         mistake(Router())
+
+
+async def test_what_takes_more_than_its_path_captures_is_told_at_the_start() -> None:
+    rooms = Router()
+    rooms.websocket("/")(room)  # a path that it is mounted under may capture the number
+    with trio.move_on_after(1):
+        with pytest.raises(TypeError, match="'/' is called with the WebSocket, .*: missing"):
+            await serve_websocket(rooms, HOST, 0)
+    building = Router()
+    building.mount("/<int:number>", rooms)
+    building.check()
+    with pytest.raises(TypeError, match="with the WebSocket and name, .*unexpected keyword"):
+        building.mount("/by-name/<name>", rooms)
 
 
 def test_without_werkzeug_a_router_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

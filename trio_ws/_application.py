@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias, cast
 
-from ._arguments import can_be_called, check_async
+from ._arguments import check_async
 from ._exits import USAGE, CommandFailed
 from ._server import Handler
 
@@ -70,16 +70,29 @@ def _checked(name: str, found: object) -> Application:
             f"{name} is no handler, which is an async function of one WebSocket, but {found!r}",
             USAGE,
         )
-    if can_be_called(found, "a WebSocket") and not inspect.isclass(found):
+    if _can_be_called(found, "a WebSocket") and not inspect.isclass(found):
         _check_async(name, found)
         return lambda: nullcontext(found)
-    if can_be_called(found) and not inspect.iscoroutinefunction(found):
+    if _can_be_called(found) and not inspect.iscoroutinefunction(found):
         return lambda: _opened(name, found())
     raise CommandFailed(
         f"{name} takes neither one argument, as a handler does, nor none, as an async context "
         "manager that yields the handler does",
         USAGE,
     )
+
+
+def _can_be_called(function: Callable[..., object], *arguments: object) -> bool:
+    try:
+        # Of the function that is wrapped, if one is: contextlib's wrappers take anything.
+        signature = inspect.signature(function)
+    except ValueError:  # some of those written in C do not say
+        return True
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _opened(name: str, context: object) -> AbstractAsyncContextManager[object]:
@@ -94,7 +107,7 @@ def _opened(name: str, context: object) -> AbstractAsyncContextManager[object]:
 
 def check_handler(name: str, handler: object) -> Handler:
     """What the context manager yielded, if it is a handler."""
-    if not callable(handler) or not can_be_called(handler, "a WebSocket"):
+    if not callable(handler) or not _can_be_called(handler, "a WebSocket"):
         raise CommandFailed(
             f"{name} should yield the handler, an async function of one WebSocket, and not "
             f"{handler!r}",
@@ -106,6 +119,6 @@ def check_handler(name: str, handler: object) -> Handler:
 
 def _check_async(name: str, handler: object) -> None:
     try:
-        check_async("a handler", "one WebSocket", handler, 1)
+        check_async("a handler", handler, "one WebSocket")
     except TypeError as exc:
         raise CommandFailed(f"{name}: {exc}", USAGE) from None

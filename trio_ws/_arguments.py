@@ -11,7 +11,7 @@ import functools
 import inspect
 import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Iterable, Sequence
 from itertools import pairwise
 from types import FunctionType
 from typing import Any, cast
@@ -21,37 +21,92 @@ from typing import Any, cast
 # ---------------------------------------------------------------------------
 
 
-def check_callable(what: str, takes: str, function: object, count: int) -> None:
+def check_callable(what: str, function: object, *arguments: str) -> None:
     """Whether `function` can be called as it will be.
 
     Args:
         what: its name in the error.
-        takes: what it is called with, in words.
         function: what was given.
-        count: with how many arguments it is called.
+        arguments: what it is called with, in words: one for each.
 
     Raises:
         TypeError: it cannot, or gives a generator.
     """
+    given = _listed(arguments)
+    check_is_function(what, function, given)
+    check_takes(f"{what} is called with {given}", function, arguments)
+
+
+def check_async(what: str, function: object, *arguments: str) -> None:
+    """`check_callable` for a function whose result is awaited."""
+    check_is_async(what, function, _listed(arguments))
+    check_callable(what, function, *arguments)
+
+
+def check_is_function(what: str, function: object, given: str) -> None:
+    """Whether it can be called, and gives no generator; with whatever arguments."""
     if not callable(function):
-        raise TypeError(f"{what} is a function of {takes}, not {function!r}")
+        raise TypeError(f"{what} is a function of {given}, not {function!r}")
     if _has_yield(function):
-        raise TypeError(f"{what} is a function of {takes}: {_named(function)} has a yield in it")
-    if not can_be_called(function, *[None] * count):
-        raise TypeError(f"{what} is called with {takes}, which {_named(function)} does not take")
+        raise TypeError(f"{what} is a function of {given}: {_named(function)} has a yield in it")
 
 
-def check_async(what: str, takes: str, function: object, count: int) -> None:
-    """`check_callable` for a function whose result is awaited.
+def check_is_async(what: str, function: object, given: str) -> None:
+    """Whether it may return something to await; with whatever arguments.
 
     What a plain function returns is known only later. But one that returns nothing, whichever way
     it is left, was meant to be async.
     """
+    kind = f"{what} is an async function of {given}"
     if inspect.isclass(function):
-        raise TypeError(f"{what} is an async function of {takes}, not the class {_named(function)}")
-    check_callable(what, takes, function, count)
+        raise TypeError(f"{kind}, not the class {_named(function)}")
+    check_is_function(what, function, given)
     if _returns_nothing(function):
-        raise TypeError(f"{what} is an async function of {takes}: make {_named(function)} async")
+        raise TypeError(f"{kind}: make {_named(function)} async")
+
+
+def check_plain(what: str, function: object, *arguments: str) -> None:
+    """`check_callable` for a function that is to be over at once."""
+    if is_async(function):
+        raise TypeError(
+            f"{what} is a plain function of {_listed(arguments)}: nobody would await "
+            f"{_named(function)}"
+        )
+    check_callable(what, function, *arguments)
+
+
+def check_takes(
+    how: str,
+    function: object,
+    arguments: Sequence[object],
+    names: Iterable[str] = (),
+    *,
+    partly: bool = False,
+) -> None:
+    """Whether the parameters suit these arguments.
+
+    They are those of the function itself, not of one that it wraps, whose arguments it may add to.
+
+    Args:
+        how: how it is called, in words.
+        function: what is called.
+        arguments: the positional ones; whatever they are.
+        names: those of the others.
+        partly: there may be more.
+
+    Raises:
+        TypeError: they do not.
+    """
+    assert callable(function)
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+    except ValueError:  # some of those written in C do not say
+        return
+    bind = signature.bind_partial if partly else signature.bind
+    try:
+        bind(*arguments, **dict.fromkeys(names))
+    except TypeError as exc:
+        raise TypeError(f"{how}, which does not suit {_named(function)}: {exc}") from None
 
 
 def is_async(function: object) -> bool:
@@ -73,24 +128,8 @@ def awaitable(result: object, function: object) -> Awaitable[Any]:
     return result
 
 
-def check_plain(what: str, takes: str, function: object, count: int) -> None:
-    """`check_callable` for a function whose result nobody awaits."""
-    if is_async(function):
-        raise TypeError(f"{what} is a plain function of {takes}: nobody would await one")
-    check_callable(what, takes, function, count)
-
-
-def can_be_called(function: Callable[..., object], *arguments: object, **named: object) -> bool:
-    """Whether these arguments suit the parameters. Types do not matter."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # some of those written in C do not say
-        return True
-    try:
-        signature.bind(*arguments, **named)
-    except TypeError:
-        return False
-    return True
+def _listed(arguments: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(arguments[:-1]), arguments[-1])))
 
 
 def _named(function: object) -> str:

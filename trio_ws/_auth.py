@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast, final
 
+from ._arguments import check_callable
 from ._headers import is_field_value
 from ._http import Request, Response
 
@@ -55,6 +56,8 @@ def basic_auth(
         raise TypeError(f"a realm is a str, not {realm!r}")
     if not is_field_value(realm) or not realm.isascii():
         raise ValueError(f"a realm is printable ASCII, not {realm!r}")
+    if callable(users):
+        check_callable("the check of basic_auth", users, "a user name", "a password")
     check = users if callable(users) else _table(users)
     quoted = realm.replace("\\", r"\\").replace('"', r"\"")
     challenge = {"WWW-Authenticate": f'Basic realm="{quoted}", charset="UTF-8"'}

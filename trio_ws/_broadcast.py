@@ -25,6 +25,7 @@ from typing import TypeAlias, TypeVar, final
 import trio
 from trio.lowlevel import ParkingLot
 
+from ._arguments import check_plain
 from ._connection import WebSocket
 from ._delivery import Audience, Dropped, Tally, ToChannel, ToWebSocket
 from ._history import History, Kept
@@ -34,7 +35,7 @@ from ._message import Message, checked_message
 from ._nursery import open_bare_nursery, protected_context
 from ._options import check_limit
 from ._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
-from ._policies import Disconnect, Limits, SlowReaderPolicy, check_function
+from ._policies import Disconnect, Limits, SlowReaderPolicy
 from ._wire import Prepared
 from .backplane._base import Backplane
 
@@ -144,10 +145,16 @@ class _Settings:
         if self.history < 0:
             raise ValueError(f"history is 0 or more messages, not {self.history!r}")
         check_limit("max_idle_topics", self.max_idle_topics)
-        check_function("envelope", self.envelope, "a message", "its id", "its topic")
-        check_function("on_drop", self.on_drop, "a Dropped")
-        check_function("on_change", self.on_change, "the broadcast", "a topic")
-        check_function("on_gap", self.on_gap, "the broadcast", "a topic or None")
+        functions = {
+            "envelope": ("a message", "its id", "its topic"),
+            "on_drop": ("a Dropped",),
+            "on_change": ("the broadcast", "a topic"),
+            "on_gap": ("the broadcast", "a topic or None"),
+        }
+        for name, arguments in functions.items():
+            function = getattr(self, name)
+            if function is not None:
+                check_plain(name, function, *arguments)
         if self.backplane is not None and not isinstance(self.backplane, Backplane):
             raise TypeError(f"backplane is a Backplane or None, not {self.backplane!r}")
         if not isinstance(self.logger, logging.Logger):

@@ -84,11 +84,15 @@ class Deflate:
             bits = getattr(self, name)
             if bits is not None:
                 _check(name, bits, _MIN_COMPRESSING_BITS, _MAX_BITS)
+        if isinstance(self.threshold, bool) or not isinstance(self.threshold, (int, float)):
+            raise TypeError(f"threshold is a number of bytes, not {self.threshold!r}")
         if not self.threshold >= 0:
             raise ValueError(f"threshold is a number of bytes, not {self.threshold!r}")
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an int, not {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} is from {low} to {high}, not {value!r}")
 

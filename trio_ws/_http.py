@@ -22,7 +22,7 @@ import h11
 from ._buffer import bytes_of
 from ._context import Context
 from ._errors import InvalidRequest
-from ._headers import Headers, HeadersLike, has_token
+from ._headers import Headers, HeadersLike, has_token, is_token
 from ._json import from_json, to_json
 from ._query import QueryParams
 from ._secrets import without_secrets
@@ -270,6 +270,9 @@ class Accept:
         subprotocol: one that the client offered, or `None` for none at all. Left out, it is chosen
             from the option `subprotocols` as ever.
         headers: fields for the 101 response, cookies for example, after those of the server.
+
+    Raises:
+        TypeError, ValueError: one of them cannot be sent.
     """
 
     subprotocol: str | EllipsisType | None = ...
@@ -278,6 +281,11 @@ class Accept:
     def __init__(
         self, subprotocol: str | EllipsisType | None = ..., headers: HeadersLike = ()
     ) -> None:
+        if isinstance(subprotocol, str):
+            if not is_token(subprotocol):
+                raise ValueError(f"{subprotocol!r} is not the name of a subprotocol")
+        elif subprotocol is not None and subprotocol is not ...:
+            raise TypeError(f"a subprotocol is a str, or None for none, not {subprotocol!r}")
         object.__setattr__(self, "subprotocol", subprotocol)
         object.__setattr__(self, "headers", Headers(headers))
 

@@ -133,8 +133,9 @@ class ConnectionOptions:
         if not isinstance(self.decode_text, bool):
             raise TypeError(f"decode_text is True or False, not {self.decode_text!r}")
         if self.on_ping_pong is not None:
-            takes = "a WebSocket, 'ping' or 'pong', and bytes"
-            check_plain("on_ping_pong", takes, self.on_ping_pong, 3)
+            check_plain(
+                "on_ping_pong", self.on_ping_pong, "a WebSocket", "'ping' or 'pong'", "bytes"
+            )
         if not isinstance(self.logger, logging.Logger):
             raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
         # What the caller may change later, or iterate over only once, is kept as a value.
@@ -278,7 +279,7 @@ class ServerStreamOptions(ConnectionOptions):
         if self.proxy_header not in get_args(ProxyHeader):
             raise ValueError(f"proxy_header is one of {', '.join(get_args(ProxyHeader))}")
         if self.process_request is not None:
-            check_callable("process_request", "one Request", self.process_request, 1)
+            check_callable("process_request", self.process_request, "one Request")
         if self.origins is not None:
             object.__setattr__(self, "origins", _checked_origins(self.origins))
 
@@ -396,7 +397,7 @@ def _check_error_policy(policy: object) -> None:
         raise ValueError(  # noqa: TRY004 - mostly it is another word
             f"on_handler_error is 'log', 'propagate' or a callable, not {policy!r}"
         )
-    check_plain("on_handler_error", "a WebSocket and an Exception", policy, 2)
+    check_plain("on_handler_error", policy, "a WebSocket", "an Exception")
 
 
 def _listed(name: str, values: Any) -> tuple[Any, ...]:

@@ -5,36 +5,13 @@ This module owns the values. What acts on them is `_delivery`.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
+from ._arguments import check_plain
 from ._errors import CloseCode, check_close_arguments
 from ._options import check_limit
-
-
-def check_function(name: str, function: object, *arguments: str) -> None:
-    """Find out when it is given, rather than when it is called, that it cannot be.
-
-    Raises `TypeError` unless it is `None`, or a plain function of these arguments. What cannot be
-    known, as of some of Python's own, is let through.
-    """
-    if function is None:
-        return
-    given = " and ".join(filter(None, (", ".join(arguments[:-1]), arguments[-1])))
-    if not callable(function):
-        raise TypeError(f"{name} is a function of {given}, or None, not {function!r}")
-    if inspect.iscoroutinefunction(function):
-        raise TypeError(f"{name} is a plain function that does not wait, and {function!r} is async")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(*arguments)
-    except TypeError as exc:
-        raise TypeError(f"{name} is called with {given}, and {function!r} {exc}") from None
 
 
 @final
@@ -66,7 +43,8 @@ class Latest:
     key: Callable[[str | bytes], Hashable] | None = None
 
     def __post_init__(self) -> None:
-        check_function("key", self.key, "a message")
+        if self.key is not None:
+            check_plain("key", self.key, "a message")
 
 
 @final

@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, final
 from urllib.parse import urlsplit
 
+from ._arguments import check_callable, check_is_async, check_is_function, check_takes
 from ._connection import WebSocket
 from ._errors import CloseCode
 from ._handshake import check_answer
-from ._headers import Headers, HeadersLike
+from ._headers import Headers, HeadersLike, is_token
 from ._http import Accept, PathValues, Request, Response
 from ._json import to_json
 from ._options import ProcessRequest
@@ -27,7 +28,7 @@ from ._site import Answer, Site, Streamed, both
 from ._static import Folder
 
 if TYPE_CHECKING:
-    from werkzeug.routing import BaseConverter, Map
+    from werkzeug.routing import BaseConverter, Map, Rule
 
 #: What an HTTP endpoint may return: a `Response`; a `str`, which is sent as HTML; a `dict` or a
 #: `list`, as JSON; or `None`, as 204 (No Content).
@@ -155,8 +156,10 @@ class Router(Site):
             before: hooks for this route alone.
 
         Raises:
+            TypeError: the function is not async, or does not take what the rule captures.
             ValueError, LookupError: the rule is not one.
         """
+        _check_path(path)
 
         def decorate(handler: HandlerT) -> HandlerT:
             self._add_own(path, None, handler, name, before)
@@ -177,11 +180,15 @@ class Router(Site):
         `None` for nothing. `InvalidRequest` is answered with the response in it; any other
         exception with 500, and it is logged once.
         """
+        _check_path(path)
         if isinstance(methods, str):
             raise TypeError(f"methods is a list, not {methods!r}")
         names = tuple(method.upper() for method in methods)
         if not names:
             raise ValueError("a route has at least one method")
+        for method in names:
+            if not is_token(method):
+                raise ValueError(f"{method!r} is no method of HTTP")
 
         def decorate(endpoint: EndpointT) -> EndpointT:
             self._add_own(path, names, endpoint, name, before)
@@ -243,6 +250,7 @@ class Router(Site):
         Raises:
             NotADirectoryError: there is no such folder.
         """
+        _check_path(path)
         files = Folder(folder, Headers(headers))
         root = path.removesuffix("/")
         for rule in (f"{root}/<path:filename>", f"{root}/"):
@@ -261,8 +269,9 @@ class Router(Site):
             raise TypeError(f"another Router is mounted, not {router!r}")
         if router is self or router in self._ancestors():
             raise ValueError("a router cannot be mounted under itself")
-        if not path.startswith("/") or path.endswith("/"):
-            raise ValueError(f"{path!r} does not start with a slash, or ends with one")
+        _check_path(path)
+        if path.endswith("/"):
+            raise ValueError(f"{path!r} ends with a slash")
         hooks = (*self._before, *_hooks(before))
 
         def as_ours(route: _Route) -> _Route:
@@ -312,8 +321,12 @@ class Router(Site):
         *,
         is_folder: bool = False,
     ) -> None:
-        if not callable(endpoint):
-            raise TypeError(f"a route leads to a function, not {endpoint!r}")
+        if methods is None:
+            check_is_async("the handler of a route", endpoint, "a WebSocket and what is captured")
+        else:
+            check_is_function("an endpoint", endpoint, "a Request and what is captured")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"the name of a route is a str, not {name!r}")
         name = name or str(getattr(endpoint, "__name__", endpoint))
         hooks = (*self._before, *_hooks(before))
         self._add(_Route(path, methods, endpoint, hooks, self._dumps, name, is_folder))
@@ -329,6 +342,7 @@ class Router(Site):
             merge_slashes=False if route.is_folder else None,
         )
         self._map.add(rule)
+        _check_takes(rule, partly=True)  # what else it takes may be captured where this is mounted
         self._routes.append(route)
         for parent, as_theirs in self._parents:
             parent._add(as_theirs(route))
@@ -392,6 +406,16 @@ class Router(Site):
 
     # Serving…
 
+    def check(self) -> None:
+        """Whether every handler and endpoint takes what its rule captures: what the server asks
+        at the start.
+
+        Raises:
+            TypeError: one takes more.
+        """
+        for rule in self._map.iter_rules():
+            _check_takes(rule)
+
     async def __call__(self, websocket: WebSocket) -> None:
         """Serve a WebSocket: what `serve_websocket` calls.
 
@@ -448,9 +472,27 @@ def _wrong_protocol(request: Request) -> Response:
     return Response(426, headers, "This path is for WebSockets.\n")
 
 
+def _check_takes(rule: Rule, *, partly: bool = False) -> None:
+    route = cast("_Route", rule.endpoint)
+    first = "the WebSocket" if route.methods is None else "the Request"
+    captured = sorted(rule.arguments)
+    how = f"what serves {route.rule!r} is called with {' and '.join([first, *captured])}"
+    check_takes(how, route.endpoint, [first], captured, partly=partly)
+
+
+def _check_path(path: object) -> None:
+    if not isinstance(path, str):
+        hint = ": write @router.get('/') and the like" if callable(path) else ""
+        raise TypeError(f"a path is a str, not {path!r}{hint}")
+    if not path.startswith("/"):
+        raise ValueError(f"a path starts with a slash, unlike {path!r}")
+
+
 def _hooks(before: Before) -> tuple[ProcessRequest, ...]:
+    given: object = before
+    if not callable(given) and not hasattr(given, "__iter__"):
+        raise TypeError(f"before is a hook, or a list of them, not {given!r}")
     hooks = (before,) if callable(before) else tuple(before)
     for hook in hooks:
-        if not callable(hook):
-            raise TypeError(f"a hook is a function of a Request, not {hook!r}")
+        check_callable("a hook", hook, "a Request")
     return hooks

@@ -759,7 +759,9 @@ async def _open_tcp_listeners(host: str | None, port: int) -> list[trio.SocketLi
 def _checked_options(
     handler: Handler, options: ListenerKeywords, entry_point: Callable[..., object]
 ) -> ListenerOptions:
-    check_async("the handler", "one WebSocket", handler, 1)
+    check_async("the handler", handler, "one WebSocket")
+    if isinstance(handler, Site):
+        handler.check()
     return make_options(ListenerOptions, options, entry_point)
 
 

@@ -51,6 +51,10 @@ class Site(ABC):
     """A handler that answers plain HTTP on the same port."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Raise `TypeError` where it cannot serve: asked once, before anybody is served."""
+
+    @abstractmethod
     async def __call__(self, websocket: WebSocket) -> object:
         """Serve a WebSocket that was admitted."""
 

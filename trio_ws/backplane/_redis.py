@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
 
 import trio
 
+from .._arguments import check_client_context
 from .._nursery import errors_in
 from .._options import check_limit, make_options
 from ._backoff import Backoff
@@ -87,8 +88,7 @@ class RedisOptions:
         for option in fields(self):
             if option.type == "float":  # every limit and timeout, and nothing else
                 check_limit(option.name, getattr(self, option.name))
-        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
-            raise TypeError("ssl_context is an ssl.SSLContext, or None for the system's trust")
+        check_client_context(self.ssl_context)
         if not isinstance(self.logger, logging.Logger):
             raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
 
