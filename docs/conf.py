@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 import math
+import pkgutil
 import pydoc
 import re
 from itertools import zip_longest
@@ -87,8 +89,22 @@ def lay_out_docstring(  # noqa: PLR0917 - Sphinx calls it
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
     """Turn sections into fields. A docstring of an attribute has none: its colons are prose."""
+    if what == "data":
+        lines[:] = comment_on(name)
     if what in ("class", "exception", "function", "method"):
         lines[:] = GoogleDocstring(plain_sections(lines), Config(), app, what, name, obj).lines()
+
+
+def comment_on(name: str) -> list[str]:
+    """The ``#:`` comment on a name where it is defined; autodoc looks where it is exported."""
+    place, _, short = name.rpartition(".")
+    inside = pkgutil.iter_modules(getattr(importlib.import_module(place), "__path__", ()))
+    names = [each.name for each in inside if each.name != "__main__"]  # to look is to run it
+    for module in (place, *(f"{place}.{name}" for name in names)):
+        comments = ModuleAnalyzer.for_module(module).find_attr_docs()
+        if ("", short) in comments:
+            return comments["", short]
+    return []
 
 
 def plain_sections(lines: list[str]) -> list[str]:
@@ -144,7 +160,7 @@ def resolve_reference(
 
 
 #: Names in signatures that say enough by themselves.
-UNDOCUMENTED = {"T", "EllipsisType", "EndpointT", "HandlerT", "BaseConverter"}
+UNDOCUMENTED = {"T", "EllipsisType", "EndpointT", "HandlerT", "BaseConverter", "Buffer"}
 
 
 # ---------------------------------------------------------------------------

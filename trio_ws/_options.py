@@ -38,10 +38,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: What is asked about each request: see the option `process_request`.
 ProcessRequest: TypeAlias = "Callable[[Request], Answer | Awaitable[Answer]]"
+#: What becomes of a handler's exception: see the option `on_handler_error`.
 HandlerErrorPolicy: TypeAlias = (
     "Literal['log', 'propagate'] | Callable[[WebSocket, Exception], None]"
 )
+#: What is told of pings and pongs: see the option `on_ping_pong`.
 PingPongHook: TypeAlias = "Callable[[WebSocket, Literal['ping', 'pong'], bytes], object]"
 ProxyHeader: TypeAlias = Literal["X-Forwarded-For", "Forwarded", "PROXY"]
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
