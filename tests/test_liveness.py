@@ -118,6 +118,42 @@ async def test_a_ping_behind_what_was_taken_back_has_left_when_all_has() -> None
 
 
 @pytest.mark.autojump
+@pytest.mark.parametrize("taken_back", [False, True], ids=["waits", "waited before the ping"])
+async def test_a_ping_within_a_message_in_fragments_does_not_wait_for_what_is_published(
+    taken_back: bool,
+) -> None:
+    async with (
+        open_broadcast() as broadcast,
+        open_slow_link(1_024_000) as (ws, peer, link),
+        trio.open_nursery() as nursery,
+    ):
+
+        @nursery.start_soon
+        async def read_and_say_nothing() -> None:
+            await peer.receive_all_frames()
+
+        start = trio.current_time()
+        with broadcast.subscribe(ws, "t"):
+            if taken_back:
+                link.stall_sends()
+                for _ in range(3):
+                    broadcast.publish(bytes(10_000), "t")
+                await trio.sleep(3)  # a ping stands in line now
+                ws._outbox.drop_parcels()
+                link.go_on()
+                start += 1
+            with (
+                trio.fail_after(60),
+                pytest.raises(ConnectionLost, match="1011 .*the peer does not answer"),
+            ):
+                async with ws.open_message("text"):
+                    broadcast.publish("waits for the end of the message", "t")
+                    await ws.receive()
+        assert trio.current_time() - start == pytest.approx(4, abs=0.2)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.autojump
 async def test_a_vanished_peer_is_dropped_in_time_although_we_go_on_sending() -> None:
     # What a stream takes at once proves nothing: it is the system that takes it.
     async with open_server_with_raw_client(**KEEPALIVE) as (ws, _), trio.open_nursery() as nursery:

@@ -135,7 +135,7 @@ class Outbox:
         self._progressed_at = 0.0
         #: When the peer last made room for bytes that had to wait for it.
         self.moved_at = -inf
-        #: Where the last probe ends, in bytes since the start, and when it was out; `math.inf`
+        #: How many bytes have gone out once the last probe is out, and when it was; `math.inf`
         #: while it waits.
         self._probe_end = 0
         self.probe_left_at = -inf
@@ -224,13 +224,13 @@ class Outbox:
     def write_probe(self, frame: bytes) -> None:
         """Write a ping, and note when it has left: only from then on can it be answered."""
         self.write(frame)
-        self._probe_end = self.bytes_taken
+        self._probe_end = self._gone + self._leaving
         self.probe_left_at = inf
         self._note_probe()
 
     def _note_probe(self) -> None:
         # Where what stood before it was taken back, the probe's end is never reached.
-        if self.probe_left_at == inf and (self._gone >= self._probe_end or not self.unsent):
+        if self.probe_left_at == inf and (self._gone >= self._probe_end or not self._leaving):
             self.probe_left_at = trio.current_time()
 
     @property
