@@ -227,6 +227,7 @@ class Transport:
 
     @property
     def scheme(self) -> str:
+        # A stream in memory, without TLS, may ask to be taken for one that has it.
         is_tls = isinstance(self._stream, trio.SSLStream)
         return "wss" if is_tls or getattr(self._stream, "stands_for_tls", False) else "ws"
 
