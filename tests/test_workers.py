@@ -24,7 +24,7 @@ from trio_ws import (
 )
 from trio_ws._exits import CommandFailed
 from trio_ws._listening import port_of, reserved_port
-from trio_ws._workers import LONGEST_DELAY, STEADY, Crew, keep_workers, next_delay
+from trio_ws._workers import LONGEST_DELAY, STEADY, Crew, Worker, keep_workers, next_delay
 
 from .cli_helpers import APPLICATION, PATIENCE, running, serving
 from .helpers import HOST, REQUEST, RawPeer
@@ -318,20 +318,33 @@ async def logged(caplog: pytest.LogCaptureFixture, pattern: str) -> None:
 async def test_a_worker_that_is_replaced_before_another_has_started_is_one_worker(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    starts = 0
+    second, may_start = trio.Event(), trio.Event()
+    start = Crew.start
+
+    async def start_slowly(crew: Crew, number: int) -> Worker:
+        nonlocal starts
+        starts += 1
+        if starts == 2:
+            second.set()
+            await may_start.wait()
+        return await start(crew, number)
+
     async def tend(crew: Crew) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_workers(1, url), crew)
             os.kill(await process_of(url), signal.SIGKILL)
-            await logged(caplog, "another starts in 3 s")
+            await second.wait()
             signal.raise_signal(signal.SIGHUP)
             await logged(caplog, "all workers are replaced")
             (successor,) = crew.workers
+            may_start.set()
             while caplog.text.count("stopping worker 1") < 2 or len(crew.workers) > 1:
                 await trio.sleep(0.02)
             assert [*crew.workers] == [successor]
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("trio_ws._workers.FIRST_DELAY", 3.0)
+    monkeypatch.setattr(Crew, "start", start_slowly)
     caplog.set_level("DEBUG", "trio_ws.serve")
     async with reserved_port([HOST], 0) as sockets:
         url = f"ws://{HOST}:{port_of(sockets)}/"
