@@ -15,7 +15,7 @@ import trio
 HOST = "127.0.0.1"
 
 #: For the server to start, on a busy machine.
-PATIENCE = 20
+PATIENCE = 60
 
 
 def free_port() -> int:

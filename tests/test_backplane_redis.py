@@ -43,7 +43,7 @@ Mode = Literal["pubsub", "streams"]
 both_modes = pytest.mark.parametrize("mode", get_args(Mode))
 
 #: For everything that a test waits for, on a busy machine.
-PATIENCE = 30
+PATIENCE = 120
 
 #: What finds a dead server sooner than the defaults do.
 QUICK: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 0.2, "open_timeout": 0.5}
