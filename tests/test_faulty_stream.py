@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -340,3 +341,12 @@ def test_counts_are_from_one(name: str) -> None:
 def test_a_delay_is_not_negative() -> None:
     with pytest.raises(ValueError, match="delay is"):
         make(delay=-1)
+
+
+async def test_a_fault_after_so_many_bytes_counts_bytes_and_not_items() -> None:
+    one, other = trio.testing.memory_stream_pair()
+    stream = FaultyStream(one, cut_after_sent=12, max_send=5)
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.send_all(memoryview(array.array("Q", [1, 2])))
+    assert stream.bytes_sent == 12
+    assert await other.receive_some() == array.array("Q", [1, 2]).tobytes()[:12]

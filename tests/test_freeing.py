@@ -39,6 +39,7 @@ from trio_ws import (
     serve_websocket,
     wrap_client_stream,
 )
+from trio_ws._nursery import open_bare_nursery
 from trio_ws.testing import open_test_websocket
 
 from .helpers import (
@@ -613,6 +614,62 @@ async def test_a_client_keeps_nothing_of_a_handshake_that_fails(response: bytes,
                 ):
                     pass
             nursery.cancel_scope.cancel()
+
+
+# ---------------------------------------------------------------------------
+# The nursery behind them
+# ---------------------------------------------------------------------------
+
+
+async def cancel_itself(nursery: trio.Nursery, scope: trio.CancelScope) -> None:
+    nursery.cancel_scope.cancel()
+    await trio.sleep_forever()
+
+
+async def be_cancelled_from_outside(nursery: trio.Nursery, scope: trio.CancelScope) -> None:
+    scope.cancel()
+    await trio.sleep_forever()
+
+
+async def fail_alone(nursery: trio.Nursery, scope: trio.CancelScope) -> None:
+    nursery.cancel_scope.cancel()
+    raise Boom
+
+
+async def fail_with_a_task(nursery: trio.Nursery, scope: trio.CancelScope) -> None:
+    async def fail_in_the_end() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Boom
+
+    nursery.start_soon(fail_in_the_end)
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.cancel_scope.cancel()
+    raise Boom
+
+
+BODIES = (
+    cancel_itself,
+    be_cancelled_from_outside,
+    fail_alone,
+    fail_with_a_task,
+)
+
+
+@pytest.mark.parametrize("body", BODIES)
+async def test_a_bare_nursery_leaves_no_cycle(body: Any) -> None:
+    async def open_it() -> None:
+        with trio.CancelScope() as scope:
+            try:
+                async with open_bare_nursery() as nursery:
+                    nursery.start_soon(trio.sleep_forever)
+                    await body(nursery, scope)
+            except* Boom:
+                pass
+
+    with no_cycle():
+        await open_it()
 
 
 # ---------------------------------------------------------------------------

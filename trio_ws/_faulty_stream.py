@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import trio
 
+from ._buffer import bytes_of
+
 T = TypeVar("T")
 
 
@@ -146,12 +148,13 @@ class FaultyStream(trio.abc.Stream):
     # Operations…
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        data = bytes_of(data, "what is sent is a buffer, such as bytes")
         try:
             await self._operate(self._sends, partial(self._send, data))
         except _Cut:
             raise self._error("injected cut") from None
 
-    async def _send(self, data: bytes | bytearray | memoryview) -> None:
+    async def _send(self, data: bytes) -> None:
         while True:
             await self._wait(self._sends)
             left = _left(self._cut_after_sent, self.bytes_sent)

@@ -92,14 +92,17 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
         only_cancelled = is_cancellation(error) and not failures
         (cancellations if only_cancelled else failures).append(error)
         del error
-    if len(failures) > 1:
-        failures = [BaseExceptionGroup("the body and a task failed", failures)]
-    if failures:
-        raise_as_is(failures.pop())
-    # Where it was not this nursery's own, the cancellation goes on. It is that of the body rather
-    # than a new one: a timeout shows the line that waited.
-    if cancellations and trio.current_effective_deadline() == -inf:
-        raise_as_is(cancellations.pop(0))
+    try:
+        if len(failures) > 1:
+            failures = [BaseExceptionGroup("the body and a task failed", failures)]
+        if failures:
+            raise_as_is(failures.pop())
+        # Where it was not this nursery's own, the cancellation goes on. It is that of the body
+        # rather than a new one: a timeout shows the line that waited.
+        if cancellations and trio.current_effective_deadline() == -inf:
+            raise_as_is(cancellations.pop(0))
+    finally:
+        cancellations.clear()  # their tracebacks have this frame
     await trio.lowlevel.checkpoint_if_cancelled()
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
 import trio
 
 from .._arguments import check_client_context
-from .._nursery import errors_in
+from .._nursery import errors_in, raise_as_is
 from .._options import check_limit, make_options
 from ._backoff import Backoff
 from ._base import BackplaneError, HistoryEntry
@@ -192,6 +192,7 @@ class RedisBackplane(QueuedBackplane):
         Raises:
             BrokerLost, BrokerRefused: what broke. What is neither is a mistake, and comes out bare.
         """
+        failures: list[BaseException] = []
         try:
             async with trio.open_nursery() as nursery:
                 self._link = link = await self._connect(nursery)
@@ -199,11 +200,12 @@ class RedisBackplane(QueuedBackplane):
                 self._start(task_status)
                 await self._send(link)
         except BaseExceptionGroup as group:
-            error = main_error(group)
-            raise error from error.__cause__
+            failures.append(main_error(group))
         finally:
             self._link = None
             self._note_lost()
+        if failures:
+            raise_as_is(failures.pop())
 
     async def _connect(self, nursery: trio.Nursery) -> Link:
         """Two connections: answers to what is published never queue behind what comes."""
