@@ -103,6 +103,7 @@ async def test_progress_of_a_stream_is_seen_piece_by_piece() -> None:
         await other.receive_some()
 
 
+@pytest.mark.autojump
 async def test_pieces_become_larger_while_they_go_out_quickly() -> None:
     sizes = list[int]()
     seconds = [0.0, 0.0, 0.0, 1.0, 0.0, *[0.0] * 6]

@@ -16,7 +16,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
@@ -465,8 +465,7 @@ class Broadcast:
                 async for message in channel:
                     ...
 
-        Entering and leaving are checkpoints, and wait for nothing; if entering is cancelled, it was
-        not opened. As of a memory channel, there is a plain `with` besides, without checkpoints.
+        Entering is a checkpoint and waits for nothing. If it is cancelled, nothing was opened.
 
         It ends when the broadcast does, and where the policy is `Disconnect` and it was too slow:
         what waits can still be received. Otherwise the arguments mean what they mean to
@@ -795,10 +794,7 @@ class Subscription:
 
 
 @final
-class OpenChannel(
-    AbstractAsyncContextManager["trio.MemoryReceiveChannel[str | bytes]"],
-    AbstractContextManager["trio.MemoryReceiveChannel[str | bytes]"],
-):
+class OpenChannel(AbstractAsyncContextManager["trio.MemoryReceiveChannel[str | bytes]"]):
     """The block of `Broadcast.open_channel`."""
 
     def __init__(self, broadcast: Broadcast, topic: str, limits: Limits, since: Since) -> None:
@@ -809,7 +805,8 @@ class OpenChannel(
         self._delivery: ToChannel | None = None
 
     @trio.lowlevel.enable_ki_protection
-    def __enter__(self) -> trio.MemoryReceiveChannel[str | bytes]:
+    async def __aenter__(self) -> trio.MemoryReceiveChannel[str | bytes]:
+        await trio.lowlevel.checkpoint()
         if self._delivery is not None:
             raise RuntimeError("a channel is opened once: call open_channel() again")
         self._broadcast._check_open()
@@ -818,7 +815,7 @@ class OpenChannel(
         return self._delivery.channel
 
     @trio.lowlevel.enable_ki_protection
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         exc: BaseException | None,
@@ -827,19 +824,6 @@ class OpenChannel(
         assert self._delivery is not None
         self._broadcast._leave_channel(self._delivery)
         self._delivery.close()
-
-    async def __aenter__(self) -> trio.MemoryReceiveChannel[str | bytes]:
-        await trio.lowlevel.checkpoint()
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, exc, traceback)
-        await trio.lowlevel.checkpoint()
 
 
 @final
