@@ -166,6 +166,38 @@ async def test_a_message_that_is_read_in_pieces_is_answered_too(open_raw: Any) -
 
 
 @BOTH_SIDES
+@pytest.mark.autojump
+@pytest.mark.parametrize("other", ["receive", "receive_message"])
+async def test_the_close_frame_waits_for_the_answer_though_another_task_waits_for_messages(
+    open_raw: Any, other: str
+) -> None:
+    async with open_raw() as (ws, peer), trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def answer() -> None:
+            message = await ws.receive()
+            await trio.sleep(0.9 * LAST_ANSWERS)
+            await ws.send(message)
+
+        await trio.testing.wait_all_tasks_blocked()
+
+        @nursery.start_soon
+        async def wait_for_another() -> None:
+            with pytest.raises(ConnectionLost, match="4000"):
+                if other == "receive":
+                    await ws.receive()
+                else:
+                    async with ws.receive_message():
+                        raise AssertionError
+
+        await trio.testing.wait_all_tasks_blocked()
+        masks = peer.masks
+        await peer.send(frame(TEXT, b"answer me", mask=masks), close_frame(4000, mask=masks))
+        assert await peer.receive_frame() == (FIN | TEXT, b"answer me")
+        assert await peer.receive_close() == 4000
+
+
+@BOTH_SIDES
 @CUTS
 @pytest.mark.autojump
 async def test_an_answer_may_be_sent_in_fragments(

@@ -83,6 +83,7 @@ class Inbox:
     __slots__ = (
         "_arrivals",
         "_bytes",
+        "_came_back",
         "_claimants",
         "_closed",
         "_discarding",
@@ -118,6 +119,8 @@ class Inbox:
         self._polled = False
         #: When a task last took the last message that there was, or a piece of one, or claimed one.
         self.taken_at: float | None = None
+        #: Whether a task has asked for more since then. Others may have waited all the time.
+        self._came_back = False
         #: Where the reader waits for room, and tasks for a piece of a message.
         self._room: ParkingLot | None = None
         self._arrivals: ParkingLot | None = None
@@ -151,7 +154,7 @@ class Inbox:
         if len(messages) > 1:
             self.put(messages[1:], now)
         if not self.waiting:
-            self.taken_at = now
+            self._note_taken(now)
         return messages[0]
 
     def _hand_over(self, messages: Messages, now: float) -> Messages:
@@ -162,8 +165,12 @@ class Inbox:
             del self._receivers[task]
             hands.append(message)
             trio.lowlevel.reschedule(task)
-        self.taken_at = now
+        self._note_taken(now)
         return messages[len(served) :]
+
+    def _note_taken(self, now: float) -> None:
+        self.taken_at = now
+        self._came_back = False
 
     @property
     def in_hand_at(self) -> float | None:
@@ -246,7 +253,7 @@ class Inbox:
             return True
         if self.waiting:
             return False
-        return self.taken_at is None or self._wanted or bool(self._arrivals)
+        return self.taken_at is None or self._came_back
 
     def close(self) -> None:
         """Nothing more will come. What is queued can still be taken; half a message cannot."""
@@ -286,7 +293,7 @@ class Inbox:
         self.waiting -= 1
         self._bytes -= getsizeof(message)
         if not queue:
-            self.taken_at = trio.current_time()
+            self._note_taken(trio.current_time())
         if self._room:
             self._room.unpark_all()
         return message
@@ -300,7 +307,7 @@ class Inbox:
         try:
             return self.take_nowait()
         except trio.WouldBlock:
-            self._polled = True
+            self._polled = self._came_back = True
             self._wake_reader()
             raise
 
@@ -311,6 +318,7 @@ class Inbox:
         """
         if self._closed:
             return None
+        self._came_back = True
         self._wake_reader()  # it may be waiting for somebody to want a message
         self._queue = None
         if self._receivers is None:
@@ -328,13 +336,14 @@ class Inbox:
     async def take_incoming(self) -> IncomingMessage:
         """Wait for a message to begin and claim it: the pieces that came, and those to come."""
         self._claimants += 1
+        self._came_back = True
         try:
             while True:
                 with suppress(trio.WouldBlock):
                     return _whole(self.take_nowait())
                 if self._incoming is not None and not self._incoming.claimed:
                     self._incoming.claimed = True
-                    self.taken_at = trio.current_time()
+                    self._note_taken(trio.current_time())
                     return self._incoming
                 await self._wait_for_arrival()
         finally:
@@ -346,6 +355,8 @@ class Inbox:
         Raises:
             trio.EndOfChannel: the connection ended in the middle of it.
         """
+        if not (incoming.pieces or incoming.complete):
+            self._came_back = True
         while not incoming.pieces:
             if incoming.complete:
                 return None
@@ -353,7 +364,7 @@ class Inbox:
                 raise trio.EndOfChannel
             await self._wait_for_arrival()
         piece = incoming.popleft()
-        self.taken_at = trio.current_time()
+        self._note_taken(trio.current_time())
         self._wake_reader()
         return piece
 
