@@ -18,7 +18,8 @@ import trustme
 import trio_ws
 from trio_ws import InvalidURL, Router, WebSocket
 from trio_ws._arguments import check_async, is_name
-from trio_ws.backplane import RedisOptions
+from trio_ws.backplane import MemoryBackplane, RedisOptions
+from trio_ws.testing import FaultyStream, open_test_app
 
 from .helpers import HOST, echo, open_server
 
@@ -428,6 +429,13 @@ async def test_listeners_come_in_a_list() -> None:
         await serve_listeners(echo, wrong)
 
 
+async def test_a_listener_that_was_closed_is_said_to_be() -> None:
+    listener = await tcp_listener()
+    await listener.aclose()
+    with pytest.raises(trio.ClosedResourceError, match="a listener was closed before it"):
+        await serve_listeners(echo, [listener])
+
+
 async def test_a_listener_is_served_once() -> None:
     listener = await tcp_listener()
     with pytest.raises(ValueError, match="a listener is there twice"):
@@ -489,3 +497,15 @@ def test_a_check_of_passwords_takes_a_name_and_a_password() -> None:
 def test_a_tls_context_for_redis_is_one_for_clients(server_tls: ssl.SSLContext) -> None:
     with pytest.raises(ValueError, match="the ssl_context is for servers"):
         RedisOptions(ssl_context=server_tls)
+
+
+async def test_what_tests_are_given_is_checked_too() -> None:
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="a stream is a trio.abc.Stream, not 3"):
+        FaultyStream(wrong)
+    with pytest.raises(TypeError, match="hub is a MemoryHub, not 3"):
+        MemoryBackplane(wrong)
+    async with open_test_app(echo) as app:
+        with pytest.raises(TypeError, match="a path is a str, not 3"):
+            async with app.websocket(wrong):
+                raise AssertionError

@@ -12,7 +12,7 @@ import struct
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -831,6 +831,29 @@ async def test_a_router_s_hook_that_waits_at_shutdown_is_a_503() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.aclose)
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 503 ")
+            await stream.aclose()
+
+
+@pytest.mark.autojump
+@pytest.mark.parametrize("steps", range(12))
+async def test_whenever_a_request_begins_in_a_shutdown_its_client_does_not_wait(steps: int) -> None:
+    router = trio_ws.Router()
+    router.get("/")(lambda request: "a page")
+    async with memory_server(router) as (server, listener, _):
+        stream = await listener.connect()
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert b" 200 " in await stream.receive_some()
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.aclose)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            with suppress(trio.BrokenResourceError):  # it was closed, as an idle one may be
+                await stream.send_all(b"GET /")
+            answer = await stream.receive_some()
+            assert not answer or b" 503 " in answer
+            assert trio.current_time() == start
             await stream.aclose()
 
 

@@ -60,6 +60,8 @@ class FaultyStream(trio.abc.Stream):
         error: type[Exception] = trio.BrokenResourceError,
         half_close: bool = True,
     ) -> None:
+        if not isinstance(stream, trio.abc.Stream):
+            raise TypeError(f"a stream is a trio.abc.Stream, not {stream!r}")
         self.stream = stream
         self.operations: int = 0
         self.bytes_sent: int = 0

@@ -197,6 +197,8 @@ class MemoryClient:
         try:
             ClientStreamOptions(**options)  # no more than these, where the next line takes more
             settings = ClientOptions(max_redirects=max_redirects, **options)
+            if not isinstance(path, str):
+                raise TypeError(f"a path is a str, not {path!r}")
             url = _with_params(f"ws://{HOST}{path}" if path.startswith("/") else path, params)
             target = parse_url(url)
             stream = stream or self.connect(secure=target.secure)

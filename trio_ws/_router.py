@@ -475,7 +475,7 @@ def _wrong_protocol(request: Request) -> Response:
 def _check_takes(rule: Rule, *, partly: bool = False) -> None:
     route = cast("_Route", rule.endpoint)
     first = "the WebSocket" if route.methods is None else "the Request"
-    captured = sorted(rule.arguments)
+    captured: list[str] = sorted(cast("Any", rule).arguments)
     how = f"what serves {route.rule!r} is called with {' and '.join([first, *captured])}"
     check_takes(how, route.endpoint, [first], captured, partly=partly)
 

@@ -136,9 +136,10 @@ class Transport:
     @property
     def is_through(self) -> bool:
         """Whether something can be sent: not in the middle of a TLS handshake."""
+        tls: Any = self._stream
         if isinstance(self._stream, trio.SSLStream):
             try:
-                self._stream.selected_alpn_protocol()
+                tls.selected_alpn_protocol()
             except trio.NeedHandshakeError:
                 return False
         return True
@@ -565,6 +566,7 @@ async def check_listeners(listeners: Sequence[object]) -> None:
     Raises:
         TypeError: one is no listener, but a socket for example.
         ValueError: there is none, one is there twice, or its TLS is for clients.
+        trio.ClosedResourceError: one was closed.
     """
     if not listeners:
         raise ValueError("there is no listener to serve")
@@ -579,8 +581,11 @@ async def _check_listener(listener: object) -> None:
         hint = _wrap_hint(listener, "trio.SocketListener")
         raise TypeError(f"a listener is a trio.abc.Listener, not {listener!r}{hint}")
     if isinstance(listener, trio.SSLListener):
-        await _check_listener(listener.transport_listener)
-        await _try_tls(cast("trio.SSLListener[trio.abc.Stream]", listener))
+        tls = cast("trio.SSLListener[trio.abc.Stream]", listener)
+        await _check_listener(tls.transport_listener)
+        await _try_tls(tls)
+    elif isinstance(listener, trio.SocketListener) and listener.socket.fileno() < 0:
+        raise trio.ClosedResourceError("a listener was closed before it was served")
 
 
 def _wrap_hint(given: object, wrapper: str = "trio.SocketStream") -> str:

@@ -91,6 +91,9 @@ class MemoryBackplane(QueuedBackplane):
         max_queued_bytes: float = MAX_QUEUED_BYTES,
         logger: logging.Logger | None = None,
     ) -> None:
+        given: object = hub
+        if not isinstance(given, MemoryHub):
+            raise TypeError(f"hub is a MemoryHub, not {given!r}")
         logger = logger or logging.getLogger("trio_ws")
         super().__init__(max_queued_messages, max_queued_bytes, logger)
         self._hub = hub
