@@ -205,7 +205,8 @@ class Inbox:
             self._incoming = None
             if not incoming.claimed:
                 self.put([incoming.joined()], now)
-        if self._arrivals:
+        if self._arrivals and not incoming.unwanted:
+            self._came_back = False  # it is there, but has not been taken yet
             self._arrivals.unpark_all()
 
     @property
