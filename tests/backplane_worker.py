@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from math import inf
 from typing import Any
 
 import trio
@@ -47,7 +48,8 @@ class Worker:
 
 async def main(url: str, mode: Any, name: str, count: int, pause: float) -> None:
     worker = Worker(name)
-    backplane = RedisBackplane(url, mode=mode)
+    # All that is published is kept: on a busy machine one process may be far behind the others.
+    backplane = RedisBackplane(url, mode=mode, stream_length=inf)
     backplane.subscribe(TOPIC)
     async with trio.open_nursery() as nursery:
         await nursery.start(backplane.run, worker.deliver, worker.gaps.append)
