@@ -858,6 +858,19 @@ async def test_whenever_a_request_begins_in_a_shutdown_its_client_does_not_wait(
 
 
 @pytest.mark.autojump
+async def test_a_client_that_is_accepted_as_the_server_stops_is_told_503() -> None:
+    async with memory_server(echo) as (server, listener, _):
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.aclose)
+            stream = await listener.connect()
+            start = trio.current_time()
+            assert b" 503 " in await stream.receive_some()
+            assert trio.current_time() == start
+            await stream.aclose()
+
+
+@pytest.mark.autojump
 async def test_a_client_that_takes_no_503_holds_up_a_shutdown_for_a_second() -> None:
     async with memory_server(echo) as (server, listener, _):
         stream = await listener.connect()

@@ -32,7 +32,10 @@ from .test_trust import SLACK, SOAK, receive_status, report
 
 GRACE = 0.3
 CLOSE_TIMEOUT = 1.0
-FAST = ("--grace-period", str(GRACE), "--close-timeout", str(CLOSE_TIMEOUT))
+FAST = (
+    *("--grace-period", str(GRACE), "--close-timeout", str(CLOSE_TIMEOUT)),
+    *("--start-timeout", str(PATIENCE)),
+)
 
 
 async def who(url: str) -> tuple[str, int]:
