@@ -60,7 +60,7 @@ pytestmark = pytest.mark.autojump
 Reference = weakref.ref[WebSocket]
 
 #: pytest keeps what is logged, tracebacks included.
-QUIET = logging.getLogger("quiet")
+QUIET = logging.getLogger("test_freeing")
 QUIET.setLevel(logging.CRITICAL + 1)
 
 
