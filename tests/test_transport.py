@@ -615,6 +615,20 @@ async def test_a_unix_socket_accepts_too(tmp_path: Path) -> None:
             await far.aclose()
 
 
+async def test_a_listener_closed_while_it_is_waited_for_says_so() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    acceptor = wrap_listener(listener, unexpected)
+    async with trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await acceptor.accept()
+
+        nursery.start_soon(accept)
+        await trio.testing.wait_all_tasks_blocked()
+        await listener.aclose()
+
+
 async def test_a_listener_closed_before_it_is_used_says_so() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     await listener.aclose()
