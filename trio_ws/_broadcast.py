@@ -458,7 +458,7 @@ class Broadcast:
         max_queued_messages: float | None = None,
         max_queued_bytes: float | None = None,
         since: Since = None,
-    ) -> OpenChannel:
+    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[str | bytes]]:
         """A channel that gives any task the messages of a topic, for as long as a block goes on::
 
             async with broadcast.open_channel("news") as channel:
@@ -477,7 +477,7 @@ class Broadcast:
         """
         _check_topics((topic,))
         limits = self._limits(policy, max_queued_messages, max_queued_bytes)
-        return OpenChannel(self, topic, limits, _checked_since(since))
+        return _OpenChannel(self, topic, limits, _checked_since(since))
 
     def _check_thread(self) -> None:
         if get_ident() != self._thread:
@@ -794,7 +794,7 @@ class Subscription:
 
 
 @final
-class OpenChannel(AbstractAsyncContextManager["trio.MemoryReceiveChannel[str | bytes]"]):
+class _OpenChannel(AbstractAsyncContextManager["trio.MemoryReceiveChannel[str | bytes]"]):
     """The block of `Broadcast.open_channel`."""
 
     def __init__(self, broadcast: Broadcast, topic: str, limits: Limits, since: Since) -> None:

@@ -37,8 +37,9 @@ from ._transport import Transport
 #: What a chunk of a body counts beside its bytes, so that a million of one byte are soon too large.
 _CHUNK_CHARGE = 64
 
-#: How many pieces of a chunked body are looked at before other tasks may run.
-_PIECES_PER_CHECKPOINT = 16
+#: How many pieces of a chunked body are looked at before other tasks may run. Of tiny chunks, one
+#: piece takes more than a millisecond.
+_PIECES_PER_CHECKPOINT = 4
 
 #: How much of a response is written in one go, and has to get through while a client is waited for.
 _PIECE = 16 * 1024
