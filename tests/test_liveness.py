@@ -154,6 +154,30 @@ async def test_a_ping_within_a_message_in_fragments_does_not_wait_for_what_is_pu
 
 
 @pytest.mark.autojump
+async def test_a_steady_reader_that_was_quick_at_first_is_kept() -> None:
+    # A stream tells how far it has come only when it has taken a whole piece.
+    class Slowing(FaultyStream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if self.bytes_sent >= 1_000_000:
+                await trio.sleep(len(data) / 5_000)
+            await super().send_all(data)
+
+    client, server = trio.testing.memory_stream_pair()
+    streams = client, Slowing(server)
+    answered: list[float] = []
+    async with (
+        open_server_with_raw_client(streams=streams, **KEEPALIVE) as (ws, peer),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(answer_pings, peer, answered)
+        await ws.send(bytes(1_500_000))
+        await trio.sleep(120)
+        assert ws.state is State.OPEN
+        assert answered
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.autojump
 async def test_a_vanished_peer_is_dropped_in_time_although_we_go_on_sending() -> None:
     # What a stream takes at once proves nothing: it is the system that takes it.
     async with open_server_with_raw_client(**KEEPALIVE) as (ws, _), trio.open_nursery() as nursery:

@@ -1058,6 +1058,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             nursery.start_soon,
             flusher.flush_soon,
             self._write_failed,
+            patience=self._options.ping_interval + self._options.ping_timeout,
         )
         self._shortcut = Shortcut(watchdog.relieve_soon)
         nursery.start_soon(self._run)

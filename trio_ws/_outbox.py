@@ -47,6 +47,9 @@ MOST_BUFFERS = 64
 #: larger, which costs TLS a quarter less for each byte, only while each takes no longer than this.
 PIECE = 16 * 1024
 LARGEST_PIECE = 256 * 1024
+
+#: How many bytes a second a peer may take at the least, and still show progress in time.
+SLOWEST = 4 * 1024
 QUICK = 0.1
 
 #: How many bytes leave the line at a time. They cannot be taken back any more, so it is no more
@@ -63,6 +66,7 @@ class Outbox:
         start_task: starts a task in the connection's nursery.
         flush_soon: has `flush` called when the task that runs now waits.
         on_broken: told, once, that the transport cannot be written to any more.
+        patience: for how many seconds a stream may make no progress that can be seen.
     """
 
     __slots__ = (
@@ -73,6 +77,7 @@ class Outbox:
         "_frames",
         "_gather_up_to",
         "_held",
+        "_largest_piece",
         "_line",
         "_moved",
         "_on_broken",
@@ -99,6 +104,8 @@ class Outbox:
         start_task: Callable[[Callable[[], Awaitable[None]]], None],
         flush_soon: Callable[[Outbox], None],
         on_broken: Callable[[Exception], None],
+        *,
+        patience: float = inf,
     ) -> None:
         self._transport = transport
         #: The socket, as long as a frame may go straight into it. See `_set_ready`.
@@ -123,6 +130,7 @@ class Outbox:
         self._sealed = False
         self._broken = False
         self._piece_size = PIECE
+        self._largest_piece = int(max(PIECE, min(LARGEST_PIECE, SLOWEST * patience)))
         self._flushing: trio.CancelScope | None = None
         #: Woken whenever bytes have gone out, and when none ever will.
         self._moved: ParkingLot | None = None
@@ -452,7 +460,7 @@ class Outbox:
             quick = trio.current_time() - started <= QUICK
             if not quick:  # else the system may have had room, whatever became of the peer
                 self.moved_at = trio.current_time()
-            self._piece_size = min(2 * self._piece_size, LARGEST_PIECE) if quick else PIECE
+            self._piece_size = min(2 * self._piece_size, self._largest_piece) if quick else PIECE
             if not self._broken:  # what was stopped meanwhile has nothing to forget
                 self._forget(len(piece))
 
