@@ -22,7 +22,7 @@ from typing import Any, cast
 
 
 def check_callable(what: str, function: object, *arguments: str) -> None:
-    """Whether `function` can be called as it will be.
+    """Check that `function` can be called as it will be.
 
     Args:
         what: its name in the error.
@@ -44,7 +44,7 @@ def check_async(what: str, function: object, *arguments: str) -> None:
 
 
 def check_is_function(what: str, function: object, given: str) -> None:
-    """Whether it can be called, and gives no generator; with whatever arguments."""
+    """Check that it can be called, with whatever arguments, and gives no generator."""
     if not callable(function):
         raise TypeError(f"{what} is a function of {given}, not {function!r}")
     if _has_yield(function):
@@ -52,7 +52,7 @@ def check_is_function(what: str, function: object, given: str) -> None:
 
 
 def check_is_async(what: str, function: object, given: str) -> None:
-    """Whether it may return something to await; with whatever arguments.
+    """Check that it may return something to await, with whatever arguments.
 
     What a plain function returns is known only later. But one that returns nothing, whichever way
     it is left, was meant to be async.
@@ -83,7 +83,7 @@ def check_takes(
     *,
     partly: bool = False,
 ) -> None:
-    """Whether the parameters suit these arguments.
+    """Check that the parameters suit these arguments.
 
     They are those of the function itself, not of one that it wraps, whose arguments it may add to.
 
@@ -182,7 +182,7 @@ def _returns_nothing(function: object) -> bool:
 
 
 def check_host(host: object) -> None:
-    """Whether this may be the name of a host, or an IP address. Whether it is, a look-up tells.
+    """Check that this may be a host name or an IP address. Whether it is one, a look-up tells.
 
     Raises:
         TypeError, ValueError: it cannot; with what to write instead, and without repeating it, as

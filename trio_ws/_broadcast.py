@@ -39,8 +39,8 @@ from ._policies import Disconnect, Limits, SlowReaderPolicy
 from ._wire import Prepared
 from .backplane._base import Backplane
 
-#: How many messages may wait for one subscriber, unless it is said otherwise. Who is so far behind
-#: at ten messages a second is half a minute late.
+#: How many messages may wait for one subscriber, unless it is said otherwise. A reader this far
+#: behind, at ten messages a second, is half a minute late.
 MAX_QUEUED_MESSAGES = 256
 
 #: And how many bytes: with a million of them ahead of it, a ping still reaches a reader of
@@ -62,7 +62,7 @@ Envelope: TypeAlias = Callable[[str | bytes, str, str], Message]
 #: From which message on a subscriber wants to catch up: its id, or one for each topic.
 Since: TypeAlias = str | Mapping[str, str] | None
 
-#: Who does not get a message.
+#: The connections that do not get a message.
 Exclude: TypeAlias = WebSocket | Collection[WebSocket] | None
 
 
@@ -95,7 +95,7 @@ class BroadcastStatistics:
 
 
 class _Topic:
-    """Who gets what is published to it, and what was."""
+    """The subscribers of one topic, and its history."""
 
     __slots__ = ("_audience", "channels", "history", "websockets")
 
@@ -205,9 +205,9 @@ class Broadcast:
     ) -> int:
         """Send a message to all subscribers of a topic.
 
-        Never waits: whoever cannot take it at once has it waiting, as far as the bounds and the
-        policy of that subscription allow. What happens to a subscriber is never an exception here;
-        after the end of the broadcast nobody gets it.
+        Never waits: for a subscriber that cannot take it at once it is queued, as far as the bounds
+        and the policy of that subscription allow. What happens to a subscriber is never an
+        exception here; after the end of the broadcast nobody gets it.
 
         The message is encoded once, and compressed at most once for each set of parameters that
         connections have agreed on. For one connection, what is published and what is sent by
@@ -219,13 +219,14 @@ class Broadcast:
             exclude: a connection that does not get it, for example the one that it came from; or
                 several. Subscribers in other processes are not affected.
             compress: as for `WebSocket.send`.
-            keep: whether histories keep it, here and in other processes. Not what is state rather
-                than news, as how many are there: who comes later would be sent all of the old
-                numbers. One that is not kept has an empty id, as nobody can come back to it.
+            keep: whether histories keep it, here and in other processes. False suits what is state
+                rather than news, such as the number of people present: later subscribers would be
+                sent all the old numbers. What is not kept has an empty id: no client can come back
+                to it.
 
         Returns:
             How many subscribers of this process it was handed to, channels included. For some it
-            may be waiting. Those that it was dropped for, or who are closing, do not count.
+            may be waiting. Those that it was dropped for, or that are closing, do not count.
 
         Raises:
             TypeError: `message` or `topic` is not what it should be.
@@ -284,8 +285,8 @@ class Broadcast:
         """`publish`, after waiting until every connection that gets it has room for it.
 
         So the slowest subscriber sets the pace, for as long as `ping_interval + ping_timeout`, and
-        no policy has to act. Channels are not waited for. With a backplane, waits for room in its
-        queue, too. When it is cancelled, the message was not published.
+        no policy has to act. Channels are not waited for. With a backplane, it also waits for
+        room in the backplane's queue. When it is cancelled, the message was not published.
 
         Raises:
             As `publish`; `RuntimeError` where it would wait for the end of a message that this task

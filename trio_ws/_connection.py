@@ -14,8 +14,8 @@ Who does what:
 - The *watchdog* (one per server, one per client connection) sends keepalive pings and drops peers
   that are gone.
 
-How a connection ends. Whoever notices calls one of these; the first to give a reason is right, and
-a later one can only shorten the time:
+How a connection ends. The task that notices calls one of these; the first reason given counts, and
+a later call can only shorten the time:
 
     aclose          the application closes: a Close frame goes out, the peer's is awaited
     _begin_close    the server or a timeout closes; the handler may finish receiving
@@ -186,10 +186,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     Messages are `str` (text) or `bytes` (binary) in both directions, unless the option
     `decode_text` says otherwise. Any number of tasks may send, receive and close at the same time.
-    Every async method is a cancellation point each time it is
-    called, and lets other tasks run whenever it waits and at least once in a hundred calls or so.
-    From another thread, call its methods by `trio.from_thread.run` or `trio.from_thread.run_sync`:
-    without, they raise `RuntimeError`, wherever that can be noticed at no cost.
+    Every async method is a cancellation point each time it is called, and lets other tasks run
+    whenever it waits and at least once in a hundred calls or so.
+
+    From another thread, call its methods by `trio.from_thread.run` or `trio.from_thread.run_sync`.
+    Called directly, they raise `RuntimeError` wherever that can be noticed at no cost.
 
     Attributes:
         id: eight hexadecimal digits that also mark this connection's log records.
@@ -306,7 +307,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     @property
     def state(self) -> State:
-        """Open, closing (no more can be sent), or closed: the socket, too."""
+        """Open, closing (no more can be sent) or closed, the socket included."""
         return self._state
 
     @property
@@ -698,7 +699,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Entering the block waits for a message to begin. Chunks are all `str` or all `bytes`, cut
         where the network cut them and never within a character; one may be empty. Leaving early,
         by whatever way, discards the rest of the message, and the connection goes on.
-        `max_message_size` counts here, too: a connection for larger messages is opened with a
+        `max_message_size` also counts here: a connection for larger messages is opened with a
         larger one, or with `math.inf`.
 
         Raises:
@@ -1050,8 +1051,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _start(self, nursery: trio.Nursery, flusher: Flusher, watchdog: Watchdog) -> None:
         """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
-        # What these two call is the services' own. Were it methods of this connection, it would
-        # refer to itself, and be freed only when the garbage collector looks.
+        # These two call methods of the services. With methods of its own in them, a connection
+        # would refer to itself, and be freed only when the garbage collector looks.
         self._outbox = Outbox(
             self._transport,
             self._options.max_send_buffer,
@@ -1202,7 +1203,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._transport.aclose()
 
     async def _linger(self, *, is_server: bool) -> None:
-        """Let the peer hang up, who may be sending: unread bytes would make a reset of our FIN."""
+        """Let the peer hang up: unread bytes, if it is sending, would turn our FIN into a reset."""
         patience = LINGER
         if not self._peer_said_close:  # a violation: it may be in the middle of anything
             if await self._transport.send_eof(below_tls=True):

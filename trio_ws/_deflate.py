@@ -33,8 +33,8 @@ _TAIL = b"\x00\x00\xff\xff"
 _MIN_BITS, _MAX_BITS = 8, 15
 _MIN_COMPRESSING_BITS = 9
 
-#: What this side compresses with, unless told otherwise or allowed less. Whoever sends may look
-#: back less far than agreed, so there is no need to tell the peer.
+#: What this side compresses with, unless told otherwise or allowed less. A sender may look back
+#: less far than agreed, so there is no need to tell the peer.
 _DEFAULT_BITS = 12
 
 
@@ -62,7 +62,7 @@ class Deflate:
     Some servers refuse the connection when asked, so leave it unless memory is short."""
 
     client_window_bits: int | None = None
-    """The same of what the client sends. By default, a client compresses with 12 bits, or fewer
+    """The same for what the client sends. By default, a client compresses with 12 bits, or fewer
     where the server asks for it, and a server leaves the choice to the client. A server with a
     number asks for that window, if the client says that it can be asked."""
 
@@ -71,10 +71,10 @@ class Deflate:
     compress much better; but both sides keep a window for as long as the connection lives."""
 
     client_context_takeover: bool = True
-    """The same of the client's."""
+    """The same for the client's."""
 
     threshold: int = 1024
-    """Messages below this many bytes, or characters of text, go uncompressed, unless `send` is told
+    """Messages below this many bytes, text in UTF-8, go uncompressed, unless `send` is told
     otherwise: they would hardly get smaller, and cost a compressor for each connection."""
 
     def __post_init__(self) -> None:

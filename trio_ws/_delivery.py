@@ -40,7 +40,7 @@ class Dropped:
         topic: what the message was published to.
         message: the message.
         policy: what made the decision. If it is a `Disconnect`, the subscriber was disconnected
-            over this message, and what waited before it is lost as well.
+            over this message, and what waited before it is also lost.
     """
 
     websocket: WebSocket | None
@@ -184,10 +184,10 @@ class ToWebSocket:
         return self._by_key
 
     def _replace(self, key: Hashable, message: Prepared, frame: Buffer) -> bool:
-        """Put a message in the place of an older one with its key; false if there is no such place.
+        """Put a message where an older one with its key waits; false if there is no such place.
 
-        The older one is then gone all the same, unless something was sent after it: were it taken
-        back each time, a key that changes often would be at the end of the line for ever.
+        The older one is then gone all the same, unless something was sent after it: if it were
+        taken back each time, a key that changes often would be at the end of the line for ever.
         """
         older = self._index.get(key)
         if older is None or not self._outbox.may_be_exchanged(older):
@@ -242,8 +242,8 @@ class ToWebSocket:
     def replay(self, messages: list[Prepared], topic: str) -> bool:
         """Hand over a history; false if some of it was left out.
 
-        It may be longer than the bounds, on top of which it waits. Were it not so, who cannot read
-        it fast enough would be disconnected over it each time it comes back. But a connection for
+        It may be longer than the bounds, on top of which it waits. Otherwise a reader that is too
+        slow for it would be disconnected over it each time it comes back. But a connection for
         which something waits already, perhaps of the history that it was given a moment ago, gets
         no more than the bounds allow.
         """
@@ -371,7 +371,7 @@ class _Item(NamedTuple):
 
 @final
 class ToChannel:
-    """One memory channel. It has no bounds of its own: they are held here, in bytes as well."""
+    """One memory channel. It has no bounds of its own: they are held here, in bytes too."""
 
     def __init__(self, topic: str, limits: Limits, tally: Tally) -> None:
         self.topic = topic
@@ -434,7 +434,7 @@ class ToChannel:
         return self._pop()
 
     def _replace(self, item: _Item) -> bool:
-        """Put a message in the place of an older one with its key; false if there is no such place.
+        """Put a message where an older one with its key waits; false if there is no such place.
 
         A channel has no places, so all of it is taken out and put in again. That is no more than
         the bounds allow, and only for a reader that is slow.

@@ -183,7 +183,7 @@ class InvalidURL(HandshakeError, ValueError):
     """The URL is not a WebSocket URL (RFC 6455 section 3).
 
     Attributes:
-        url: it, with ``***`` in the place of a user and password.
+        url: the URL, with ``***`` instead of a user and password.
         problem: what is wrong with it.
     """
 
@@ -240,9 +240,9 @@ class InvalidRequest(HandshakeError):
 class ConnectionRejected(HandshakeError):
     """An HTTP response other than 101 ended the handshake.
 
-    On the client, `response` is what the server sent, its body cut at 64 KiB or after
-    a second. From
-    `wrap_server_stream`, it is the response that this side gave (a page, a health check).
+    On the client, `response` is what the server sent, its body cut at 64 KiB or after a
+    second. From `wrap_server_stream`, it is the response that this side gave (a page, a health
+    check).
     """
 
     def __init__(self, response: Response) -> None:
@@ -260,8 +260,11 @@ class TooManyRedirects(HandshakeError):
 class UnexpectedMessage(WebSocketError):
     """A binary message came where `receive_text` was called, or text for `receive_bytes`.
 
-    Nothing is lost: it is in `message`, and the connection goes on. Where it leaves the block or
-    the handler, the connection is closed with 1003.
+    Nothing is lost, and the connection goes on. Where this exception leaves the block or the
+    handler, the connection is closed with 1003.
+
+    Attributes:
+        message: what came. No other call will receive it.
     """
 
     def __init__(self, message: str | bytes) -> None:

@@ -35,7 +35,7 @@ class FaultyStream(trio.abc.Stream):
         cut_after_sent, cut_after_received: it is cut when this many bytes have passed.
         fail_at: the operation at which it fails, as by `fail`.
         error: the type of what a send raises when the stream is cut, and every operation when it
-            has failed. Not every stream keeps to trio's errors: try `OSError`, too.
+            has failed. Not every stream keeps to trio's errors: also try `OSError`.
         half_close: False hides that `stream` can be half-closed; TLS, for one, cannot.
 
     Attributes:
@@ -125,7 +125,7 @@ class FaultyStream(trio.abc.Stream):
         self._receives.may_go_on.set()
 
     def cut(self) -> None:
-        """From now on, receives find the end of file and sends raise; those that wait, too.
+        """From now on, receives find the end of file and sends raise, those that wait included.
 
         The other end sees nothing of it before this one is closed.
         """
@@ -133,13 +133,13 @@ class FaultyStream(trio.abc.Stream):
         self._interrupt()
 
     def fail(self) -> None:
-        """From now on, every operation raises; those that wait, too."""
+        """From now on, every operation raises, those that wait included."""
         self._receives.failed = True
         self._receives.interrupt()
         self.fail_sends()
 
     def fail_sends(self) -> None:
-        """From now on, sends raise, those that wait, too, while receives go on."""
+        """From now on, sends raise, those that wait included, while receives go on."""
         self._sends.failed = True
         self._sends.interrupt()
 

@@ -155,7 +155,7 @@ async def read_proxy_header(below_tls: trio.abc.Stream) -> Address:
         kind, family, size = struct.unpack("!BBH", await _read(below_tls, 4))
         if kind not in (0x20, 0x21) or size > _MAX_V2:
             raise ConnectionFailed("the proxy speaks an unknown version of the PROXY protocol")
-        data = await _read(below_tls, size)  # of a health check, too, which may have extensions
+        data = await _read(below_tls, size)  # also of a health check, which may have extensions
         return _v2_address(family, data) if kind == 0x21 else None
     line = bytearray(start)
     while not line.endswith(b"\r\n"):

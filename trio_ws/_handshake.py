@@ -135,12 +135,12 @@ async def accept_connection(
 ) -> Opening | PlainRequest:
     """Read one request and answer it, unless it is plain HTTP and there is a `site` for that.
 
-    The site is asked about WebSockets, too. `received` is the start of the request, where that
-    is here already; `client` is who is there, where a proxy said so before.
+    The site is also asked about WebSockets. `received` is the start of the request, where that is
+    here already; `client` is the client's address, where a proxy told it before.
 
     All that comes before an answer is done within `deciding`, which may end it with a
-    `ConnectionRejected` of its own. A refusal is sent, and waited for to be read, within
-    `refusing`.
+    `ConnectionRejected` of its own. A refusal is sent within `refusing`, which ends when the client
+    has read it or has had its time.
 
     Raises:
         InvalidRequest: it was malformed, and has been told so.
@@ -192,10 +192,10 @@ async def accept_connection(
 
 
 async def client_behind_proxy(transport: Transport, options: ServerStreamOptions) -> Address:
-    """Who a trusted proxy says is there, where it says so before TLS and HTTP.
+    """The client's address, where a trusted proxy tells it before TLS and HTTP; else `None`.
 
     Raises:
-        ConnectionFailed: it did not.
+        ConnectionFailed: a trusted proxy was to tell it, and did not.
     """
     if options.proxy_header != "PROXY" or transport.remote_address not in options.proxy_networks:
         return None
@@ -203,7 +203,7 @@ async def client_behind_proxy(transport: Transport, options: ServerStreamOptions
 
 
 def unavailable(why: str) -> Response:
-    """What a client gets that comes at a bad time."""
+    """The response to a client that comes at a bad time."""
     return Response(503, {"Retry-After": "1"}, f"{why}, try again later.\n")
 
 
@@ -571,7 +571,7 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
 
 
 def _agreed_compression(headers: Headers, options: ClientStreamOptions) -> Agreement | None:
-    if not headers.tokens("Sec-WebSocket-Extensions"):  # as of subprotocols
+    if not headers.tokens("Sec-WebSocket-Extensions"):  # or an empty field, as with subprotocols
         return None
     if options.compression is None:
         raise InvalidResponse("the server uses an extension that was not offered")

@@ -1,6 +1,6 @@
 """JSON as RFC 8259 has it, which is what browsers and most other languages read.
 
-This module owns that NaN and the infinities are no JSON. Who sends what is of no concern to it.
+This module owns the rule that NaN and the infinities are not JSON. It knows nothing of messages.
 """
 
 from __future__ import annotations

@@ -404,7 +404,7 @@ def _with_params(target: str, params: Params) -> str:
 
 
 def _taken_apart(target: str) -> tuple[WebSocketURL, str]:
-    """Whom to ask, and what for, exactly as it is to be sent."""
+    """The URL to ask, and the request target exactly as it is to be sent."""
     whole = _URL.fullmatch(target)
     if whole is None:
         return _HERE, target
@@ -446,7 +446,7 @@ class MemoryResponse(Response):
 
 
 async def _response(connection: h11.Connection, stream: trio.abc.ReceiveStream) -> MemoryResponse:
-    """The final response, whole; a 101 is final, too, and the rest of the stream is dropped."""
+    """The final response, whole. A 101 counts as final, and the rest of the stream is dropped."""
     head: h11.Response | h11.InformationalResponse | None = None
     body = b""
     try:

@@ -76,7 +76,7 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
 
     What the body raises, `KeyboardInterrupt` included, waits until all tasks have ended and is then
     raised unchanged. It does not cancel the tasks: the body's ``finally`` is where they are told to
-    end. An exception of a task cancels everything and comes out bare, too, where it is the only
+    end. An exception of a task cancels everything, and also comes out bare where it is the only
     one. Where both failed, the two come out in a group.
     """
     failures: list[BaseException] = []
@@ -110,8 +110,8 @@ def raise_as_is(exc: BaseException) -> NoReturn:
     """Raise `exc` with the cause and the context that it has.
 
     And so that it is freed when nobody needs it any more, with all that its traceback leads to. A
-    frame that raises what one of its variables refers to makes a cycle: so the caller, too, must
-    not keep it. Nor may what was raised last become the context of what is a part of it.
+    frame that raises what one of its variables refers to makes a cycle: so the caller must not keep
+    it either. Nor may what was raised last become the context of what is a part of it.
     """
     context = exc.__context__
     try:

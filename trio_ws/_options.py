@@ -46,7 +46,9 @@ HandlerErrorPolicy: TypeAlias = (
 )
 #: What is told of pings and pongs: see the option `on_ping_pong`.
 PingPongHook: TypeAlias = "Callable[[WebSocket, Literal['ping', 'pong'], bytes], object]"
+#: How trusted proxies tell the client's address: see the option `proxy_header`.
 ProxyHeader: TypeAlias = Literal["X-Forwarded-For", "Forwarded", "PROXY"]
+#: Which pages may connect: see the option `origins`.
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
 
 #: What both sides say they are, unless told otherwise.
@@ -66,7 +68,7 @@ class ConnectionOptions:
     max_message_size: float = 2**20
     """Largest message accepted, in bytes of payload. 1 MiB holds any message that a person
     writes and most that programs do, and bounds what one peer can make us hold. Each frame of a
-    fragmented message but the first counts at least 64, so that empty ones run out too. A larger
+    fragmented message but the first counts at least 64, so that empty ones run out. A larger
     message fails the connection with 1009."""
 
     max_queued_messages: float = 1024
@@ -120,9 +122,9 @@ class ConnectionOptions:
 
     on_ping_pong: PingPongHook | None = None
     """A function that is called with the connection, ``"ping"`` or ``"pong"``, and the payload, for
-    each that the peer sends. A ping has been answered before, a pong of keepalive is one of them.
-    It cannot wait: it runs where the connection is read. What it raises is logged, and the
-    connection goes on."""
+    each that the peer sends. A ping has been answered by then, and pongs to keepalive's pings are
+    among them. It cannot wait: it runs where the connection is read. What it raises is logged, and
+    the connection goes on."""
 
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("trio_ws"))
     """Where records go. Each carries the attribute `connection_id`."""
@@ -203,7 +205,7 @@ class ClientOptions(ClientStreamOptions):
 
     server_hostname: str | None = None
     """The name that the server's certificate is for, where that is not the host of the URL: at the
-    end of a tunnel, or behind an IP address. TLS tells it to the server, too (SNI); the Host
+    end of a tunnel, or behind an IP address. TLS also tells it to the server (SNI); the Host
     header remains the URL's."""
 
     path: str | os.PathLike[str] | None = None
@@ -311,9 +313,9 @@ class ListenerOptions(ServerStreamOptions):
     on_handler_error: HandlerErrorPolicy = "log"
     """What to do when a handler raises an `Exception` that is not its own connection's end. The
     peer gets 1011 in any case. ``"log"`` writes one record with the traceback and the server goes
-    on; ``"propagate"`` shuts the server down and raises it from there; a plain
-    function is given the connection, closed by then, and the exception, and the server goes on. An
-    endpoint of HTTP has no connection to give: its exception is logged, or propagated."""
+    on; ``"propagate"`` shuts the server down and raises it from there; a plain function is
+    given the connection, closed by then, and the exception, and the server goes on. An endpoint of
+    HTTP has no connection to give: its exception is logged, or propagated."""
 
     grace_period: float = 5.0
     """At shutdown, how long handlers may go on after their peers were told 1001, before they are
@@ -330,8 +332,8 @@ class ListenerOptions(ServerStreamOptions):
 
     keep_alive_timeout: float = 75.0
     """How long an HTTP connection to a `Router` may be idle between two requests. 75 s is longer
-    than the 60 s after which nginx gives up an idle connection to what is behind it: who closes
-    first should be the one that sends the next request."""
+    than the 60 s after which nginx gives up an idle connection to what is behind it: the side
+    that sends the next request should be the one that closes first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -371,7 +373,7 @@ def make_options(
         unknown = [name for name in options if name not in names]
         if not unknown:
             raise
-        # Some options of servers are no fields of a dataclass.
+        # Not every argument is an option: `ssl_context` of servers, for example.
         own = inspect.signature(entry_point).parameters
     name, called = unknown[0], entry_point.__name__
     meant = what_was_meant(name, {*names, *own} - {"options"})
@@ -390,7 +392,7 @@ def make_options(
 def check_limit(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number (math.inf for no limit), not {value!r}")
-    # The comparison is written so that NaN fails it too.
+    # The comparison is written so that NaN fails it.
     if not value > 0:
         raise ValueError(f"{name} is greater than 0 (math.inf for no limit), not {value!r}")
 

@@ -44,13 +44,14 @@ MOST_BUFFERS = 64
 
 #: How much a stream that is not a socket is given in one go. It does not tell how far it has come
 #: before it has taken all of it, and progress is what a slow peer is judged by. So pieces become
-#: larger, which costs TLS a quarter less for each byte, only while each takes no longer than this.
+#: larger, which costs TLS a quarter less for each byte, only while none takes more than `QUICK`
+#: seconds.
 PIECE = 16 * 1024
 LARGEST_PIECE = 256 * 1024
+QUICK = 0.1
 
 #: How many bytes a second a peer may take at the least, and still show progress in time.
 SLOWEST = 4 * 1024
-QUICK = 0.1
 
 #: How many bytes leave the line at a time. They cannot be taken back any more, so it is no more
 #: than makes a system call worth its while.
@@ -180,7 +181,7 @@ class Outbox:
         Args:
             frame: in one piece, or only its head.
             payload: then what follows that.
-            following: how many more messages wait for the sender, which may answer them, too.
+            following: how many more messages wait for the sender, which may also answer those.
         """
         if self._broken:
             return

@@ -107,7 +107,7 @@ class Router(Site):
             `process_request`, sync or async: `None` goes on, a `Response` is the answer, an
             `Accept` chooses subprotocol and headers of a WebSocket. `basic_auth` makes one.
         converters: further converters for rules, by name: classes of `werkzeug.routing`'s
-            ``BaseConverter``. A router that is mounted under another needs them there, too.
+            ``BaseConverter``. Where a router is mounted under another, that one needs them.
         dumps: what makes JSON, `str` or UTF-8 `bytes`, of the `dict` or `list` that an endpoint
             returns. By default `json.dumps`, but without NaN and infinity: they are not JSON, and
             an endpoint that returns one has failed. A router that is mounted keeps its own.
@@ -407,7 +407,7 @@ class Router(Site):
     # Serving…
 
     def check(self) -> None:
-        """Whether every handler and endpoint takes what its rule captures: what the server asks
+        """Check that every handler and endpoint takes what its rule captures: the server does so
         at the start.
 
         Raises:

@@ -25,11 +25,11 @@ _QUOTED_FIELD = re.compile(rf"\b({_CREDENTIALS})\b.*", re.IGNORECASE | re.DOTALL
 
 
 def masked(url: str) -> str:
-    """`url` with ``***`` in the place of a user and password, also where it is malformed.
+    """`url` with ``***`` instead of a user and password, even where it is malformed.
 
-    Who forgets to encode a "/" in a password writes a URL with another host, for a parser, and with
-    the rest of the password in its path. So where there may be a password at all, everything up to
-    the last "@" is taken for it.
+    To a parser, a password with a "/" that was not encoded ends at the "/": its beginning is taken
+    for the host, and the rest for the path. So where there may be a password at all, everything up
+    to the last "@" is hidden.
     """
     _, at, rest = url.rpartition("@")
     if not at or _WITHOUT_USER.match(url):

@@ -141,7 +141,7 @@ class _Visit:
 
     @property
     def peer(self) -> str:
-        """Who it is, for the log."""
+        """The peer's address, for the log."""
         return show_address(self.client or self.transport.remote_address)
 
 
@@ -290,7 +290,7 @@ class WebSocketServer:
                 raise
         finally:
             self._stopped.set()
-        if self._failures:  # it is not lost to a cancellation that came as well
+        if self._failures:  # it is not lost to a cancellation that came besides
             raise_as_is(self._failures.pop())
 
     @trio.lowlevel.enable_ki_protection
@@ -419,7 +419,7 @@ class WebSocketServer:
 
     @contextmanager
     def _until_stop(self, stop: Callable[[], None]) -> Generator[None, None, None]:
-        """Call `stop` where the server stops meanwhile."""
+        """Have `stop` called if the server stops meanwhile."""
         self._when_stopping[stop] = None
         try:
             yield
@@ -430,9 +430,10 @@ class WebSocketServer:
     def _deciding(
         self, opening: trio.CancelScope, transport: Transport
     ) -> Generator[None, None, None]:
-        """Nothing was answered yet: where the server stops, 503 is.
+        """Answer 503 if the server stops before anything was answered.
 
-        While TLS is not through, nothing can be. Then all of the `opening` is cancelled.
+        In the middle of the TLS handshake nothing can be sent: then the whole `opening` is
+        cancelled.
         """
         with trio.CancelScope() as scope:
 
@@ -448,7 +449,7 @@ class WebSocketServer:
 
     @contextmanager
     def _refusing_alone(self) -> Generator[None, None, None]:
-        """An answer was decided on without waiting, but it takes some to say it."""
+        """Around a refusal that was decided on without waiting: sending it takes some."""
         with self._in_handshake() as scope, self._until_stop(scope.cancel):
             yield
 
@@ -460,7 +461,7 @@ class WebSocketServer:
     async def _shake_hands_within(
         self, scope: trio.CancelScope, visit: _Visit, received: bytes
     ) -> WebSocket | PlainRequest | None:
-        """It takes waiting, to which `scope` sets the limit; and the server may stop meanwhile."""
+        """`_shake_hands` where it may wait: `scope` sets the limit, and the server may stop."""
         return await self._shake_hands(
             visit,
             received,
@@ -588,10 +589,7 @@ class WebSocketServer:
     def _handler_failed(
         self, websocket: WebSocket, exc: BaseException, logger: ConnectionLogger
     ) -> bool:
-        """Decide what becomes of what a handler raised; false for a cancellation.
-
-        That goes on its way.
-        """
+        """Deal with what a handler raised; false for a cancellation, which goes on its way."""
         errors = [error for error in errors_in(exc) if not websocket._is_end(error)]
         if not errors:  # else the handler noticed that its connection was over: no error
             return not any(isinstance(leaf, trio.Cancelled) for leaf in leaf_exceptions(exc))

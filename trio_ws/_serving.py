@@ -45,7 +45,7 @@ class Service:
     Attributes:
         name: the application's, as ``module:attribute``.
         hosts, port: where to listen, unless there is a `unix` path.
-        shared: other workers listen on the port, too.
+        shared: other workers also listen on the port.
         ssl_context: for TLS.
         options: those of `serve_listeners`.
     """
@@ -195,7 +195,7 @@ async def serve_as_worker(service: Service, application: Application, descriptor
     """Serve until told to stop, or until the supervisor is gone.
 
     Being told twice is nothing new to it: a terminal, or systemd, tells every process, and the
-    supervisor tells its workers as well. When waiting has been long enough is for that to decide.
+    supervisor also tells its workers. When waiting has been long enough is for that to decide.
 
     Args:
         service: what to serve, and where.

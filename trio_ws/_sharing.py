@@ -1,4 +1,4 @@
-"""Equal strings, kept once: most of what one peer says about itself, the others say as well.
+"""Equal strings, kept once: most of what one peer says about itself, the others also say.
 
 `sys.intern` is not for strings that strangers choose. Free-threaded CPython, and every CPython 3.12
 before 3.12.7, never forgets what was interned, so that each new header value would be a leak.

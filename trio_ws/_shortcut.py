@@ -141,7 +141,7 @@ class Shortcut:
         return data
 
     def succeed(self) -> None:
-        """What came was nothing but messages: the next may come this way, too."""
+        """What came was nothing but messages: the next may also come this way."""
         self._pause = 0
         self._was_used = True
         self._be_watched()
@@ -161,7 +161,7 @@ class Shortcut:
     def relieve(self) -> None:
         """Recall the reader task if nobody reads, nor did lately.
 
-        Whoever did is busy with something else.
+        The task that read before is busy with something else.
         """
         self._is_watched = False
         if self._was_used:

@@ -81,7 +81,7 @@ class Folder:
     """Answers GET and HEAD for what is in a folder.
 
     Args:
-        path: the folder. What its own name leads to, through symbolic links too, is the folder.
+        path: the folder. Symbolic links in its own name are followed.
         headers: additional fields for every file.
 
     Raises:
@@ -128,7 +128,7 @@ class Folder:
         return _File(path, names[-1], status, modified)
 
     async def _answer_with(self, file: _File, request: Request) -> Response | Streamed:
-        # What an answer without the file has, too: a 304 is not to describe what the client has.
+        # Only what may stand in every answer. A 304 must not describe the file that the client has.
         headers = [
             ("ETag", file.etag),
             ("Accept-Ranges", "bytes"),
@@ -220,7 +220,7 @@ _UNSAFE = unsafe_characters(windows=os.name == "nt")
 
 
 def _is_public_name(name: str) -> bool:
-    if name.startswith(".") and name != ".well-known":  # and so ".." too, and .git, .env
+    if name.startswith(".") and name != ".well-known":  # and so "..", .git and .env
         return False
     return bool(name) and _UNSAFE.isdisjoint(name)
 

@@ -160,7 +160,7 @@ class Transport:
         return True
 
     async def discard_until_eof(self) -> None:
-        """Read and throw away until the peer, too, has nothing more to say, or is gone.
+        """Read and throw away until the peer has nothing more to say either, or is gone.
 
         Closing a TCP connection that has unread data resets it, and a reset may overtake the last
         bytes written, the Close frame among them (RFC 1122 section 4.2.2.13).
@@ -170,7 +170,7 @@ class Transport:
                 pass
 
     async def end(self) -> None:
-        """Say that nothing more will be sent, then read and throw away until the peer says so, too.
+        """Say that nothing more will be sent, then read and throw away until the peer says that.
 
         It is for the caller to say how long. TLS says its goodbye at once and not when it is
         closed, or the peer would wait for it that long (RFC 9112 section 9.8).
@@ -262,8 +262,8 @@ class SocketTransport(Transport):
         return self._socket
 
     def _descriptor(self) -> int:
-        # Asked for every time: were the socket closed behind our back, the number that it had
-        # might by now belong to another connection.
+        # Asked for every time: if the socket was closed behind our back, its number may by now
+        # belong to another connection.
         descriptor = self._socket.fileno()
         if descriptor < 0:
             raise trio.ClosedResourceError("the socket was closed")
@@ -434,7 +434,7 @@ def wrap_stream(stream: trio.abc.Stream, *, own: bool = False) -> Transport:
         own: nobody else has it, or will ever use it.
     """
     if not isinstance(stream, trio.SocketStream) or not _is_plain(stream):
-        # Which one that is closed already says itself.
+        # A stream that is closed already says so itself.
         return OwnTransport(stream) if own else Transport(stream)
     sock = _shared_socket(stream)
     try:
@@ -451,8 +451,8 @@ def _is_plain(holder: trio.SocketStream | trio.SocketListener) -> bool:
 def _shared_socket(holder: trio.SocketStream | trio.SocketListener) -> socket.socket:
     """The system's socket in that of trio, which does not give it away.
 
-    So trio's is given one: whoever closes it closes this, and to ask this one anything takes a
-    tenth of the time.
+    So trio's is given one. Closing that closes this, and asking this one anything takes a tenth of
+    the time.
     """
     wrapped = holder.socket
     family, kind, protocol = wrapped.family, wrapped.type, wrapped.proto
@@ -508,7 +508,7 @@ class SocketAcceptor(Acceptor):
             raise trio.ClosedResourceError("the listener was closed")
         await trio.lowlevel.wait_readable(self._socket)
         accepted: list[Transport] = []
-        # Attempts are counted, and not connections: those that fail take their time as well.
+        # Attempts are counted, and not connections: those that fail also take time.
         for _ in range(MOST_ACCEPTED):
             try:
                 sock, peer = self._socket.accept()
@@ -597,7 +597,7 @@ def _wrap_hint(given: object, wrapper: str = "trio.SocketStream") -> str:
 
 
 class _Trial(trio.abc.Listener[trio.abc.Stream]):
-    """Has a client that says nothing."""
+    """A listener with one client, which says nothing."""
 
     def __init__(self) -> None:
         self._ends = trio.socket.socketpair()

@@ -169,8 +169,8 @@ def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
     and characters beyond ASCII, be they UTF-8 or other octets. The fragment is for browsers.
 
     Raises:
-        InvalidURL: it leads to nothing that is a WebSocket URL, or names a user: that is for who
-            makes the request to say (RFC 9110 section 4.2.4).
+        InvalidURL: it leads to nothing that is a WebSocket URL, or names a user: only the
+            client may (RFC 9110 section 4.2.4).
     """
     found = _REFERENCE.fullmatch(_as_text(location))
     assert found is not None  # whatever it is
@@ -203,11 +203,11 @@ _REFERENCE = re.compile(
 
 
 def _as_text(location: str) -> str:
-    """What a header says in which each character is an octet."""
+    """The text of a header that came with one character for each octet."""
     octets = location.encode("latin-1", "backslashreplace")  # it has no others
     try:
         text = octets.decode()
-    except UnicodeDecodeError:  # nobody knows what they are, so they are what they are
+    except UnicodeDecodeError:  # nobody knows what they stand for, so they stay as they are
         text = _BEYOND_ASCII.sub(lambda found: b"%%%02X" % ord(found[0]), octets).decode("ascii")
     return text.replace(" ", "%20")
 

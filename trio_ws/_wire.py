@@ -84,7 +84,7 @@ from ._masking import mask, new_key
 #: RFC 6455 section 5.5.
 MAX_CONTROL_PAYLOAD = 125
 
-#: What a frame of a fragmented message counts at the least, so that empty ones run out too.
+#: What a frame of a fragmented message counts at the least, so that even empty ones run out.
 MIN_FRAGMENT_CHARGE = 64
 
 #: How many whole messages are decoded in one go, unless there is less room.
@@ -522,7 +522,7 @@ class Wire:
         return first, payload
 
     def shared(self, message: Prepared) -> bytes:
-        """The frame of a message that other wires send as well.
+        """The frame of a message that other wires also send.
 
         It refers to nothing that this wire sent before. So it may be thrown away rather than sent,
         and another may go in its place.
@@ -781,7 +781,7 @@ class _Codec:
         return deflated
 
     def share(self, message: Prepared) -> bytes:
-        """The frame of a message that other connections send as well.
+        """The frame of a message that other connections also send.
 
         It must not refer to what only this peer got before it. Nor must what follows refer past
         it: the peer will have this message in its window (RFC 7692 section 7.2.2), a compressor
@@ -852,7 +852,7 @@ class _Guard(Extension):
         # those after it the minimum.
         first = opcode is not Opcode.CONTINUATION
         if first is self.within_message:
-            # wsproto would see it, too, but only after the payload was inflated.
+            # wsproto would see it, but only after the payload was inflated.
             return self._refuse(_OUT_OF_SEQUENCE)
         self._charge = payload_length if first else max(payload_length, MIN_FRAGMENT_CHARGE)
         if first:
@@ -908,7 +908,7 @@ class _Guard(Extension):
         return plain
 
     def _control_payload(self, data: bytes) -> bytes:
-        # wsproto refuses 1014, which IANA has registered since, so it is shown 1013 in its place.
+        # wsproto refuses 1014, which IANA has registered since, so it is shown 1013 instead.
         # A control frame's payload always comes in one piece.
         if self._opcode is Opcode.CLOSE and data[:2] == _BAD_GATEWAY:
             self.bad_gateway = True

@@ -1,7 +1,7 @@
 """Several processes on one port, and the supervisor that keeps them: ``trio-ws serve --workers``.
 
-The supervisor binds the port and never listens on it; each worker binds it as well (SO_REUSEPORT),
-and the kernel gives each new connection to one of them. Beyond that the workers share nothing.
+The supervisor binds the port and never listens on it; each worker also binds it (SO_REUSEPORT), and
+the kernel gives each new connection to one of them. Beyond that the workers share nothing.
 
 What a worker and its supervisor tell each other: the worker says one byte over a socket when it
 accepts connections; the supervisor says SIGTERM. Each learns from the kernel when the other is
@@ -138,7 +138,7 @@ class Crew:
         port: what the workers listen on.
         patience: how long a worker that was asked to stop gets, in seconds.
         start_timeout: how long one gets to become ready, before it is stopped.
-        foreground: they may use the terminal. Ctrl-C reaches them, too, then.
+        foreground: they may use the terminal. Ctrl-C then also reaches them.
     """
 
     def __init__(
@@ -289,10 +289,10 @@ Tend: TypeAlias = Callable[[Crew], Awaitable[None]]
 
 @final
 class _Place:
-    """One of the N, and who fills it now.
+    """One of the N places, and the worker that fills it now.
 
-    Whoever has a new worker for it looks at who is there at that moment, and nobody keeps the place
-    while waiting: a worker that is awaited may never be ready.
+    A task with a new worker for it looks at which one is there at that moment, and keeps no place
+    while it waits: the worker that it waits for may never be ready.
     """
 
     def __init__(self, worker: Worker) -> None:

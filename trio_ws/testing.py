@@ -138,8 +138,8 @@ async def open_test_app(
 
     **An error of the application fails the test.** What the handler or `process_request` raises
     cancels the block and comes out of it bare, in place of the `ConnectionClosed` or other
-    `WebSocketError` that the block may have run into because of it. Where the block failed in a way
-    of its own as well, the two come out in a group. To test what a client sees of such an error,
+    `WebSocketError` that the block may have run into because of it. Where the block also failed
+    in a way of its own, the two come out in a group. To test what a client sees of such an error,
     choose what production does: with `on_handler_error` given, it alone decides.
 
     Leaving the block shuts the server down as its cancellation does: handlers that are still
@@ -155,8 +155,8 @@ async def open_test_app(
 class MemoryApp(MemoryClient):
     """An application that is served in memory, and the way to it: what `open_test_app` gives.
 
-    It is a client, too, the first one: without an address, and with cookies like the others that
-    `client` makes.
+    It is also the first client: without an address, and with cookies like the others that `client`
+    makes.
 
     Attributes:
         server: the running server, with its `connections` and `statistics`.
@@ -167,7 +167,7 @@ class MemoryApp(MemoryClient):
         self.server = server
 
     def client(self, *, remote_address: Address = None) -> MemoryClient:
-        """Another client, who shares no cookies with the others.
+        """Another client, which shares no cookies with the others.
 
         Args:
             remote_address: where it seems to come from: ``("192.0.2.1", 50000)``, for example.

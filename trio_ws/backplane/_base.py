@@ -150,8 +150,8 @@ class Backplane(ABC):
     async def wait_for_room(self, message: Message) -> None:
         """Return when the queue has room for this message, or `run` has ended.
 
-        So it is until the next checkpoint, or until somebody publishes. For those who wait for
-        something else besides, and then `publish`.
+        There is room until the next checkpoint, or until somebody publishes. It is for callers
+        that also wait for something else before they `publish`.
         """
 
     @abstractmethod

@@ -88,7 +88,7 @@ def _parse(url: str) -> Address:
         raise ValueError(f"bad query field{_HINT}") from None
     database = query.pop("db", [""])[-1]
     if query or parts.fragment:
-        # Whoever writes ?ssl_cert_reqs=none must not be left in the belief that it was heard.
+        # A user who writes ?ssl_cert_reqs=none must not be left in the belief that it was heard.
         raise ValueError("there is more after the path than ?db=; the rest are keyword arguments")
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 #: What one answer is to bring, in bytes: enough that a round trip costs each message little, and
-#: less than anybody minds. While it is taken apart, it is in memory about three times.
+#: little enough to hold. While it is taken apart, it is in memory about three times.
 READ_BYTES = 2**20
 
 #: How many messages to ask for at first, and at most. The sizes of those to come are not known: in
@@ -21,8 +21,7 @@ class Portion:
     """As many as fit `READ_BYTES`, if the next are no larger than the largest of the last answer.
 
     It begins small, doubles while more is waiting than it asks for, and begins anew when there is
-    nothing,
-    so that the first of a backlog, of whatever size they are, are few.
+    nothing. So the first of a backlog, whatever their size, are few.
     """
 
     def __init__(self) -> None:

@@ -455,7 +455,7 @@ def milliseconds_in(answer: Any) -> int:
 
 
 def time_of(entry_id: bytes) -> int:
-    """Redis's clock when it was added, in milliseconds; or later, had it been set back.
+    """Redis's clock when it was added, in milliseconds; or later, if the clock was set back.
 
     Raises `BrokerRefused` if that is no id.
     """
