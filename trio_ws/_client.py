@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import Unpack
 
@@ -36,14 +36,11 @@ from ._options import (
     make_options,
 )
 from ._reasons import connection_failed, root_of
-from ._secrets import masked
+from ._secrets import is_secret_field, masked
 from ._transport import check_stream, wrap_stream
 from ._url import WebSocketURL, follow_redirect, join_url, parse_url
 
 _REDIRECTS = {301, 302, 303, 307, 308}
-
-#: What one server may see and another may not.
-CREDENTIALS = {"authorization", "cookie", "proxy-authorization"}
 
 
 @protected_context
@@ -132,20 +129,12 @@ async def wrap_client_stream(
 async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
     if options.server_hostname is not None and not url.secure:
         raise ValueError(f"server_hostname is for wss:// URLs, and '{url}' is not one")
-    followed = 0
-    with opening_deadline(options.open_timeout):
-        while True:
-            stream = await _open_stream(url, options)
-            try:
-                websocket = await shake_hands(stream, url, options, own=True)
-                break
-            except ConnectionRejected as exc:
-                further = follow(exc, url, options, followed)
-                if further is None:
-                    raise
-                url, options = further
-                followed += 1
-    return websocket
+    return await follow_redirects(url, options, _connect_once)
+
+
+async def _connect_once(url: WebSocketURL, options: ClientOptions) -> WebSocket:
+    stream = await _open_stream(url, options)
+    return await shake_hands(stream, url, options, own=True)
 
 
 async def shake_hands(
@@ -221,16 +210,37 @@ def _default_ssl_context() -> ssl.SSLContext:
 # ---------------------------------------------------------------------------
 
 
-def follow(
+async def follow_redirects(
+    url: WebSocketURL,
+    options: ClientOptions,
+    connect: Callable[[WebSocketURL, ClientOptions], Awaitable[WebSocket]],
+) -> WebSocket:
+    """`connect`, and again wherever the server redirects to, all within `open_timeout`.
+
+    Raises:
+        TooManyRedirects: there is one more than `max_redirects`.
+        InvalidResponse: one leads to no WebSocket, or from ``wss`` to ``ws``.
+        HandshakeError: of `connect`; `ConnectionRejected` where it is no redirect to follow.
+    """
+    followed = 0
+    with opening_deadline(options.open_timeout):
+        while True:
+            try:
+                return await connect(url, options)
+            except ConnectionRejected as exc:
+                further = _follow(exc, url, options, followed)
+                if further is None:
+                    raise
+                url, options = further
+                followed += 1
+
+
+def _follow(
     refusal: ConnectionRejected, url: WebSocketURL, options: ClientOptions, followed: int
 ) -> tuple[WebSocketURL, ClientOptions] | None:
     """Where to go after a refusal, and with what, when so many redirects were followed before.
 
     `None` where it is no redirect, or none is to be followed.
-
-    Raises:
-        TooManyRedirects: it is one more than `max_redirects`.
-        InvalidResponse: it leads to no WebSocket, or from ``wss`` to ``ws``.
     """
     location = location_in(refusal.response) if options.max_redirects else None
     if location is None:
@@ -266,6 +276,6 @@ def _redirected(
         raise InvalidResponse(f"the redirect from {url} to {target} would give up TLS")
     if target.origin == url.origin:
         return replace(target, authorization=url.authorization), options
-    kept = [pair for pair in options.extra_headers.fields if pair[0].lower() not in CREDENTIALS]
+    kept = [pair for pair in options.extra_headers.fields if not is_secret_field(pair[0])]
     # What it redirects to elsewhere is another server, with an address and a name of its own.
     return target, replace(options, headers=Headers(kept), path=None, server_hostname=None)

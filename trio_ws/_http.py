@@ -27,9 +27,10 @@ from ._json import from_json, to_json
 from ._query import QueryParams
 from ._secrets import without_secrets
 
-T = TypeVar("T")
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+T = TypeVar("T")
 
 #: How much of a request or response head is accepted: bytes, and header fields.
 MAX_HEAD_BYTES = 16 * 1024

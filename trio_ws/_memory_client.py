@@ -22,16 +22,16 @@ import trio
 import trio.testing
 
 from ._buffer import bytes_of
-from ._client import CREDENTIALS, follow, location_in, shake_hands
+from ._client import follow_redirects, location_in, shake_hands
 from ._connection import WebSocket
 from ._errors import ConnectionFailed, ConnectionRejected, InvalidResponse
-from ._handshake import opening_deadline
 from ._headers import Headers, HeadersLike
 from ._http import Address, Response, show_address
 from ._json import from_json, to_json
 from ._lifetime import run_connection
 from ._nursery import protected_context
 from ._options import ClientOptions, ClientStreamKeywords, ClientStreamOptions
+from ._secrets import is_secret_field
 from ._url import WebSocketURL, follow_redirect, parse_url
 
 if TYPE_CHECKING:
@@ -212,23 +212,20 @@ class MemoryClient:
     async def _open(
         self, stream: trio.abc.Stream, url: WebSocketURL, options: ClientOptions
     ) -> WebSocket:
-        followed = 0
-        with opening_deadline(options.open_timeout):
-            while True:
-                headers = self._with_cookies(url, options.extra_headers)
-                try:
-                    websocket = await shake_hands(stream, url, replace(options, headers=headers))
-                    break
-                except ConnectionRejected as exc:
-                    self._keep_cookies(url, exc.response.headers)
-                    further = follow(exc, url, options, followed)
-                    if further is None:
-                        raise
-                    url, options = further
-                    followed += 1
-                stream = self.connect(secure=url.secure)
-        self._keep_cookies(url, websocket.response.headers)
-        return websocket
+        first = [stream]  # where it is redirected to is a new one
+
+        async def connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
+            stream = first.pop() if first else self.connect(secure=url.secure)
+            headers = self._with_cookies(url, options.extra_headers)
+            try:
+                websocket = await shake_hands(stream, url, replace(options, headers=headers))
+            except ConnectionRejected as exc:
+                self._keep_cookies(url, exc.response.headers)
+                raise
+            self._keep_cookies(url, websocket.response.headers)
+            return websocket
+
+        return await follow_redirects(url, options, connect)
 
     async def request(
         self,
@@ -366,13 +363,16 @@ class _Asked:
     def redirected(self, status: int, location: str) -> _Asked:
         """The request that a redirect leads to (RFC 9110 section 15.4)."""
         url = follow_redirect(replace(self.url, resource=self.resource), location)
+        same_origin = url.origin == self.url.origin
         method, content, left_out = self.method, self.content, {"host"}
-        if url.origin != self.url.origin:
-            left_out |= CREDENTIALS
         if (status == 303 and method != "HEAD") or (status < 303 and method == "POST"):
             method, content = "GET", b""
             left_out |= _ABOUT_BODY
-        kept = [pair for pair in self.headers.fields if pair[0].lower() not in left_out]
+        kept = [
+            (name, value)
+            for name, value in self.headers.fields
+            if name.lower() not in left_out and (same_origin or not is_secret_field(name))
+        ]
         return _Asked(method, url, url.resource, Headers(kept), content)
 
     def encode(self, connection: h11.Connection, headers: Headers) -> bytes:

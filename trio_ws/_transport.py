@@ -380,7 +380,7 @@ def _broken(exc: OSError) -> trio.BrokenResourceError:
 
 def failure_of(exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
     """What trio's stream raises where its socket raises this, for those who do not let it out."""
-    if exc.errno in (errno.EBADF, errno.ENOTSOCK):
+    if exc.errno in _CLOSED:
         return trio.ClosedResourceError("the socket was closed")
     failure = _broken(exc)
     # Its traceback would keep the caller's frame, and all that this knows of.
@@ -395,13 +395,12 @@ class OwnTransport(Transport):
     that would wait for the garbage collector.
     """
 
-    __slots__ = ("_is_tls", "_whole")
+    __slots__ = ("_whole",)
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         super().__init__(stream)
         # What it was before TLS was left.
         self._whole: object = stream
-        self._is_tls = isinstance(stream, trio.SSLStream)
 
     async def aclose(self) -> None:
         try:
@@ -414,7 +413,7 @@ class OwnTransport(Transport):
         self._forget()
 
     def _forget(self) -> None:
-        if self._is_tls:
+        if isinstance(self._whole, trio.SSLStream):
             _forget_itself(self._whole)
 
 
