@@ -1,4 +1,4 @@
-"""What callers give, checked when they give it: functions, hosts, ports, TLS contexts.
+"""What callers give, checked when they give it: functions, numbers, addresses, TLS contexts.
 
 Each check raises `TypeError` or `ValueError`, and says what to do about it. Options are `_options`'
 to check, and streams `_transport`'s.
@@ -177,6 +177,22 @@ def _returns_nothing(function: object) -> bool:
 
 
 # ---------------------------------------------------------------------------
+# Numbers
+# ---------------------------------------------------------------------------
+
+
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """
+    Raises:
+        TypeError, ValueError: it is no whole number, or not from `low` to `high`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an int, not {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is from {low} to {high}, not {value!r}")
+
+
+# ---------------------------------------------------------------------------
 # Addresses
 # ---------------------------------------------------------------------------
 
@@ -216,10 +232,7 @@ def check_port(port: object, *, least: int = 0) -> None:
     Raises:
         TypeError, ValueError: it is no whole number, or out of range.
     """
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"a port is an int, not {port!r}")
-    if not least <= port <= 65535:
-        raise ValueError(f"a port is from {least} to 65535, not {port}")
+    check_whole("a port", port, least, 65535)
 
 
 # ---------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from ._home import in_other_thread
 from ._json import to_json
 from ._message import Message, checked_message
 from ._nursery import open_bare_nursery, protected_context
-from ._options import check_limit
+from ._options import check_limit, check_logger
 from ._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
 from ._policies import Disconnect, Limits, SlowReaderPolicy
 from ._wire import Prepared
@@ -157,8 +157,7 @@ class _Settings:
                 check_plain(name, function, *arguments)
         if self.backplane is not None and not isinstance(self.backplane, Backplane):
             raise TypeError(f"backplane is a Backplane or None, not {self.backplane!r}")
-        if not isinstance(self.logger, logging.Logger):
-            raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
+        check_logger(self.logger)
 
 
 @final

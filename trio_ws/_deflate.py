@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, TypeAlias, final
 
+from ._arguments import check_whole
 from ._headers import is_token
 
 NAME = "permessage-deflate"
@@ -44,7 +45,7 @@ class Deflate:
     """Settings of permessage-deflate. The page on compression has the figures behind the defaults.
 
     Raises:
-        ValueError: a setting is out of its range.
+        TypeError, ValueError: a setting is of the wrong type, or out of its range.
     """
 
     level: int = 3
@@ -78,23 +79,16 @@ class Deflate:
     otherwise: they would hardly get smaller, and cost a compressor for each connection."""
 
     def __post_init__(self) -> None:
-        _check("level", self.level, 0, 9)
-        _check("mem_level", self.mem_level, 1, 9)
+        check_whole("level", self.level, 0, 9)
+        check_whole("mem_level", self.mem_level, 1, 9)
         for name in ("server_window_bits", "client_window_bits"):
             bits = getattr(self, name)
             if bits is not None:
-                _check(name, bits, _MIN_COMPRESSING_BITS, _MAX_BITS)
+                check_whole(name, bits, _MIN_COMPRESSING_BITS, _MAX_BITS)
         if isinstance(self.threshold, bool) or not isinstance(self.threshold, (int, float)):
             raise TypeError(f"threshold is a number of bytes, not {self.threshold!r}")
         if not self.threshold >= 0:
             raise ValueError(f"threshold is a number of bytes, not {self.threshold!r}")
-
-
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is an int, not {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is from {low} to {high}, not {value!r}")
 
 
 # ---------------------------------------------------------------------------

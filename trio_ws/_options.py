@@ -23,7 +23,7 @@ from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
-from ._arguments import check_callable, check_client_context, check_plain
+from ._arguments import check_callable, check_client_context, check_plain, check_whole
 from ._deflate import Deflate
 from ._headers import Headers, HeadersLike, is_field_value, is_token
 from ._hints import what_was_meant
@@ -130,9 +130,7 @@ class ConnectionOptions:
     """Where records go. Each carries the attribute `connection_id`."""
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            if option.type == "float":  # every limit and timeout, and nothing else
-                check_limit(option.name, getattr(self, option.name))
+        check_limits(self)
         if not isinstance(self.compression, (Deflate, NoneType)):
             raise TypeError(f"compression is a Deflate() or None, not {self.compression!r}")
         if not isinstance(self.decode_text, bool):
@@ -141,8 +139,7 @@ class ConnectionOptions:
             check_plain(
                 "on_ping_pong", self.on_ping_pong, "a WebSocket", "'ping' or 'pong'", "bytes"
             )
-        if not isinstance(self.logger, logging.Logger):
-            raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
+        check_logger(self.logger)
         # What the caller may change later, or iterate over only once, is kept as a value.
         object.__setattr__(self, "subprotocols", _checked_subprotocols(self.subprotocols))
         object.__setattr__(self, "headers", check_extra_headers(self.headers))
@@ -226,10 +223,7 @@ class ClientOptions(ClientStreamOptions):
             raise TypeError(f"path is a str or a Path, or None for TCP, not {self.path!r}")
         if self.path is not None and not os.fspath(self.path):
             raise ValueError("path is that of a Unix socket, or None for TCP, and not empty")
-        if isinstance(self.max_redirects, bool) or not isinstance(self.max_redirects, int):
-            raise TypeError(f"max_redirects is an int, not {self.max_redirects!r}")
-        if not 0 <= self.max_redirects <= 10:
-            raise ValueError(f"max_redirects is from 0 to 10, not {self.max_redirects!r}")
+        check_whole("max_redirects", self.max_redirects, 0, 10)
 
 
 class ClientKeywords(ClientStreamKeywords, total=False):
@@ -389,12 +383,24 @@ def make_options(
 # ---------------------------------------------------------------------------
 
 
+def check_limits(options: Any) -> None:
+    """`check_limit` for the fields of a dataclass that are limits and timeouts: all its floats."""
+    for option in fields(options):
+        if option.type == "float":
+            check_limit(option.name, getattr(options, option.name))
+
+
 def check_limit(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number (math.inf for no limit), not {value!r}")
     # The comparison is written so that NaN fails it.
     if not value > 0:
         raise ValueError(f"{name} is greater than 0 (math.inf for no limit), not {value!r}")
+
+
+def check_logger(logger: object) -> None:
+    if not isinstance(logger, logging.Logger):
+        raise TypeError(f"logger is a logging.Logger, not {logger!r}")
 
 
 def _check_error_policy(policy: object) -> None:

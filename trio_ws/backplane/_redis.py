@@ -11,7 +11,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
 
@@ -19,7 +19,7 @@ import trio
 
 from .._arguments import check_client_context
 from .._nursery import errors_in, raise_as_is
-from .._options import check_limit, make_options
+from .._options import check_limits, check_logger, make_options
 from ._backoff import Backoff
 from ._base import BackplaneError, HistoryEntry
 from ._broker import Address, BrokerLost, BrokerRefused, Scheme, parse_url
@@ -85,12 +85,9 @@ class RedisOptions:
             raise ValueError(f"mode is 'pubsub' or 'streams', not {self.mode!r}")
         if not isinstance(self.prefix, str):
             raise TypeError(f"prefix is a str, not {self.prefix!r}")
-        for option in fields(self):
-            if option.type == "float":  # every limit and timeout, and nothing else
-                check_limit(option.name, getattr(self, option.name))
+        check_limits(self)
         check_client_context(self.ssl_context)
-        if not isinstance(self.logger, logging.Logger):
-            raise TypeError(f"logger is a logging.Logger, not {self.logger!r}")
+        check_logger(self.logger)
 
 
 class RedisKeywords(TypedDict, total=False):
