@@ -413,7 +413,8 @@ class OwnTransport(Transport):
         self._forget()
 
     def _forget(self) -> None:
-        if isinstance(self._whole, trio.SSLStream):
+        was_tls = isinstance(self._whole, trio.SSLStream)
+        if was_tls:
             _forget_itself(self._whole)
 
 
