@@ -1,4 +1,4 @@
-"""Raw peers and real sockets for the suite; what other suites need, too, is `trio_ws.testing`."""
+"""Raw peers and real sockets for the suite; what other suites also need is `trio_ws.testing`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from trio_ws import ConnectionLost, WebSocket, as_stream, open_websocket_url
 from trio_ws._byte_stream import MESSAGE_SIZE
@@ -26,6 +24,7 @@ from .helpers import (
     open_server_with_raw_client,
     socket_pair,
 )
+from .tls_helpers import tls_contexts
 
 Pair = tuple[trio.abc.Stream, trio.abc.Stream]
 
@@ -149,11 +148,7 @@ async def test_it_says_what_it_is_a_stream_over() -> None:
 
 
 async def test_tls_and_a_websocket_within_it_go_through_a_websocket() -> None:
-    authority = trustme.CA()
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("inner.example").configure_cert(server_context)
-    client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
+    server_context, client_context = tls_contexts("inner.example")
 
     async def serve_tls(ws: WebSocket) -> None:
         tls = trio.SSLStream(as_stream(ws), server_context, server_side=True)

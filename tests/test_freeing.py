@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from trio_ws import (
     ConnectionClosed,
@@ -54,6 +53,7 @@ from .helpers import (
     reset,
     tcp_pair,
 )
+from .tls_helpers import tls_contexts
 
 pytestmark = pytest.mark.autojump
 
@@ -455,12 +455,7 @@ async def talk_in_memory(handler: Handler, references: list[Reference]) -> None:
 @pytest.fixture(scope="module")
 def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """For a server, and for clients that trust it."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(HOST).configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    return context, trusting
+    return tls_contexts(HOST)
 
 
 async def leave_at_once(server: WebSocketServer, **options: Any) -> None:

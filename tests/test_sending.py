@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-import trustme
 
 from trio_ws import (
     ConnectionClosed,
@@ -39,6 +37,7 @@ from .helpers import (
     socket_pair,
     tcp_pair,
 )
+from .tls_helpers import tls_contexts
 
 pytestmark = pytest.mark.autojump
 
@@ -394,11 +393,7 @@ async def test_pongs_owed_while_there_is_no_room_are_only_the_newest() -> None:
 
 
 async def tls_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
-    authority = trustme.CA()
-    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("example.org").configure_cert(theirs)
-    ours = ssl.create_default_context()
-    authority.configure_trust(ours)
+    theirs, ours = tls_contexts("example.org")
     one, other = await tcp_pair()
     return (
         trio.SSLStream(one, ours, server_hostname="example.org"),

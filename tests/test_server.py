@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 import socket
-import ssl
 import struct
 import sys
 import weakref
@@ -20,7 +19,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-import trustme
 
 import trio_ws
 from trio_ws import (
@@ -53,6 +51,7 @@ from .helpers import (
     open_server,
     reset,
 )
+from .tls_helpers import tls_contexts
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
@@ -169,11 +168,7 @@ async def test_a_name_with_two_addresses_has_one_port_and_one_url_with_the_name_
 
 
 async def test_a_url_of_a_tls_server_suits_a_certificate_for_its_name() -> None:
-    authority = trustme.CA()
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_context)
-    client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
+    server_context, client_context = tls_contexts("localhost")
     async with open_server(echo, host="localhost", ssl_context=server_context) as server:
         assert server.urls == (f"wss://localhost:{server.port}/",)
         async with open_websocket_url(server.urls[0], ssl_context=client_context) as ws:
@@ -182,11 +177,7 @@ async def test_a_url_of_a_tls_server_suits_a_certificate_for_its_name() -> None:
 
 
 async def test_tls_with_a_certificate() -> None:
-    authority = trustme.CA()
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_context)
-    client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
+    server_context, client_context = tls_contexts("localhost")
     async with open_server(echo, ssl_context=server_context) as server:
         assert server.urls == (f"wss://{HOST}:{server.port}/",)
         url = f"wss://localhost:{server.port}/"
@@ -200,11 +191,7 @@ async def test_tls_with_a_certificate() -> None:
 
 
 async def test_tls_peers_end_quickly_whoever_closes_and_after_a_violation() -> None:
-    authority = trustme.CA()
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server_context)
-    client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
+    server_context, client_context = tls_contexts("localhost")
     reasons: list[Any] = []
 
     async def close_soon(ws: WebSocket) -> None:
@@ -886,11 +873,7 @@ async def test_a_tls_client_is_told_503_where_tls_is_through_and_dropped_where_i
     through: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    authority = trustme.CA()
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(HOST).configure_cert(server_context)
-    client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
+    server_context, client_context = tls_contexts(HOST)
     async with open_server(echo, ssl_context=server_context, grace_period=PATIENCE) as server:
         stream = await trio.open_tcp_stream(HOST, server.port)
         tls = trio.SSLStream(stream, client_context, server_hostname=HOST)
@@ -975,11 +958,7 @@ async def test_a_client_that_left_while_process_request_waited_is_not_handed_to_
 async def test_a_tls_client_that_left_while_process_request_waited_is_not_handed_over_either() -> (
     None
 ):
-    authority = trustme.CA()
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(HOST).configure_cert(server_context)
-    client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
+    server_context, client_context = tls_contexts(HOST)
     gate = Gate()
     options: Any = {"ssl_context": server_context, "process_request": gate.process_request}
     async with open_server(gate.handler, **options) as server:

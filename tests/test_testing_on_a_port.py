@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
-
 import pytest
-import trustme
 
 from trio_ws import ConnectionFailed, WebSocket, open_websocket_url
 from trio_ws.testing import open_test_server
 
 from .helpers import echo
+from .tls_helpers import tls_contexts
 
 
 class Oops(Exception):
@@ -33,11 +31,7 @@ async def test_a_server_on_a_free_port_of_the_loopback() -> None:
 
 
 async def test_a_server_with_tls() -> None:
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    context, trusting = tls_contexts("localhost")
     async with open_test_server(echo, host="localhost", ssl_context=context) as server:
         url = f"wss://localhost:{server.port}/"
         async with open_websocket_url(url, ssl_context=trusting) as ws:

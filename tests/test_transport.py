@@ -304,14 +304,14 @@ async def _read_after_closing(stream: Any, peer: trio.SocketStream) -> object:
     return await stream.receive()
 
 
+async def _close_when_blocked(stream: Any) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    await stream.aclose()
+
+
 async def _read_while_it_is_closed(stream: Any, peer: trio.SocketStream) -> object:
     async with trio.open_nursery() as nursery:
-
-        @nursery.start_soon
-        async def close() -> None:
-            await trio.testing.wait_all_tasks_blocked()
-            await stream.aclose()
-
+        nursery.start_soon(_close_when_blocked, stream)
         return await stream.receive()
 
 
@@ -344,12 +344,7 @@ async def _write_after_closing(stream: Any, peer: trio.SocketStream) -> object:
 
 async def _write_while_it_is_closed(stream: Any, peer: trio.SocketStream) -> object:
     async with trio.open_nursery() as nursery:
-
-        @nursery.start_soon
-        async def close() -> None:
-            await trio.testing.wait_all_tasks_blocked()
-            await stream.aclose()
-
+        nursery.start_soon(_close_when_blocked, stream)
         return await stream.send_all(bytes(50_000_000))
 
 

@@ -46,6 +46,7 @@ from .handshake_helpers import (
     request as upgrade,
 )
 from .helpers import HOST, PATIENCE, echo, least_cpu_seconds, open_server, wait_for_a_turn
+from .tls_helpers import tls_contexts
 from .web_helpers import HTTPClient, TestSite, chunked, http, open_site
 
 PAGE = b"<h1>Welcome</h1>"
@@ -817,12 +818,7 @@ class TLS:
 
 @pytest.fixture(scope="module")
 def tls() -> TLS:
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    client = ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
-    return TLS(server, client)
+    return TLS(*tls_contexts("localhost"))
 
 
 @asynccontextmanager

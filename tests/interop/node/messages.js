@@ -22,3 +22,17 @@ export function describe(data, isBinary) {
 export function report(event, details) {
   console.log(JSON.stringify({ event, ...details }));
 }
+
+/** What a client does next: send the next message of its scenario, or close. */
+export function conversation(socket, scenario) {
+  const sizes = scenario === "text" || scenario === "binary" ? [...SIZES] : [];
+  return () => {
+    if (sizes.length > 0) {
+      socket.send(make(scenario, sizes.shift()));
+    } else if (scenario === "close") {
+      socket.close(4000, "bye");
+    } else if (scenario !== "wait") {
+      socket.close(1000);
+    }
+  };
+}

@@ -2,22 +2,12 @@
 // tests/interop/scenarios.py.
 
 import { WebSocket } from "undici";
-import { SIZES, describe, make, report } from "./messages.js";
+import { conversation, describe, report } from "./messages.js";
 
 const [url, scenario] = process.argv.slice(2);
 const socket = new WebSocket(url);
-const sizes = scenario === "text" || scenario === "binary" ? [...SIZES] : [];
+const next = conversation(socket, scenario);
 socket.binaryType = "arraybuffer";
-
-function next() {
-  if (sizes.length > 0) {
-    socket.send(make(scenario, sizes.shift()));
-  } else if (scenario === "close") {
-    socket.close(4000, "bye");
-  } else if (scenario !== "wait") {
-    socket.close(1000);
-  }
-}
 
 socket.onopen = next;
 socket.onmessage = ({ data }) => {
