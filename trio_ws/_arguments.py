@@ -110,7 +110,7 @@ def check_takes(
 
 
 def is_async(function: object) -> bool:
-    """Whether it is an async function, also in a method, an object or `functools.partial`."""
+    """Whether it is an async function, or a method, an object or a `functools.partial` of one."""
     plain = _plain_function(function)
     return plain is not None and inspect.iscoroutinefunction(plain)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def bytes_of(data: Buffer, what: str) -> bytes:
     """The bytes of `data`, safe from changes that its owner makes later.
 
-    Of an array of any shape these are the bytes of its items in C order, also where it is a slice
+    Of an array of any shape these are the bytes of its items in C order, even where it is a slice
     of a larger one.
 
     Args:
@@ -33,6 +33,6 @@ def bytes_of(data: Buffer, what: str) -> bytes:
     except TypeError:
         raise TypeError(f"{what}, not {type(data).__name__}") from None
     with view:
-        if view.format.endswith("O"):  # their addresses are nobody else's business
+        if view.format.endswith("O"):  # its bytes are addresses in this process
             raise TypeError(f"{what}, not an array of Python objects")
         return view.tobytes()

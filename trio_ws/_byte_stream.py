@@ -1,4 +1,7 @@
-"""A byte stream over a WebSocket, for what speaks over streams: TLS, a relay, another protocol."""
+"""A byte stream over a WebSocket, for what speaks over streams: TLS, a relay, another protocol.
+
+This module owns how bytes become messages and messages bytes. It knows nothing of frames.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from ._errors import ConnectionEnded
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-#: How many bytes one message takes, at the most. Every common limit on messages is larger.
+#: The most bytes in one message. Every common limit on messages is larger.
 MESSAGE_SIZE = 64 * 1024
 
 

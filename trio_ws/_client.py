@@ -140,7 +140,7 @@ async def _connect_once(url: WebSocketURL, options: ClientOptions) -> WebSocket:
 async def shake_hands(
     stream: trio.abc.Stream, url: WebSocketURL, options: ClientStreamOptions, *, own: bool = False
 ) -> WebSocket:
-    """The handshake over a stream that is ours from now on: it is closed if there is none.
+    """The handshake over a stream that is ours from now on, and is closed if the handshake fails.
 
     `own` is as of `wrap_stream`.
     """

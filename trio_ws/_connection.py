@@ -166,7 +166,7 @@ def _checked_payload(payload: Buffer) -> bytes:
 
 
 class _ClosedByUs(trio.ClosedResourceError):
-    """Which of our connections it was that somebody used after closing it.
+    """A connection was used after this side had closed it.
 
     It has the connection's `id`, and not the connection, which it would keep alive, and which can
     neither be copied nor pickled.

@@ -313,7 +313,7 @@ def _accept(parameters: _Parameters, settings: Deflate) -> Agreement:
         client_bits = min(client_bits, settings.client_window_bits or _MAX_BITS)
     return Agreement(
         server_window_bits=server_bits,
-        # The largest is what goes without saying.
+        # The largest need not be named.
         client_window_bits=None if client_bits == _MAX_BITS else client_bits,
         server_context_takeover=(
             offered.server_context_takeover and settings.server_context_takeover
@@ -380,8 +380,8 @@ class Deflater:
         self._in_doubt = False
 
     def pays(self, data: bytes) -> bool:
-        """Whether to compress a message that nobody has decided about: not where it is of a kind
-        that does not get smaller, as images, video and what is encrypted.
+        """Whether to compress a message where the application leaves it to us: not one of a kind
+        that does not get smaller, such as images, video and encrypted data.
         """
         if self._in_doubt or len(data) >= SAMPLE_FROM:
             self._in_doubt = not is_compressible(data)
@@ -398,7 +398,7 @@ class Deflater:
         return self._settings.level, self._bits, self._settings.mem_level
 
     def restart(self) -> None:
-        """Refer to nothing before the next message, or the next part of one."""
+        """Let the next message, or the next part of one, refer to nothing before it."""
         self._compressor = None
 
     def deflate(self, data: bytes, *, final: bool) -> bytes:

@@ -48,7 +48,7 @@ def from_client(request: Request, trusted: Networks, field: str) -> Request:
 
 
 def _innermost(request: Request, hops: Iterable[tuple[str, str]], trusted: Networks) -> Request:
-    """Follow the hops, the last first, for as long as whoever added one is trusted."""
+    """Follow the hops, the last first, for as long as the proxy that added one is trusted."""
     for name, scheme in hops:
         request = _with_scheme(request, scheme)
         address = _address(name)

@@ -311,7 +311,7 @@ def _is_label(label: str) -> bool:
     """Whether a part of a host name that claims to be Punycode is (RFC 3492).
 
     Which characters it may stand for differs between IDNA 2003, IDNA 2008 and browsers, and is the
-    registrars' to say. But what stands for none, or for itself, would fail in whoever decodes it.
+    registrars' to say. But what stands for none, or for itself, would fail wherever it is decoded.
     """
     if not label.startswith("xn--"):
         return True

@@ -46,7 +46,7 @@ ELSEWHERE = {
 
 
 def what_was_meant(name: str, names: Iterable[str]) -> str | None:
-    """Which of `names` may have been meant by a `name` that is none of them."""
+    """The one of `names` that was probably meant by `name`, which is not among them."""
     known = set(names)
     for ours, others in ELSEWHERE.items():
         if ours in known and name.lower() in others.split():

@@ -141,7 +141,7 @@ class Request:
         """The body, as UTF-8.
 
         Raises:
-            InvalidRequest: it is not. Left alone by an endpoint, it is answered with 400.
+            InvalidRequest: it is not. Where this leaves an endpoint, the answer is 400.
         """
         try:
             return self.body.decode()
@@ -149,13 +149,14 @@ class Request:
             raise refusal(400, "the body is not UTF-8") from exc
 
     def json(self) -> Any:
-        """The value that the body is the JSON of; NaN and infinity are none.
+        """The body, parsed as JSON; NaN and infinity are refused.
 
         It has to be declared as ``application/json``, or some ``…+json``: other sites' pages can
         make a browser send anything else without asking first.
 
         Raises:
-            InvalidRequest: it is none. Left alone by an endpoint, it is answered with 400 or 415.
+            InvalidRequest: it is not JSON, or not declared so. Where this leaves an endpoint, the
+                answer is 400 or 415.
         """
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
@@ -301,7 +302,7 @@ class HeadTooLarge(Exception):
 
 
 class StartLineTooLong(HeadTooLarge):
-    """The first line of it goes on after that."""
+    """Its first line alone goes on after `MAX_HEAD_BYTES`."""
 
 
 class MalformedHead(Exception):
@@ -319,18 +320,19 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 _MAX_QUOTE = 120
 
 
-# RFC 9112 section 2.2: some clients send an empty line after a body, which nobody asked for.
 _EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
 
 
 def after_empty_lines(data: bytes) -> bytes:
-    """What there is of a request."""
+    """`data` without the empty lines before a request, which some clients send after a body (RFC
+    9112 section 2.2).
+    """
     found = _EMPTY_LINES.match(data)
     return data[found.end() :] if found else data
 
 
 class HeadBuffer:
-    """Collects bytes until they hold a whole head; the rest is kept for whoever comes next.
+    """Collects bytes until they hold a whole head; the rest is kept for what comes next.
 
     Several heads in a row, as when a response is announced by others (RFC 9110 section 15.2),
     share the limit in bytes: so a server cannot go on announcing.

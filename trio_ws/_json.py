@@ -37,7 +37,7 @@ def from_json(text: str) -> Any:
     """`json.loads`, but for NaN and infinity, in words or as a number too large for a float.
 
     Raises:
-        ValueError: it is not JSON, or holds a number that is none here.
+        ValueError: it is not JSON, or holds NaN or infinity.
         RecursionError: it is nested too deeply.
     """
     return _DECODER.decode(text)

@@ -105,9 +105,9 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
 
 
 def _close_code_for(exc: BaseException | None) -> CloseCode:
-    """1011 if anything in `exc` is an error; 1001 if all of it only tells the program to stop.
+    """1011 if anything in `exc` is an error, or 1003 if all errors in it are `UnexpectedMessage`.
 
-    And 1003 if no more is wrong than the kind of a message.
+    1001 if all of it only tells the program to stop.
     """
     if exc is None:
         return CloseCode.NORMAL_CLOSURE

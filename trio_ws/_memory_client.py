@@ -142,11 +142,11 @@ class _Peer:
 class MemoryClient:
     """A client of an application in memory, with an address and cookies of its own.
 
-    The cookies that a response sets, also one to a WebSocket's request, go with the requests after
-    it as they do in a browser: to their host and path, until they expire, and the ``Secure`` ones
-    only to ``https`` and ``wss``. Where `headers` has a Cookie, that is what is sent.
+    The cookies that a response sets, one to a WebSocket's request included, go with later requests
+    as they do in a browser: to their host and path, until they expire, and the ``Secure`` ones only
+    to ``https`` and ``wss``. Where `headers` has a Cookie, that is what is sent.
 
-    Hosts and schemes are what a URL says; whichever it says, it is this application that answers.
+    Whichever host and scheme a URL has, it is this application that answers, and is told them.
 
     Attributes:
         cookies: those that are kept.
@@ -250,12 +250,12 @@ class MemoryClient:
             headers: the header fields.
             body: bytes, any other buffer, or a `str` that goes out as UTF-8.
             params: what to add to the query.
-            json: what the body is to be the JSON of, in place of `body`.
-            max_redirects: how many redirects to follow, before the response is the next redirect.
-                As in browsers, a POST is a GET after 301, 302 and 303.
+            json: a value that is sent as JSON, instead of `body`.
+            max_redirects: how many redirects to follow; one more is the response. As in browsers,
+                a POST is a GET after 301, 302 and 303.
 
         Raises:
-            ValueError: what cannot be sent in a request.
+            ValueError: something in it cannot be sent in a request.
             TypeError: there are both `body` and `json`, or they are of the wrong type.
             InvalidResponse: what came is no HTTP response, or not all of one.
             ConnectionFailed: the server has stopped.
@@ -308,7 +308,7 @@ class MemoryClient:
         json: object = ...,
         max_redirects: int = 0,
     ) -> MemoryResponse:
-        """`request` with the method POST. The others have to be named there."""
+        """`request` with the method POST."""
         return await self.request(
             "POST", target, headers, body, params=params, json=json, max_redirects=max_redirects
         )
@@ -352,7 +352,7 @@ def _as_http(url: WebSocketURL) -> urllib.request.Request:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A request: the URL says to whom, and the resource what for, exactly as it is sent."""
+    """A request: `url` says where it goes, and `resource` what it asks for, exactly as sent."""
 
     method: str
     url: WebSocketURL
@@ -421,7 +421,7 @@ def _with_default(headers: Headers, name: str, value: str) -> Headers:
 
 @final
 class MemoryResponse(Response):
-    """A `Response` as a test got it from `MemoryClient.request`. Equal to a like `Response`."""
+    """What `MemoryClient.request` gives. Equal to a `Response` with the same contents."""
 
     @property
     def text(self) -> str:
@@ -433,10 +433,10 @@ class MemoryResponse(Response):
         return self.body.decode()
 
     def json(self) -> Any:  # type: ignore[override]  # reads one, where `Response.json` makes one
-        """The value that the body is the JSON of, whatever its Content-Type.
+        """The body, parsed as JSON, whatever its Content-Type.
 
         Raises:
-            ValueError: it is none; NaN and infinity are not.
+            ValueError: it is not JSON; nor are NaN and infinity.
         """
         try:
             return from_json(self.text)

@@ -353,12 +353,12 @@ class ListenerKeywords(ServerStreamKeywords, total=False):
 def make_options(
     kind: Callable[..., T], options: Mapping[str, object], entry_point: Callable[..., object]
 ) -> T:
-    """The value of the type `kind` that was asked for by the keyword arguments `options`.
+    """The keyword arguments `options` of `entry_point`, as a value of the type `kind`.
 
     Raises:
-        TypeError: one of them is none; it names `entry_point`, and what may have been meant. Or it
-            is of the wrong type.
-        ValueError: it is out of its range.
+        TypeError: there is no such option; the text names `entry_point`, and what may have been
+            meant. Or an option is of the wrong type.
+        ValueError: one is out of its range.
     """
     try:
         return kind(**options)

@@ -50,7 +50,7 @@ PIECE = 16 * 1024
 LARGEST_PIECE = 256 * 1024
 QUICK = 0.1
 
-#: How many bytes a second a peer may take at the least, and still show progress in time.
+#: How few bytes a second a peer may take and still show progress in time.
 SLOWEST = 4 * 1024
 
 #: How many bytes leave the line at a time. They cannot be taken back any more, so it is no more

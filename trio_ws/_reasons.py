@@ -47,7 +47,7 @@ def connection_failed(what: str, exc: BaseException) -> ConnectionFailed:
 
 
 def _causes(exc: BaseException) -> list[BaseException]:
-    """What it came from in the end; several, where several things were tried."""
+    """The exceptions at the bottom: several where several things were tried."""
     causes = [cause for each in _inner(exc) for cause in _causes(each)]
     return causes or ([exc] if _text(exc) else [])
 

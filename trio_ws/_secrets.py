@@ -39,7 +39,7 @@ def masked(url: str) -> str:
 
 
 def is_secret_field(name: str) -> bool:
-    """Whether the value of this header field is nobody else's business."""
+    """Whether this header field holds credentials."""
     return _SECRET_FIELD.fullmatch(name) is not None
 
 

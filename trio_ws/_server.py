@@ -147,7 +147,7 @@ class _Visit:
 
 @final
 class _Shortage:
-    """The times when the system has no room for another connection: one line when each begins, one
+    """Logs that the system has no room for another connection: a line when that begins, and one
     when it is over, however many attempts fail meanwhile.
     """
 
@@ -204,7 +204,7 @@ class WebSocketServer:
         self._stopping = trio.Event()
         self._stopped = trio.Event()
         self._close = (int(CloseCode.GOING_AWAY), "")
-        #: What to raise in the end: at the most one.
+        #: What to raise in the end: at most one.
         self._failures: list[BaseException] = []
 
     @property
@@ -223,8 +223,8 @@ class WebSocketServer:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where it serves: one URL with the name that was given as its host, as a certificate for
-        that name demands, or else one with the address of each TCP listener.
+        """Where it serves. If a host name was given, one URL with that name, as a certificate for it
+        demands; otherwise one with the address of each TCP listener.
         """
         urls: list[str] = []
         for listener, address in zip(self._listeners, self._addresses, strict=True):
@@ -721,7 +721,7 @@ async def serve_listeners(
         await check_listeners(given)
     except BaseException:
         for listener in given:
-            with suppress(AttributeError):  # it is none, or one for TLS that has none beneath
+            with suppress(AttributeError):  # it is no listener, or its TLS runs over none
                 await trio.aclose_forcefully(listener)
         raise
     await WebSocketServer(handler, given, settings)._run(task_status)

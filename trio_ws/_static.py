@@ -122,8 +122,8 @@ class Folder:
         # A pipe would be waited for, a device read without end.
         if not stat.S_ISREG(status.st_mode):
             return None
-        # HTTP has whole seconds; a date to come would be one of which nobody knows what it means
-        # (RFC 9110 section 8.8.2.1).
+        # HTTP has whole seconds, and a date in the future must not be sent (RFC 9110 section
+        # 8.8.2.1).
         modified = min(max(0, int(status.st_mtime)), int(time.time()))
         return _File(path, names[-1], status, modified)
 
@@ -287,7 +287,7 @@ def _requested_part(text: str, size: int) -> tuple[int, range]:
 
 
 def _position(digits: str) -> int:
-    """A place in a file. One of more digits than any file has is as good as their beginning."""
+    """A place in a file. Of more digits than any file needs, the first 19 will do."""
     return int(digits.lstrip("0")[:19] or "0")
 
 

@@ -57,7 +57,7 @@ LOST_CONNECTION: set[int] = {
 #: What the system says of a socket that was closed.
 _CLOSED = {errno.EBADF, errno.ENOTSOCK}
 
-#: How many turns of the scheduler it takes at the most to read what is there, through TLS.
+#: How many turns of the scheduler it takes, at most, to read what is there through TLS.
 _STEPS_OF_A_READ = 4
 
 #: How many bytes the kernel takes from us before the peer takes them from it.
@@ -379,7 +379,7 @@ def _broken(exc: OSError) -> trio.BrokenResourceError:
 
 
 def failure_of(exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
-    """What trio's stream raises where its socket raises this, for those who do not let it out."""
+    """What trio's stream raises where its socket raises `exc`; to be handed on, not raised."""
     if exc.errno in _CLOSED:
         return trio.ClosedResourceError("the socket was closed")
     failure = _broken(exc)

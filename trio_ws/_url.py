@@ -151,7 +151,7 @@ def checked_host(what: str, host: str) -> str:
     """`host`, a name or an IP address, in ASCII; a zone index is kept.
 
     Raises:
-        TypeError, ValueError: it is none; the text says that `what` is one.
+        TypeError, ValueError: it is neither; the text says so of `what`.
     """
     if not isinstance(host, str):
         raise TypeError(f"{what} is a str, not {host!r}")
@@ -166,7 +166,7 @@ def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
     """Where a Location header leads, relative to `base` (RFC 3986 section 5.2).
 
     ``http`` and ``https`` mean ws and wss. What a server should have encoded is encoded: spaces,
-    and characters beyond ASCII, be they UTF-8 or other octets. The fragment is for browsers.
+    and characters beyond ASCII, whether UTF-8 or other octets. The fragment is for browsers.
 
     Raises:
         InvalidURL: it leads to nothing that is a WebSocket URL, or names a user: only the

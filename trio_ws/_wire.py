@@ -84,7 +84,7 @@ from ._masking import mask, new_key
 #: RFC 6455 section 5.5.
 MAX_CONTROL_PAYLOAD = 125
 
-#: What a frame of a fragmented message counts at the least, so that even empty ones run out.
+#: What a frame of a fragmented message counts at least, so that even empty ones run out.
 MIN_FRAGMENT_CHARGE = 64
 
 #: How many whole messages are decoded in one go, unless there is less room.
@@ -242,7 +242,7 @@ class Wire:
         self._limit = max_message_size
         self._batch = batch
         self._deflate = deflate
-        #: Whether what goes out may be compressed, now and then.
+        #: Whether what goes out may be compressed.
         self._deflates = False
         self._threshold: float = inf
         if deflate is not None and deflate[1].allows_deflating(server=not self.masks):

@@ -38,7 +38,7 @@ WORKER_VARIABLE: Final = "TRIO_WS_WORKER"
 MARGIN: Final = 5.0
 
 #: How many seconds a worker gets to become ready, unless told otherwise: time enough to fill caches
-#: from a database, and no more than a person waits who replaces what does not start.
+#: from a database, and no longer than an operator waits for what does not start.
 START_TIMEOUT: Final = 60.0
 
 #: A worker that lived for this many seconds did not fail because it cannot work.

@@ -44,7 +44,7 @@ Word: TypeAlias = str | bytes | int
 SECOND_LOOK = 0.05
 
 #: A broker that has become a read-only replica is as good as lost: the one to talk to is elsewhere
-#: by now. And behind what is no answer of Redis there is none to be expected.
+#: by now. After something that is no answer of Redis, none is to be expected.
 _LOST = (RedisConnectionError, ReadOnlyError, InvalidResponse)
 
 
@@ -60,8 +60,8 @@ def _translated() -> Generator[None, None, None]:
             raise BrokerLost(reason_of(exc)) from root_of(exc)
         raise BrokerRefused(str(exc)) from exc
     except Exception as exc:
-        # A connection that breaks raises what has broken it, to all who use it: errors of the
-        # system, of anyio, and of a parser that takes whatever comes for numbers and text.
+        # A connection that breaks raises what has broken it in every task that uses it: errors of
+        # the system, of anyio, and of a parser that takes whatever comes for numbers and text.
         raise BrokerLost(reason_of(exc)) from root_of(exc)
 
 
