@@ -223,7 +223,7 @@ class WebSocketServer:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where it serves. If a host name was given, one URL with that name, as a certificate for it
+        """Where it serves. If a host name was given, one URL with that name, as its certificate
         demands; otherwise one with the address of each TCP listener.
         """
         urls: list[str] = []
