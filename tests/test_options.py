@@ -33,7 +33,13 @@ from trio_ws._options import (
     make_options,
 )
 from trio_ws.backplane import RedisBackplane, RedisOptions
-from trio_ws.testing import open_test_app, open_test_server, open_test_websocket
+from trio_ws.testing import (
+    MemoryClient,
+    MemoryListener,
+    open_test_app,
+    open_test_server,
+    open_test_websocket,
+)
 
 from .helpers import echo
 
@@ -418,6 +424,7 @@ UNKNOWN = [
     (lambda **o: enter(open_test_websocket(echo, **o)), "open_test_websocket"),
     (lambda **o: enter(open_test_app(echo, **o)), "open_test_app"),
     (lambda **o: enter(open_test_server(echo, **o)), "open_test_server"),
+    (lambda **o: enter(MemoryClient(MemoryListener()).websocket(**o)), "websocket"),
 ]
 
 

@@ -30,7 +30,7 @@ from ._http import Address, Response, show_address
 from ._json import from_json, to_json
 from ._lifetime import run_connection
 from ._nursery import protected_context
-from ._options import ClientOptions, ClientStreamKeywords, ClientStreamOptions
+from ._options import ClientOptions, ClientStreamKeywords, ClientStreamOptions, make_options
 from ._secrets import is_secret_field
 from ._url import WebSocketURL, follow_redirect, parse_url
 
@@ -195,7 +195,8 @@ class MemoryClient:
             InvalidURL: `path` is neither a path nor a URL.
         """
         try:
-            ClientStreamOptions(**options)  # no more than these, where the next line takes more
+            # No more than these, where the next line takes more.
+            make_options(ClientStreamOptions, options, type(self).websocket)
             settings = ClientOptions(max_redirects=max_redirects, **options)
             if not isinstance(path, str):
                 raise TypeError(f"a path is a str, not {path!r}")
