@@ -68,7 +68,7 @@ async def open_websocket_url(
         InvalidResponse: it answered with something else.
         TooManyRedirects: it redirected too often.
         HandshakeTimeout: all this took longer than `open_timeout`.
-        TypeError, ValueError: an option is wrong; an `ssl_context` for a ``ws://`` URL, too.
+        TypeError, ValueError: an option is wrong, such as an `ssl_context` for a ``ws://`` URL.
     """
     settings = make_options(ClientOptions, options, open_websocket_url)
     target = parse_url(url)

@@ -56,7 +56,7 @@ async def _last_call() -> None:
 
 
 #: One for all connections: a task that goes round a hundred of them must not have a hundred
-#: budgets. (Threads with a trio loop each share it, too; at worst one of them yields early.)
+#: budgets. (Threads with a trio loop each also share it; at worst one of them yields early.)
 _pacer = Pacer()
 next_checkpoint = _pacer.next_checkpoint
 spend = _pacer.spend
