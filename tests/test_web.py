@@ -877,6 +877,21 @@ async def test_over_tls_a_client_that_does_not_leave_is_left_after_a_second(tls:
         assert 0.99 < trio.current_time() - started < 1.1
 
 
+async def test_over_tls_the_log_names_a_client_that_has_left(
+    tls: TLS, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ws")
+    async with open_server(TestSite().router, ssl_context=tls.server) as server:
+        stream = await trio.open_ssl_over_tcp_stream(
+            "localhost", server.port, ssl_context=tls.client
+        )
+        address = stream.transport_stream.socket.getsockname()
+        async with stream:
+            await stream.send_all(b"bad\r\n\r\n")
+            await read_all(stream)
+    assert f"{address[0]}:{address[1]} answered with 400" in caplog.text
+
+
 async def test_over_tls_a_client_that_goes_on_sending_gets_its_answer_and_the_end(
     tls: TLS,
 ) -> None:

@@ -75,13 +75,15 @@ _GONE = (
 class Transport:
     """Any `trio.abc.Stream`: every write waits for a turn of the task that flushes."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_peer", "_stream")
 
     #: Whether it can be written to without waiting.
     immediate = False
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        # Once both sides have hung up, the system no longer knows, and the log still asks.
+        self._peer = socket_address(stream, "getpeername")
 
     @property
     def plain_socket(self) -> socket.socket | None:
@@ -238,7 +240,7 @@ class Transport:
 
     @property
     def remote_address(self) -> Address:
-        return socket_address(self._stream, "getpeername")
+        return self._peer
 
 
 class SocketTransport(Transport):
@@ -248,7 +250,7 @@ class SocketTransport(Transport):
     all there was, so that trying would cost a system call and an exception each time.
     """
 
-    __slots__ = ("_peer", "_receive_size", "_socket")
+    __slots__ = ("_receive_size", "_socket")
 
     immediate = True
 
@@ -356,10 +358,6 @@ class SocketTransport(Transport):
             return _readable(self._socket.getsockname())
         except OSError:  # it was closed behind our back
             return None
-
-    @property
-    def remote_address(self) -> Address:
-        return self._peer
 
 
 def _is_hung_up(descriptor: int) -> bool:
