@@ -82,7 +82,12 @@ def pytest_fixture_setup(
         )
     else:
         return
-    pytest.fail(f"{fixturedef.argname} is for tests that pytest-trio runs; {what}", pytrace=False)
+    name = fixturedef.argname
+    error = pytest.fail.Exception(f"{name} is for tests that pytest-trio runs; {what}", False)
+    # pytest finishes a fixture only where it finds its outcome here, and fails the next test that
+    # asks for an unfinished one with a bare AssertionError.
+    fixturedef.cached_result = (None, None, (error, None))  # value, parameter, error
+    raise error
 
 
 @asynccontextmanager

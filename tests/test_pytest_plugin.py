@@ -122,6 +122,14 @@ async def test_where_pytest_trio_does_not_run_a_test_the_error_names_trio_mode(
     assert "@pytest.mark.trio" in output
 
 
+async def test_every_test_that_pytest_trio_does_not_run_is_told_so(tmp_path: Path) -> None:
+    tests = "def test_one(open_websocket_to): pass\ndef test_two(open_websocket_to): pass"
+    code, output = await run_pytest(tmp_path, tests)
+    assert code == 1, output
+    assert output.count("open_websocket_to is for tests that pytest-trio runs") >= 2
+    assert "AssertionError" not in output
+
+
 async def test_without_pytest_trio_the_error_says_what_to_install(tmp_path: Path) -> None:
     code, output = await run_pytest(
         tmp_path, GREETING.replace("@MARK", ""), settings="addopts = -p no:trio"
