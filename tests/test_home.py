@@ -95,6 +95,17 @@ async def test_a_connection_is_not_used_by_a_trio_of_another_thread() -> None:
         assert await server.receive() == "still here"
 
 
+async def test_what_is_done_at_once_is_not_done_by_a_trio_of_another_thread_either() -> None:
+    async with open_pair() as (client, server):
+        await client.send("kept")
+        await trio.testing.wait_all_tasks_blocked()
+        for use in (server.receive, server.__anext__, partial(server.send, "from a thread")):
+            await in_thread(partial(trio.run, use))
+        assert await server.receive() == "kept"
+        await server.send("here")
+        assert await client.receive() == "here"
+
+
 async def test_a_sender_that_would_have_to_wait_is_told_that_the_thread_is_wrong() -> None:
     async with open_pair() as (client, server), server.open_message("text"):
         await in_thread(partial(trio.run, server.send, "x"))
