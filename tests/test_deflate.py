@@ -561,6 +561,13 @@ def test_a_frame_out_of_sequence_is_1002_before_its_payload_is_looked_at() -> No
         assert events[-1] == Violation(1002, "a data frame out of sequence")
 
 
+def test_compressed_text_that_is_not_utf_8_is_1007() -> None:
+    for text in (b"\xff", b"half a surrogate \xed\xa0", "é".encode()[:1]):
+        receiver = wire()
+        (event,) = decode(receiver, frame(TEXT, deflated(text), rsv=RSV1))
+        assert event == Violation(1007, "text that is not UTF-8")
+
+
 def test_data_that_is_no_deflate_is_1007() -> None:
     events = decode(wire(), frame(BINARY, b"\xff" * 10, rsv=RSV1))
     assert [event.code for event in events if isinstance(event, Violation)] == [1007]

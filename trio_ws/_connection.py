@@ -541,9 +541,12 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._liveness.note_message()
 
     def _write(self, event: Event, frame: bytes) -> None:
+        self._log_sent(event)
+        self._outbox.write(frame)
+
+    def _log_sent(self, event: Event) -> None:
         if self._verbose:
             self._logger.debug("sent %s", show_event(event))
-        self._outbox.write(frame)
 
     # Receiving…
 
@@ -1246,8 +1249,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if due is Due.PING:
             payload = os.urandom(4)
             self._pings.add_probe(payload)
-            if self._verbose:
-                self._logger.debug("sent %s", show_event(Ping(payload)))
+            self._log_sent(Ping(payload))
             self._outbox.write_probe(self._wire.ping(payload))
         elif due in (Due.DROP_SILENT, Due.DROP_STALLED):
             # It is told so if that takes no waiting: it has had all its time.

@@ -201,8 +201,7 @@ class RedisBackplane(QueuedBackplane):
         finally:
             self._link = None
             self._note_lost()
-        if failures:
-            raise_as_is(failures.pop())
+        raise_as_is(failures.pop())  # nothing here ends but by failing
 
     async def _connect(self, nursery: trio.Nursery) -> Link:
         """Two connections: answers to what is published never queue behind what comes."""
