@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from trio_ws import (
     ClientOptions,
@@ -84,6 +84,7 @@ def test_a_url_is_shown_without_its_user(url: str, shown: str) -> None:
     assert masked(url) == shown
 
 
+@example("ws://", "", "/", "")
 @given(
     st.sampled_from(["ws://", "//", "", "ws:/", "redis://", "w s://"]),
     st.text(max_size=5),

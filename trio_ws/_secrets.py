@@ -14,7 +14,7 @@ _HIDDEN = "***"
 _SCHEME = r"\s*(?:[A-Za-z][-+.A-Za-z0-9]*:)?//"
 _AUTHORITY = re.compile(_SCHEME)
 #: What no user and password are in: a host and perhaps a port, or none at all, and then a path.
-_HOST = r"(?:\[[^@\]]*\]|[^@/?#:]*)(?::[0-9]*)?"
+_HOST = r"(?:(?:\[[^@\]]*\]|[^@/?#:]+)(?::[0-9]*)?)?"
 _WITHOUT_USER = re.compile(rf"(?:{_SCHEME}{_HOST}|(?!\s*//)[^@/?#:]*)[/?#]")
 
 _CREDENTIALS = r"(?:proxy-)?authorization|(?:set-)?cookie"
