@@ -13,6 +13,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import settings
+
+# How long an example takes is the machine's business.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
