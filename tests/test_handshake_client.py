@@ -24,7 +24,7 @@ from trio_ws import (
     wrap_client_stream,
 )
 from trio_ws._handshake import accept_value
-from trio_ws._http import MAX_BODY_BYTES
+from trio_ws._http.exchange import MAX_BODY_BYTES
 
 from .conftest import run_autojumped
 from .handshake_helpers import (

@@ -27,7 +27,7 @@ from trio_ws import (
     Response,
     WebSocket,
 )
-from trio_ws._http import MAX_HEAD_BYTES
+from trio_ws._http.exchange import MAX_HEAD_BYTES
 from trio_ws.testing import MemoryListener
 
 from .conftest import run_autojumped

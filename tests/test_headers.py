@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_ws import Headers
-from trio_ws._headers import http_date, is_field_value, is_token
+from trio_ws._http.headers import http_date, is_field_value, is_token
 
 from .helpers import least_cpu_seconds
 

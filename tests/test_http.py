@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from trio_ws import Accept, Headers, Request, Response
-from trio_ws._http import (
+from trio_ws._http.exchange import (
     MAX_HEAD_BYTES,
     MAX_HEAD_FIELDS,
     ClientExchange,

@@ -39,11 +39,8 @@ from trio_ws import (
     _deflate,
     _forwarded,
     _frames,
-    _headers,
-    _networks,
     _secrets,
     _talking,
-    _url,
     _wire,
     basic_auth,
 )
@@ -51,9 +48,16 @@ from trio_ws._application import load_application
 from trio_ws._deflate import Agreement, Inflater
 from trio_ws._exits import CommandFailed
 from trio_ws._handshake import accept_connection, request_connection
-from trio_ws._http import ClientExchange, HeadBuffer, HeadTooLarge, MalformedHead, ServerExchange
+from trio_ws._http import headers as _headers, networks as _networks, url as _url
+from trio_ws._http.exchange import (
+    ClientExchange,
+    HeadBuffer,
+    HeadTooLarge,
+    MalformedHead,
+    ServerExchange,
+)
+from trio_ws._http.networks import Networks
 from trio_ws._log import ConnectionLogger
-from trio_ws._networks import Networks
 from trio_ws._options import ClientStreamOptions, ServerStreamOptions
 from trio_ws._static import Folder
 from trio_ws._transport import wrap_stream

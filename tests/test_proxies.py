@@ -38,7 +38,7 @@ from trio_ws import (
     wrap_server_stream,
 )
 from trio_ws._forwarded import from_client, read_proxy_header
-from trio_ws._networks import Networks
+from trio_ws._http.networks import Networks
 
 from .handshake_helpers import HookedStream, memory_server, read_all, request as upgrade
 from .helpers import HOST, PATIENCE, open_server

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from trio_ws._headers import Headers
-from trio_ws._sharing import LONGEST, MOST, shared
+from trio_ws._http.headers import Headers
+from trio_ws._http.interning import LONGEST, MOST, shared
 
 
 def text(number: int) -> str:

@@ -32,7 +32,7 @@ from trio_ws import (
 )
 from trio_ws._forwarded import from_client, read_proxy_header
 from trio_ws._handshake import accept_value
-from trio_ws._networks import Networks, ip_address
+from trio_ws._http.networks import Networks, ip_address
 
 from .handshake_helpers import FIELDS, memory_server, parse_response, read_head, request_fields
 from .helpers import echo, untraced

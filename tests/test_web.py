@@ -34,7 +34,7 @@ from trio_ws import (
     wrap_client_stream,
 )
 from trio_ws._handshake import hang_up
-from trio_ws._http import MAX_HEAD_BYTES
+from trio_ws._http.exchange import MAX_HEAD_BYTES
 from trio_ws._transport import wrap_stream
 from trio_ws.testing import MemoryListener
 

@@ -5,7 +5,6 @@ from ._broadcast import Broadcast, BroadcastStatistics, Subscription, open_broad
 from ._byte_stream import as_stream
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection import ConnectionStatistics, State, WebSocket
-from ._context import Context
 from ._deflate import Deflate
 from ._delivery import Dropped
 from ._errors import (
@@ -26,8 +25,10 @@ from ._errors import (
     UnexpectedMessage,
     WebSocketError,
 )
-from ._headers import Headers, HeadersLike
-from ._http import Accept, Address, Request, Response
+from ._http.context import Context
+from ._http.exchange import Accept, Address, Request, Response
+from ._http.headers import Headers, HeadersLike
+from ._http.query import QueryParams
 from ._message import Message, MessageReader, MessageWriter
 from ._options import (
     ClientOptions,
@@ -44,7 +45,6 @@ from ._options import (
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._pump import pump
-from ._query import QueryParams
 from ._router import Before, Page, Router
 from ._server import (
     Handler,

@@ -32,6 +32,7 @@ from ._application import load_application
 from ._arguments import check_host
 from ._errors import HandshakeError, InvalidURL
 from ._exits import FAILED, INTERRUPTED, USAGE, CommandFailed
+from ._http.url import parse_url
 from ._listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from ._nursery import leaf_exceptions
 from ._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
@@ -40,7 +41,6 @@ from ._reload import reload_worker
 from ._secrets import without_secrets
 from ._serving import Service, serve_alone, serve_as_worker
 from ._talking import STDIN, talk
-from ._url import parse_url
 from ._version import __version__
 from ._workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
 

@@ -23,8 +23,9 @@ from ._errors import (
     TooManyRedirects,
 )
 from ._handshake import opening_deadline, request_connection
-from ._headers import Headers
-from ._http import Response, show_address
+from ._http.exchange import Response, show_address
+from ._http.headers import Headers
+from ._http.url import WebSocketURL, follow_redirect, join_url, parse_url
 from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import protected_context
@@ -38,7 +39,6 @@ from ._options import (
 from ._reasons import connection_failed, root_of
 from ._secrets import is_secret_field, masked
 from ._transport import check_stream, wrap_stream
-from ._url import WebSocketURL, follow_redirect, join_url, parse_url
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 

@@ -50,7 +50,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final, overlo
 import trio
 
 from ._buffer import bytes_of
-from ._context import Context
 from ._errors import (
     CloseCode,
     CloseReason,
@@ -64,7 +63,8 @@ from ._errors import (
 from ._flusher import Flusher
 from ._handshake import Opening
 from ._home import in_other_thread
-from ._http import Address, Request, Response, show_address
+from ._http.context import Context
+from ._http.exchange import Address, Request, Response, show_address
 from ._inbox import Inbox, IncomingMessage
 from ._json import to_json
 from ._liveness import Due, Liveness

@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Protocol, TypeAlias, final
 
 from ._arguments import check_whole
-from ._headers import is_token
+from ._http.headers import is_token
 
 NAME = "permessage-deflate"
 

@@ -37,7 +37,7 @@ import trio
 from ._secrets import masked
 
 if TYPE_CHECKING:
-    from ._http import Response
+    from ._http.exchange import Response
 
 # ---------------------------------------------------------------------------
 # Why a connection closed

@@ -30,8 +30,7 @@ from ._errors import (
     InvalidResponse,
 )
 from ._forwarded import from_client, read_proxy_header
-from ._headers import Headers, has_token
-from ._http import (
+from ._http.exchange import (
     MAX_BODY_BYTES,
     Accept,
     Address,
@@ -45,6 +44,8 @@ from ._http import (
     StartLineTooLong,
     refusal,
 )
+from ._http.headers import Headers, has_token
+from ._http.url import WebSocketURL
 from ._log import ConnectionLogger
 from ._options import (
     ClientStreamOptions,
@@ -56,7 +57,6 @@ from ._options import (
 from ._reasons import connection_failed, root_of
 from ._site import Answer, Site, both
 from ._transport import Transport
-from ._url import WebSocketURL
 from ._wire import BATCH, Role, Wire
 
 #: RFC 6455 section 1.3.

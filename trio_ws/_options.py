@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, g
 
 from ._arguments import check_callable, check_client_context, check_plain, check_whole
 from ._deflate import Deflate
-from ._headers import Headers, HeadersLike, is_field_value, is_token
 from ._hints import what_was_meant
-from ._networks import Networks
-from ._url import checked_host
+from ._http.headers import Headers, HeadersLike, is_field_value, is_token
+from ._http.networks import Networks
+from ._http.url import checked_host
 from ._version import __version__
 
 if TYPE_CHECKING:
     from ._connection import WebSocket
-    from ._http import Request
+    from ._http.exchange import Request
     from ._site import Answer
 
 T = TypeVar("T")

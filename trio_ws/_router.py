@@ -20,8 +20,8 @@ from ._arguments import check_callable, check_is_async, check_is_function, check
 from ._connection import WebSocket
 from ._errors import CloseCode
 from ._handshake import check_answer
-from ._headers import Headers, HeadersLike, is_token
-from ._http import Accept, PathValues, Request, Response
+from ._http.exchange import Accept, PathValues, Request, Response
+from ._http.headers import Headers, HeadersLike, is_token
 from ._json import to_json
 from ._options import ProcessRequest
 from ._site import Answer, Site, Streamed, both

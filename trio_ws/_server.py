@@ -57,7 +57,7 @@ from ._handshake import (
     unavailable,
 )
 from ._home import check_in_trio
-from ._http import Address, Request, show_address
+from ._http.exchange import Address, Request, show_address
 from ._lifetime import Lifetime, Services, open_services, run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import (

@@ -27,7 +27,7 @@ import trio
 
 from ._application import Application, check_handler
 from ._exits import DONE, SIGNALLED, CommandFailed
-from ._http import show_address
+from ._http.exchange import show_address
 from ._listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
 from ._nursery import leaf_exceptions, open_bare_nursery
 from ._options import ListenerKeywords

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from ._http import Accept, Request, Response
+from ._http.exchange import Accept, Request, Response
 
 if TYPE_CHECKING:
     from ._connection import WebSocket

@@ -24,9 +24,9 @@ from typing import Any, Literal, TypeAlias, cast
 import trio
 
 from ._arguments import FOR_CLIENTS
-from ._http import Address
+from ._http.exchange import Address
+from ._http.interning import shared
 from ._reasons import reason_of
-from ._sharing import shared
 
 #: What can be written.
 Buffer: TypeAlias = bytes | bytearray | memoryview

@@ -18,7 +18,7 @@ import trio
 
 from ._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
 from ._handshake import PlainRequest, ask, check_answer, hang_up
-from ._http import (
+from ._http.exchange import (
     MalformedHead,
     Request,
     Response,

@@ -23,7 +23,8 @@ from ._client import wrap_client_stream
 from ._connection import WebSocket
 from ._errors import WebSocketError
 from ._faulty_stream import FaultyStream
-from ._http import Address, Request
+from ._http.exchange import Address, Request
+from ._http.url import parse_url
 from ._memory_client import (
     HOST,
     MemoryClient,
@@ -49,7 +50,6 @@ from ._server import (
     serve_websocket,
     wrap_server_stream,
 )
-from ._url import parse_url
 
 __all__ = [
     "FaultyStream",

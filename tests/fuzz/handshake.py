@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.helpers import REQUEST
 from trio_ws._deflate import Deflate, server_choice
-from trio_ws._http import (
+from trio_ws._http.exchange import (
     MAX_HEAD_BYTES,
     MAX_HEAD_FIELDS,
     HeadBuffer,

@@ -19,13 +19,13 @@ from urllib.parse import unquote
 
 import h11
 
-from ._buffer import bytes_of
-from ._context import Context
-from ._errors import InvalidRequest
-from ._headers import Headers, HeadersLike, has_token, is_token
-from ._json import from_json, to_json
-from ._query import QueryParams
-from ._secrets import without_secrets
+from .._buffer import bytes_of
+from .._errors import InvalidRequest
+from .._json import from_json, to_json
+from .._secrets import without_secrets
+from .context import Context
+from .headers import Headers, HeadersLike, has_token, is_token
+from .query import QueryParams
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

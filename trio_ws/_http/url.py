@@ -14,9 +14,9 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import idna
 
-from ._arguments import check_host, check_port
-from ._errors import InvalidURL
-from ._secrets import masked
+from .._arguments import check_host, check_port
+from .._errors import InvalidURL
+from .._secrets import masked
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
