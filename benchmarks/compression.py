@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable
 
 from trio_ws import Deflate
-from trio_ws._deflate import Deflater, Inflater
+from trio_ws._protocol.deflate import Deflater, Inflater
 
 ROUNDS = 5
 

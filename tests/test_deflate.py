@@ -19,7 +19,7 @@ from websockets.headers import parse_extension
 
 import trio_ws
 from trio_ws import ConnectionLost, Deflate, InvalidResponse
-from trio_ws._deflate import (
+from trio_ws._protocol.deflate import (
     Agreement,
     Deflater,
     Inflater,
@@ -27,7 +27,7 @@ from trio_ws._deflate import (
     client_offer,
     server_choice,
 )
-from trio_ws._wire import Close, Fragment, Ping, Prepared, Role, Violation, Wire
+from trio_ws._protocol.wire import Close, Fragment, Ping, Prepared, Role, Violation, Wire
 
 from .handshake_helpers import ACCEPTING, scripted_server
 from .helpers import (

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from trio_ws._frames import (
+from trio_ws._protocol.frames import (
     Head,
     make_head,
     make_masked_frame,

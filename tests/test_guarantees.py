@@ -15,7 +15,7 @@ import trio.lowlevel
 import trio.testing
 
 from trio_ws import ConnectionLost, WebSocket, open_websocket_url
-from trio_ws._wire import Role, Wire
+from trio_ws._protocol.wire import Role, Wire
 
 from .helpers import (
     AT_ONCE,

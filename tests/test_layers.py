@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_protocol.__init__",
     "_http.__init__",
     "_arguments",
     "_buffer",
@@ -30,7 +31,7 @@ ORDER = [
     "_json",
     "_http.query",
     "_http.context",
-    "_deflate",
+    "_protocol.deflate",
     "_http.networks",
     "_hints",
     "_http.url",
@@ -44,9 +45,9 @@ ORDER = [
     "_watchdog",
     "_shortcut",
     "_flusher",
-    "_masking",
-    "_frames",
-    "_wire",
+    "_protocol.masking",
+    "_protocol.frames",
+    "_protocol.wire",
     "_transport",
     "_handshake",
     "_web",
@@ -112,7 +113,7 @@ OUTSIDE = {
     "_json": set[str](),
     "_http.query": set[str](),
     "_http.context": set[str](),
-    "_deflate": set[str](),
+    "_protocol.deflate": set[str](),
     "_http.networks": set[str](),
     "_hints": set[str](),
     "_options": set[str](),
@@ -120,11 +121,11 @@ OUTSIDE = {
     "_http.exchange": {"h11"},
     "_site": set[str](),
     "_log": set[str](),
-    "_masking": {"numpy"},
-    "_frames": set[str](),
+    "_protocol.masking": {"numpy"},
+    "_protocol.frames": set[str](),
     "_auth": set[str](),
     "_router": {"trio", "werkzeug"},
-    "_wire": {"wsproto"},
+    "_protocol.wire": {"wsproto"},
     "_memory_client": {"trio", "h11"},  # plain HTTP requests
     "backplane._envelope": set[str](),
     "backplane._incoming": set[str](),
@@ -210,7 +211,7 @@ def test_a_module_knows_only_its_own_dependencies(module: str) -> None:
 
 
 def test_the_wire_knows_no_trio() -> None:
-    assert outer_imports("_wire") == {"wsproto"}
+    assert outer_imports("_protocol.wire") == {"wsproto"}
 
 
 @pytest.mark.parametrize("package", [name for name in ORDER if name.endswith("__init__")])

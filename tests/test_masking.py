@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from trio_ws import _masking
-from trio_ws._masking import INTEGER_BELOW, TRANSLATE_STEP, mask, new_key
+from trio_ws._protocol import masking as _masking
+from trio_ws._protocol.masking import INTEGER_BELOW, TRANSLATE_STEP, mask, new_key
 
 from .helpers import xor
 
@@ -31,7 +31,7 @@ import os, sys
 sys.modules["numpy"] = None
 from tests.test_masking import SIZES
 from tests.helpers import xor
-from trio_ws._masking import INTEGER_BELOW, TRANSLATE_STEP, mask
+from trio_ws._protocol.masking import INTEGER_BELOW, TRANSLATE_STEP, mask
 assert INTEGER_BELOW > 1024
 for size in (*SIZES, TRANSLATE_STEP - 1, TRANSLATE_STEP, TRANSLATE_STEP + 5):
     data, key = os.urandom(size), os.urandom(4)

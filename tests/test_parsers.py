@@ -36,16 +36,12 @@ from trio_ws import (
     Response,
     Router,
     _cli,
-    _deflate,
     _forwarded,
-    _frames,
     _secrets,
     _talking,
-    _wire,
     basic_auth,
 )
 from trio_ws._application import load_application
-from trio_ws._deflate import Agreement, Inflater
 from trio_ws._exits import CommandFailed
 from trio_ws._handshake import accept_connection, request_connection
 from trio_ws._http import headers as _headers, networks as _networks, url as _url
@@ -59,9 +55,11 @@ from trio_ws._http.exchange import (
 from trio_ws._http.networks import Networks
 from trio_ws._log import ConnectionLogger
 from trio_ws._options import ClientStreamOptions, ServerStreamOptions
+from trio_ws._protocol import deflate as _deflate, frames as _frames, wire as _wire
+from trio_ws._protocol.deflate import Agreement, Inflater
+from trio_ws._protocol.wire import Role, Wire
 from trio_ws._static import Folder
 from trio_ws._transport import wrap_stream
-from trio_ws._wire import Role, Wire
 from trio_ws.backplane import _broker, _envelope, _streams
 from trio_ws.backplane._broker import BrokerRefused
 from trio_ws.backplane._incoming import Incoming

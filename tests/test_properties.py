@@ -30,8 +30,8 @@ from wsproto.events import (
 )
 
 import trio_ws
-from trio_ws._deflate import Agreement, Deflate
-from trio_ws._wire import (
+from trio_ws._protocol.deflate import Agreement, Deflate
+from trio_ws._protocol.wire import (
     Close,
     Fragment,
     Ping,

@@ -12,8 +12,8 @@ from hypothesis import given, strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
-from trio_ws._deflate import Agreement, Deflate, Deflater
-from trio_ws._wire import (
+from trio_ws._protocol.deflate import Agreement, Deflate, Deflater
+from trio_ws._protocol.wire import (
     Close,
     Event,
     Fragment,

@@ -5,7 +5,6 @@ from ._broadcast import Broadcast, BroadcastStatistics, Subscription, open_broad
 from ._byte_stream import as_stream
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection import ConnectionStatistics, State, WebSocket
-from ._deflate import Deflate
 from ._delivery import Dropped
 from ._errors import (
     CloseCode,
@@ -44,6 +43,7 @@ from ._options import (
 )
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
+from ._protocol.deflate import Deflate
 from ._pump import pump
 from ._router import Before, Page, Router
 from ._server import (

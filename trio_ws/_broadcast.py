@@ -36,7 +36,7 @@ from ._nursery import open_bare_nursery, protected_context
 from ._options import check_limit, check_logger
 from ._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
 from ._policies import Disconnect, Limits, SlowReaderPolicy
-from ._wire import Prepared
+from ._protocol.wire import Prepared
 from .backplane._base import Backplane
 
 #: How many messages may wait for one subscriber, unless it is said otherwise. A reader this far

@@ -82,11 +82,7 @@ from ._pacing import (
     spend,
 )
 from ._pings import SentPings
-from ._reasons import reason_of
-from ._shortcut import Shortcut
-from ._transport import Transport
-from ._watchdog import Watchdog
-from ._wire import (
+from ._protocol.wire import (
     LARGE,
     MAX_CONTROL_PAYLOAD,
     Close,
@@ -99,6 +95,10 @@ from ._wire import (
     Violation,
     show_event,
 )
+from ._reasons import reason_of
+from ._shortcut import Shortcut
+from ._transport import Transport
+from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -21,7 +21,6 @@ from typing import overload
 
 import trio
 
-from ._deflate import Agreement, client_check, client_offer, server_choice
 from ._errors import (
     ConnectionFailed,
     ConnectionRejected,
@@ -54,10 +53,11 @@ from ._options import (
     ServerStreamOptions,
     check_extra_headers,
 )
+from ._protocol.deflate import Agreement, client_check, client_offer, server_choice
+from ._protocol.wire import BATCH, Role, Wire
 from ._reasons import connection_failed, root_of
 from ._site import Answer, Site, both
 from ._transport import Transport
-from ._wire import BATCH, Role, Wire
 
 #: RFC 6455 section 1.3.
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

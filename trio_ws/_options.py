@@ -24,11 +24,11 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from ._arguments import check_callable, check_client_context, check_plain, check_whole
-from ._deflate import Deflate
 from ._hints import what_was_meant
 from ._http.headers import Headers, HeadersLike, is_field_value, is_token
 from ._http.networks import Networks
 from ._http.url import checked_host
+from ._protocol.deflate import Deflate
 from ._version import __version__
 
 if TYPE_CHECKING:

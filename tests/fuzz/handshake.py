@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tests.helpers import REQUEST
-from trio_ws._deflate import Deflate, server_choice
 from trio_ws._http.exchange import (
     MAX_HEAD_BYTES,
     MAX_HEAD_FIELDS,
@@ -13,6 +12,7 @@ from trio_ws._http.exchange import (
     Request,
     ServerExchange,
 )
+from trio_ws._protocol.deflate import Deflate, server_choice
 
 
 def one_input(data: bytes) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from ._masking import REPEATS, SHORT, SPARE, mask, new_key
+from .masking import REPEATS, SHORT, SPARE, mask, new_key
 
 #: The bit that marks the last frame of a message, or its only one.
 FIN = 0x80

@@ -48,8 +48,9 @@ from wsproto.events import (
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import FrameDecoder, FrameProtocol, Opcode, RsvBits
 
-from . import _frames
-from ._deflate import (
+from .._errors import CloseCode, may_be_sent
+from . import frames as _frames
+from .deflate import (
     RESTART_CHARGE,
     SAMPLE_FROM,
     Agreement,
@@ -58,8 +59,7 @@ from ._deflate import (
     Inflater,
     is_compressible,
 )
-from ._errors import CloseCode, may_be_sent
-from ._frames import (
+from .frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -79,7 +79,7 @@ from ._frames import (
     take_masked,
     take_unmasked,
 )
-from ._masking import mask, new_key
+from .masking import mask, new_key
 
 #: RFC 6455 section 5.5.
 MAX_CONTROL_PAYLOAD = 125

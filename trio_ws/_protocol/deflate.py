@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, TypeAlias, final
 
-from ._arguments import check_whole
-from ._http.headers import is_token
+from .._arguments import check_whole
+from .._http.headers import is_token
 
 NAME = "permessage-deflate"
 
