@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_transport.__init__",
     "_protocol.__init__",
     "_http.__init__",
     "_arguments",
@@ -48,7 +49,7 @@ ORDER = [
     "_protocol.masking",
     "_protocol.frames",
     "_protocol.wire",
-    "_transport",
+    "_transport.sockets",
     "_handshake",
     "_web",
     "_inbox",

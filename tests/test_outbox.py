@@ -26,7 +26,7 @@ from trio_ws._outbox import (
     Outbox,
     post_to_all,
 )
-from trio_ws._transport import Buffer, Transport, wrap_stream
+from trio_ws._transport.sockets import Buffer, Transport, wrap_stream
 from trio_ws.testing import FaultyStream
 
 from .helpers import reset, socket_pair, tcp_pair

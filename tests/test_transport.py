@@ -16,7 +16,7 @@ import trio
 import trio.testing
 import trustme
 
-from trio_ws._transport import (
+from trio_ws._transport.sockets import (
     LARGE_RECEIVE_SIZE,
     LOST_CONNECTION,
     MOST_ACCEPTED,

@@ -37,7 +37,7 @@ import trio
 
 import trio_ws
 from trio_ws import open_websocket_url
-from trio_ws._transport import LARGE_RECEIVE_SIZE
+from trio_ws._transport.sockets import LARGE_RECEIVE_SIZE
 
 from .conftest import open_descriptors
 from .helpers import (

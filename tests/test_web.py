@@ -35,7 +35,7 @@ from trio_ws import (
 )
 from trio_ws._handshake import hang_up
 from trio_ws._http.exchange import MAX_HEAD_BYTES
-from trio_ws._transport import wrap_stream
+from trio_ws._transport.sockets import wrap_stream
 from trio_ws.testing import MemoryListener
 
 from .conftest import open_descriptors, run_autojumped

@@ -38,7 +38,7 @@ from ._options import (
 )
 from ._reasons import connection_failed, root_of
 from ._secrets import is_secret_field, masked
-from ._transport import check_stream, wrap_stream
+from ._transport.sockets import check_stream, wrap_stream
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 

@@ -97,7 +97,7 @@ from ._protocol.wire import (
 )
 from ._reasons import reason_of
 from ._shortcut import Shortcut
-from ._transport import Transport
+from ._transport.sockets import Transport
 from ._watchdog import Watchdog
 
 if TYPE_CHECKING:

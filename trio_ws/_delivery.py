@@ -24,7 +24,7 @@ from ._line import Parcel
 from ._outbox import Outbox, post_to_all
 from ._policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 from ._protocol.wire import Prepared
-from ._transport import Buffer
+from ._transport.sockets import Buffer
 
 #: Up to this many bytes of a history are written together.
 JOIN_UP_TO = 64 * 1024

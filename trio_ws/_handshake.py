@@ -57,7 +57,7 @@ from ._protocol.deflate import Agreement, client_check, client_offer, server_cho
 from ._protocol.wire import BATCH, Role, Wire
 from ._reasons import connection_failed, root_of
 from ._site import Answer, Site, both
-from ._transport import Transport
+from ._transport.sockets import Transport
 
 #: RFC 6455 section 1.3.
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

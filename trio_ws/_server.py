@@ -77,7 +77,7 @@ from ._options import (
     make_options,
 )
 from ._site import Site
-from ._transport import (
+from ._transport.sockets import (
     Transport,
     check_listeners,
     check_stream,

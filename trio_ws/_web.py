@@ -32,7 +32,7 @@ from ._nursery import errors_in
 from ._options import ListenerOptions
 from ._reasons import connection_failed, root_of
 from ._site import Site, Streamed
-from ._transport import Transport
+from ._transport.sockets import Transport
 
 #: What a chunk of a body counts beside its bytes, so that a million of one byte are soon too large.
 _CHUNK_CHARGE = 64

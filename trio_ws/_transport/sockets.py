@@ -23,10 +23,10 @@ from typing import Any, Literal, TypeAlias, cast
 
 import trio
 
-from ._arguments import FOR_CLIENTS
-from ._http.exchange import Address
-from ._http.interning import shared
-from ._reasons import reason_of
+from .._arguments import FOR_CLIENTS
+from .._http.exchange import Address
+from .._http.interning import shared
+from .._reasons import reason_of
 
 #: What can be written.
 Buffer: TypeAlias = bytes | bytearray | memoryview
