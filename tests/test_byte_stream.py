@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from trio_ws import ConnectionLost, WebSocket, as_stream, open_websocket_url
-from trio_ws._byte_stream import MESSAGE_SIZE
+from trio_ws._connection.byte_stream import MESSAGE_SIZE
 
 from .helpers import (
     BINARY,

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from trio_ws import WebSocket, open_websocket_url
-from trio_ws._flusher import Flusher
+from trio_ws._connection.flusher import Flusher
 
 from .helpers import open_server
 

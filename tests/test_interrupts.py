@@ -30,8 +30,9 @@ import pytest
 import trio
 
 import trio_ws
-from trio_ws import WebSocket, _shortcut
-from trio_ws._shortcut import FIRST_PAUSE
+from trio_ws import WebSocket
+from trio_ws._connection import shortcut as _shortcut
+from trio_ws._connection.shortcut import FIRST_PAUSE
 
 from .helpers import HOST
 

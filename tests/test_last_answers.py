@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from trio_ws import CloseReason, ConnectionLost, Initiator, WebSocketServer
-from trio_ws._connection import LAST_ANSWERS
+from trio_ws._connection.websocket import LAST_ANSWERS
 from trio_ws.testing import FaultyStream
 
 from .helpers import (

@@ -15,8 +15,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws._flusher import Flusher
-from trio_ws._outbox import (
+from trio_ws._connection.flusher import Flusher
+from trio_ws._connection.outbox import (
     GATHER_FROM,
     GATHER_UP_TO,
     JOIN_UP_TO,

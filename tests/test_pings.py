@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from trio_ws import ConnectionEnded, ConnectionLost, State, WebSocket
-from trio_ws._pings import SentPings
+from trio_ws._connection.pings import SentPings
 from trio_ws.testing import FaultyStream
 
 from .helpers import (

@@ -27,13 +27,13 @@ from trio_ws import (
     Deflate,
     State,
     WebSocket,
-    _shortcut,
     open_websocket_url,
 )
-from trio_ws._connection import LAST_ANSWERS
+from trio_ws._connection import shortcut as _shortcut
+from trio_ws._connection.shortcut import FIRST_PAUSE, LONGEST_PAUSE, Shortcut
+from trio_ws._connection.watchdog import RELIEF
+from trio_ws._connection.websocket import LAST_ANSWERS
 from trio_ws._pacing import next_checkpoint
-from trio_ws._shortcut import FIRST_PAUSE, LONGEST_PAUSE, Shortcut
-from trio_ws._watchdog import RELIEF
 
 from .helpers import (
     BINARY,

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws._watchdog import RELIEF, Watchdog
+from trio_ws._connection.watchdog import RELIEF, Watchdog
 
 pytestmark = pytest.mark.autojump
 

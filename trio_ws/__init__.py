@@ -2,9 +2,11 @@
 
 from ._auth import CheckCredentials, Username, basic_auth
 from ._broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
-from ._byte_stream import as_stream
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
-from ._connection import ConnectionStatistics, State, WebSocket
+from ._connection.byte_stream import as_stream
+from ._connection.pieces import Message, MessageReader, MessageWriter
+from ._connection.pump import pump
+from ._connection.websocket import ConnectionStatistics, State, WebSocket
 from ._delivery import Dropped
 from ._errors import (
     CloseCode,
@@ -28,7 +30,6 @@ from ._http.context import Context
 from ._http.exchange import Accept, Address, Request, Response
 from ._http.headers import Headers, HeadersLike
 from ._http.query import QueryParams
-from ._message import Message, MessageReader, MessageWriter
 from ._options import (
     ClientOptions,
     ClientStreamOptions,
@@ -44,7 +45,6 @@ from ._options import (
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._protocol.deflate import Deflate
-from ._pump import pump
 from ._router import Before, Page, Router
 from ._server import (
     Handler,

@@ -15,7 +15,8 @@ from typing import Unpack
 
 import trio
 
-from ._connection import WebSocket
+from ._connection.lifetime import run_connection
+from ._connection.websocket import WebSocket
 from ._errors import (
     ConnectionRejected,
     InvalidResponse,
@@ -26,7 +27,6 @@ from ._handshake import opening_deadline, request_connection
 from ._http.exchange import Response, show_address
 from ._http.headers import Headers
 from ._http.url import WebSocketURL, follow_redirect, join_url, parse_url
-from ._lifetime import run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import protected_context
 from ._options import (

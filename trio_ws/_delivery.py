@@ -19,9 +19,9 @@ from typing import NamedTuple, final
 
 import trio
 
-from ._connection import WebSocket
-from ._line import Parcel
-from ._outbox import Outbox, post_to_all
+from ._connection.line import Parcel
+from ._connection.outbox import Outbox, post_to_all
+from ._connection.websocket import WebSocket
 from ._policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 from ._protocol.wire import Prepared
 from ._transport.sockets import Buffer

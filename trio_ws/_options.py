@@ -32,7 +32,7 @@ from ._protocol.deflate import Deflate
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from ._connection import WebSocket
+    from ._connection.websocket import WebSocket
     from ._http.exchange import Request
     from ._site import Answer
 

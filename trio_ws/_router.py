@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, final
 from urllib.parse import urlsplit
 
 from ._arguments import check_callable, check_is_async, check_is_function, check_takes
-from ._connection import WebSocket
+from ._connection.websocket import WebSocket
 from ._errors import CloseCode
 from ._handshake import check_answer
 from ._http.exchange import Accept, PathValues, Request, Response

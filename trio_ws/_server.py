@@ -38,7 +38,8 @@ from ._arguments import (
     check_server_context,
     is_name,
 )
-from ._connection import WebSocket
+from ._connection.lifetime import Lifetime, Services, open_services, run_connection
+from ._connection.websocket import WebSocket
 from ._errors import (
     CloseCode,
     ConnectionRejected,
@@ -58,7 +59,6 @@ from ._handshake import (
 )
 from ._home import check_in_trio
 from ._http.exchange import Address, Request, show_address
-from ._lifetime import Lifetime, Services, open_services, run_connection
 from ._log import ConnectionLogger, new_connection_id
 from ._nursery import (
     errors_in,

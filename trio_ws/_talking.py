@@ -17,7 +17,7 @@ from typing import Final, Unpack
 import trio
 
 from ._client import open_websocket_url
-from ._connection import WebSocket
+from ._connection.websocket import WebSocket
 from ._errors import ConnectionLost
 from ._exits import DONE, FAILED
 from ._options import ClientKeywords

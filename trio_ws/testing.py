@@ -20,7 +20,7 @@ import trio
 import trio.testing
 
 from ._client import wrap_client_stream
-from ._connection import WebSocket
+from ._connection.websocket import WebSocket
 from ._errors import WebSocketError
 from ._faulty_stream import FaultyStream
 from ._http.exchange import Address, Request

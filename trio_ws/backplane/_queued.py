@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 import trio
 
-from .._message import Message, checked_message
+from .._connection.pieces import Message, checked_message
 from .._options import check_limit
 from ._base import Backplane, BackplaneStatistics, Deliver, Gap, HistoryEntry
 from ._envelope import ORIGIN_SIZE, Envelope, encode, size_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from ._buffer import bytes_of
+from .._buffer import bytes_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

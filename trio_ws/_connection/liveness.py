@@ -24,7 +24,7 @@ from typing import Protocol
 
 import trio
 
-from ._options import ConnectionOptions, ServerStreamOptions
+from .._options import ConnectionOptions, ServerStreamOptions
 
 #: Before a peer is given up, how many seconds the tasks that read and write get to run once more.
 SECOND_LOOK = 0.05

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._buffer import bytes_of
-from ._connection import WebSocket
-from ._errors import ConnectionEnded
+from .._buffer import bytes_of
+from .._errors import ConnectionEnded
+from .websocket import WebSocket
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -10,11 +10,11 @@ from typing import final
 
 import trio
 
-from ._connection import WebSocket
-from ._errors import CloseCode, UnexpectedMessage
-from ._flusher import Flusher
-from ._nursery import leaf_exceptions, open_bare_nursery, protected_context
-from ._watchdog import Watchdog
+from .._errors import CloseCode, UnexpectedMessage
+from .._nursery import leaf_exceptions, open_bare_nursery, protected_context
+from .flusher import Flusher
+from .watchdog import Watchdog
+from .websocket import WebSocket
 
 
 @final

@@ -49,8 +49,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final, overlo
 
 import trio
 
-from ._buffer import bytes_of
-from ._errors import (
+from .._buffer import bytes_of
+from .._errors import (
     CloseCode,
     CloseReason,
     ConnectionClosed,
@@ -60,20 +60,15 @@ from ._errors import (
     UnexpectedMessage,
     close_code,
 )
-from ._flusher import Flusher
-from ._handshake import Opening
-from ._home import in_other_thread
-from ._http.context import Context
-from ._http.exchange import Address, Request, Response, show_address
-from ._inbox import Inbox, IncomingMessage
-from ._json import to_json
-from ._liveness import Due, Liveness
-from ._log import ConnectionLogger
-from ._message import Message, MessageReader, MessageWriter, checked_message
-from ._nursery import forget_tracebacks, leaf_exceptions, protected_context, raise_as_is
-from ._options import ConnectionOptions
-from ._outbox import Outbox
-from ._pacing import (
+from .._handshake import Opening
+from .._home import in_other_thread
+from .._http.context import Context
+from .._http.exchange import Address, Request, Response, show_address
+from .._json import to_json
+from .._log import ConnectionLogger
+from .._nursery import forget_tracebacks, leaf_exceptions, protected_context, raise_as_is
+from .._options import ConnectionOptions
+from .._pacing import (
     DEFLATE_WORK,
     FRAME_WORK,
     MESSAGE_WORK,
@@ -81,8 +76,7 @@ from ._pacing import (
     next_checkpoint,
     spend,
 )
-from ._pings import SentPings
-from ._protocol.wire import (
+from .._protocol.wire import (
     LARGE,
     MAX_CONTROL_PAYLOAD,
     Close,
@@ -95,10 +89,16 @@ from ._protocol.wire import (
     Violation,
     show_event,
 )
-from ._reasons import reason_of
-from ._shortcut import Shortcut
-from ._transport.sockets import Transport
-from ._watchdog import Watchdog
+from .._reasons import reason_of
+from .._transport.sockets import Transport
+from .flusher import Flusher
+from .inbox import Inbox, IncomingMessage
+from .liveness import Due, Liveness
+from .outbox import Outbox
+from .pieces import Message, MessageReader, MessageWriter, checked_message
+from .pings import SentPings
+from .shortcut import Shortcut
+from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
