@@ -23,7 +23,7 @@ from trio_ws import (
     InvalidURL,
     wrap_client_stream,
 )
-from trio_ws._handshake import accept_value
+from trio_ws._handshake.accepting import accept_value
 from trio_ws._http.exchange import MAX_BODY_BYTES
 
 from .conftest import run_autojumped

@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_handshake.__init__",
     "_connection.__init__",
     "_transport.__init__",
     "_protocol.__init__",
@@ -40,7 +41,7 @@ ORDER = [
     "_options",
     "_http.exchange",
     "_site",
-    "_forwarded",
+    "_handshake.forwarded",
     "_log",
     "_nursery",
     "_pacing",
@@ -51,7 +52,7 @@ ORDER = [
     "_protocol.frames",
     "_protocol.wire",
     "_transport.sockets",
-    "_handshake",
+    "_handshake.accepting",
     "_web",
     "_connection.inbox",
     "_connection.line",

@@ -36,14 +36,14 @@ from trio_ws import (
     Response,
     Router,
     _cli,
-    _forwarded,
     _secrets,
     _talking,
     basic_auth,
 )
 from trio_ws._application import load_application
 from trio_ws._exits import CommandFailed
-from trio_ws._handshake import accept_connection, request_connection
+from trio_ws._handshake import forwarded as _forwarded
+from trio_ws._handshake.accepting import accept_connection, request_connection
 from trio_ws._http import headers as _headers, networks as _networks, url as _url
 from trio_ws._http.exchange import (
     ClientExchange,

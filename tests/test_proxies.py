@@ -37,7 +37,7 @@ from trio_ws import (
     wrap_client_stream,
     wrap_server_stream,
 )
-from trio_ws._forwarded import from_client, read_proxy_header
+from trio_ws._handshake.forwarded import from_client, read_proxy_header
 from trio_ws._http.networks import Networks
 
 from .handshake_helpers import HookedStream, memory_server, read_all, request as upgrade

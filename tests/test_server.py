@@ -34,7 +34,7 @@ from trio_ws import (
     serve_listeners,
     serve_websocket,
 )
-from trio_ws._handshake import REFUSAL_LINGER
+from trio_ws._handshake.accepting import REFUSAL_LINGER
 from trio_ws._nursery import open_bare_nursery
 from trio_ws.testing import open_test_app
 

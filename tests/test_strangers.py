@@ -30,8 +30,8 @@ from trio_ws import (
     open_broadcast,
     wrap_client_stream,
 )
-from trio_ws._forwarded import from_client, read_proxy_header
-from trio_ws._handshake import accept_value
+from trio_ws._handshake.accepting import accept_value
+from trio_ws._handshake.forwarded import from_client, read_proxy_header
 from trio_ws._http.networks import Networks, ip_address
 
 from .handshake_helpers import FIELDS, memory_server, parse_response, read_head, request_fields

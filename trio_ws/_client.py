@@ -23,7 +23,7 @@ from ._errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from ._handshake import opening_deadline, request_connection
+from ._handshake.accepting import opening_deadline, request_connection
 from ._http.exchange import Response, show_address
 from ._http.headers import Headers
 from ._http.url import WebSocketURL, follow_redirect, join_url, parse_url

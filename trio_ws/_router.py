@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from ._arguments import check_callable, check_is_async, check_is_function, check_takes
 from ._connection.websocket import WebSocket
 from ._errors import CloseCode
-from ._handshake import check_answer
+from ._handshake.accepting import check_answer
 from ._http.exchange import Accept, PathValues, Request, Response
 from ._http.headers import Headers, HeadersLike, is_token
 from ._json import to_json

@@ -47,7 +47,7 @@ from ._errors import (
     InvalidRequest,
     close_code,
 )
-from ._handshake import (
+from ._handshake.accepting import (
     REFUSAL_LINGER,
     PlainRequest,
     accept_connection,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import trio
 
 from ._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
-from ._handshake import PlainRequest, ask, check_answer, hang_up
+from ._handshake.accepting import PlainRequest, ask, check_answer, hang_up
 from ._http.exchange import (
     MalformedHead,
     Request,

@@ -21,7 +21,7 @@ from trio_ws import (
     open_websocket,
     serve_websocket,
 )
-from trio_ws._handshake import accept_value
+from trio_ws._handshake.accepting import accept_value
 
 RSV1 = 4
 MARKED = FIN | RSV1 << 4 | TEXT

@@ -60,7 +60,7 @@ from .._errors import (
     UnexpectedMessage,
     close_code,
 )
-from .._handshake import Opening
+from .._handshake.accepting import Opening
 from .._home import in_other_thread
 from .._http.context import Context
 from .._http.exchange import Address, Request, Response, show_address

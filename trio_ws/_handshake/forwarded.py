@@ -18,10 +18,10 @@ from dataclasses import replace
 
 import trio
 
-from ._errors import ConnectionFailed
-from ._http.exchange import Address, Request
-from ._http.networks import Networks, ip_address
-from ._reasons import connection_failed, root_of
+from .._errors import ConnectionFailed
+from .._http.exchange import Address, Request
+from .._http.networks import Networks, ip_address
+from .._reasons import connection_failed, root_of
 
 # ---------------------------------------------------------------------------
 # Fields of a request

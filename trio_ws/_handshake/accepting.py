@@ -21,15 +21,14 @@ from typing import overload
 
 import trio
 
-from ._errors import (
+from .._errors import (
     ConnectionFailed,
     ConnectionRejected,
     HandshakeTimeout,
     InvalidRequest,
     InvalidResponse,
 )
-from ._forwarded import from_client, read_proxy_header
-from ._http.exchange import (
+from .._http.exchange import (
     MAX_BODY_BYTES,
     Accept,
     Address,
@@ -43,21 +42,22 @@ from ._http.exchange import (
     StartLineTooLong,
     refusal,
 )
-from ._http.headers import Headers, has_token
-from ._http.url import WebSocketURL
-from ._log import ConnectionLogger
-from ._options import (
+from .._http.headers import Headers, has_token
+from .._http.url import WebSocketURL
+from .._log import ConnectionLogger
+from .._options import (
     ClientStreamOptions,
     ConnectionOptions,
     ProcessRequest,
     ServerStreamOptions,
     check_extra_headers,
 )
-from ._protocol.deflate import Agreement, client_check, client_offer, server_choice
-from ._protocol.wire import BATCH, Role, Wire
-from ._reasons import connection_failed, root_of
-from ._site import Answer, Site, both
-from ._transport.sockets import Transport
+from .._protocol.deflate import Agreement, client_check, client_offer, server_choice
+from .._protocol.wire import BATCH, Role, Wire
+from .._reasons import connection_failed, root_of
+from .._site import Answer, Site, both
+from .._transport.sockets import Transport
+from .forwarded import from_client, read_proxy_header
 
 #: RFC 6455 section 1.3.
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
