@@ -58,8 +58,8 @@ from trio_ws._options import ClientStreamOptions, ServerStreamOptions
 from trio_ws._protocol import deflate as _deflate, frames as _frames, wire as _wire
 from trio_ws._protocol.deflate import Agreement, Inflater
 from trio_ws._protocol.wire import Role, Wire
-from trio_ws._static import Folder
 from trio_ws._transport.sockets import wrap_stream
+from trio_ws._web.files import Folder
 from trio_ws.backplane import _broker, _envelope, _streams
 from trio_ws.backplane._broker import BrokerRefused
 from trio_ws.backplane._incoming import Incoming

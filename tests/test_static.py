@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from trio_ws import Response, Router
-from trio_ws._static import CHUNK, content_type, unsafe_characters
+from trio_ws._web.files import CHUNK, content_type, unsafe_characters
 
 from .helpers import HOST, PATIENCE, open_server
 from .web_helpers import HTTPClient, http, open_site

@@ -1,6 +1,5 @@
 """WebSocket clients and servers for trio."""
 
-from ._auth import CheckCredentials, Username, basic_auth
 from ._broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection.byte_stream import as_stream
@@ -45,7 +44,6 @@ from ._options import (
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._protocol.deflate import Deflate
-from ._router import Before, Page, Router
 from ._server import (
     Handler,
     ServerStatistics,
@@ -55,6 +53,8 @@ from ._server import (
     wrap_server_stream,
 )
 from ._version import __version__
+from ._web.basic_auth import CheckCredentials, Username, basic_auth
+from ._web.router import Before, Page, Router
 
 __all__ = [
     "CALLS_PER_CHECKPOINT",

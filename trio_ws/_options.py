@@ -34,7 +34,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from ._connection.websocket import WebSocket
     from ._http.exchange import Request
-    from ._site import Answer
+    from ._web.site import Answer
 
 T = TypeVar("T")
 

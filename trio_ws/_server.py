@@ -76,7 +76,6 @@ from ._options import (
     ServerStreamOptions,
     make_options,
 )
-from ._site import Site
 from ._transport.sockets import (
     Transport,
     check_listeners,
@@ -85,7 +84,8 @@ from ._transport.sockets import (
     wrap_listener,
     wrap_stream,
 )
-from ._web import Conversation
+from ._web.conversation import Conversation
+from ._web.site import Site
 
 #: How many seconds to accept nobody when the system has no descriptors or memory left for another
 #: connection: it would say so again at once, and those that are open may end meanwhile.

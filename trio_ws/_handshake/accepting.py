@@ -55,8 +55,8 @@ from .._options import (
 from .._protocol.deflate import Agreement, client_check, client_offer, server_choice
 from .._protocol.wire import BATCH, Role, Wire
 from .._reasons import connection_failed, root_of
-from .._site import Answer, Site, both
 from .._transport.sockets import Transport
+from .._web.site import Answer, Site, both
 from .forwarded import from_client, read_proxy_header
 
 #: RFC 6455 section 1.3.

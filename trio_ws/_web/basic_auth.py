@@ -14,9 +14,9 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast, final
 
-from ._arguments import check_callable
-from ._http.exchange import Request, Response
-from ._http.headers import is_field_value
+from .._arguments import check_callable
+from .._http.exchange import Request, Response
+from .._http.headers import is_field_value
 
 #: What says whether a user name and a password belong together.
 CheckCredentials: TypeAlias = Callable[[str, str], bool | Awaitable[bool]]

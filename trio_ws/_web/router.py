@@ -16,16 +16,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, final
 from urllib.parse import urlsplit
 
-from ._arguments import check_callable, check_is_async, check_is_function, check_takes
-from ._connection.websocket import WebSocket
-from ._errors import CloseCode
-from ._handshake.accepting import check_answer
-from ._http.exchange import Accept, PathValues, Request, Response
-from ._http.headers import Headers, HeadersLike, is_token
-from ._json import to_json
-from ._options import ProcessRequest
-from ._site import Answer, Site, Streamed, both
-from ._static import Folder
+from .._arguments import check_callable, check_is_async, check_is_function, check_takes
+from .._connection.websocket import WebSocket
+from .._errors import CloseCode
+from .._handshake.accepting import check_answer
+from .._http.exchange import Accept, PathValues, Request, Response
+from .._http.headers import Headers, HeadersLike, is_token
+from .._json import to_json
+from .._options import ProcessRequest
+from .files import Folder
+from .site import Answer, Site, Streamed, both
 
 if TYPE_CHECKING:
     from werkzeug.routing import BaseConverter, Map, Rule

@@ -11,10 +11,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from ._http.exchange import Accept, Request, Response
+from .._http.exchange import Accept, Request, Response
 
 if TYPE_CHECKING:
-    from ._connection.websocket import WebSocket
+    from .._connection.websocket import WebSocket
 
 #: What a hook, and everything that is asked about a request before it is served, may answer.
 Answer: TypeAlias = "Accept | Response | None"

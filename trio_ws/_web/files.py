@@ -20,9 +20,9 @@ from typing import TypeVar, final
 
 import trio
 
-from ._http.exchange import Request, Response
-from ._http.headers import Headers, http_date
-from ._site import Streamed
+from .._http.exchange import Request, Response
+from .._http.headers import Headers, http_date
+from .site import Streamed
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 import trio
 
-from ._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
-from ._handshake.accepting import PlainRequest, ask, check_answer, hang_up
-from ._http.exchange import (
+from .._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
+from .._handshake.accepting import PlainRequest, ask, check_answer, hang_up
+from .._http.exchange import (
     MalformedHead,
     Request,
     Response,
@@ -27,12 +27,12 @@ from ._http.exchange import (
     refusal,
     show_address,
 )
-from ._log import ConnectionLogger
-from ._nursery import errors_in
-from ._options import ListenerOptions
-from ._reasons import connection_failed, root_of
-from ._site import Site, Streamed
-from ._transport.sockets import Transport
+from .._log import ConnectionLogger
+from .._nursery import errors_in
+from .._options import ListenerOptions
+from .._reasons import connection_failed, root_of
+from .._transport.sockets import Transport
+from .site import Site, Streamed
 
 #: What a chunk of a body counts beside its bytes, so that a million of one byte are soon too large.
 _CHUNK_CHARGE = 64
