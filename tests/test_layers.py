@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_broadcast.__init__",
     "_web.__init__",
     "_handshake.__init__",
     "_connection.__init__",
@@ -79,10 +80,10 @@ ORDER = [
     "backplane.__init__",
     "_connection.websocket",
     "_connection.byte_stream",
-    "_policies",
-    "_history",
-    "_delivery",
-    "_broadcast",
+    "_broadcast.policies",
+    "_broadcast.history",
+    "_broadcast.delivery",
+    "_broadcast.broadcast",
     "_connection.lifetime",
     "_connection.pump",
     "_web.basic_auth",

@@ -1,12 +1,13 @@
 """WebSocket clients and servers for trio."""
 
-from ._broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
+from ._broadcast.broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
+from ._broadcast.delivery import Dropped
+from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection.byte_stream import as_stream
 from ._connection.pieces import Message, MessageReader, MessageWriter
 from ._connection.pump import pump
 from ._connection.websocket import ConnectionStatistics, State, WebSocket
-from ._delivery import Dropped
 from ._errors import (
     CloseCode,
     CloseReason,
@@ -42,7 +43,6 @@ from ._options import (
     ServerStreamOptions,
 )
 from ._pacing import CALLS_PER_CHECKPOINT
-from ._policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._protocol.deflate import Deflate
 from ._server import (
     Handler,

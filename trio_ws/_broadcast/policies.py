@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-from ._arguments import check_plain
-from ._errors import CloseCode, check_close_arguments
-from ._options import check_limit
+from .._arguments import check_plain
+from .._errors import CloseCode, check_close_arguments
+from .._options import check_limit
 
 
 @final

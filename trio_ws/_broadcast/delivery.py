@@ -19,12 +19,12 @@ from typing import NamedTuple, final
 
 import trio
 
-from ._connection.line import Parcel
-from ._connection.outbox import Outbox, post_to_all
-from ._connection.websocket import WebSocket
-from ._policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
-from ._protocol.wire import Prepared
-from ._transport.sockets import Buffer
+from .._connection.line import Parcel
+from .._connection.outbox import Outbox, post_to_all
+from .._connection.websocket import WebSocket
+from .._protocol.wire import Prepared
+from .._transport.sockets import Buffer
+from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 
 #: Up to this many bytes of a history are written together.
 JOIN_UP_TO = 64 * 1024

@@ -25,19 +25,19 @@ from typing import TypeAlias, TypeVar, final
 import trio
 from trio.lowlevel import ParkingLot
 
-from ._arguments import check_plain
-from ._connection.pieces import Message, checked_message
-from ._connection.websocket import WebSocket
-from ._delivery import Audience, Dropped, Tally, ToChannel, ToWebSocket
-from ._history import History, Kept
-from ._home import in_other_thread
-from ._json import to_json
-from ._nursery import open_bare_nursery, protected_context
-from ._options import check_limit, check_logger
-from ._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
-from ._policies import Disconnect, Limits, SlowReaderPolicy
-from ._protocol.wire import Prepared
-from .backplane._base import Backplane
+from .._arguments import check_plain
+from .._connection.pieces import Message, checked_message
+from .._connection.websocket import WebSocket
+from .._home import in_other_thread
+from .._json import to_json
+from .._nursery import open_bare_nursery, protected_context
+from .._options import check_limit, check_logger
+from .._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
+from .._protocol.wire import Prepared
+from ..backplane._base import Backplane
+from .delivery import Audience, Dropped, Tally, ToChannel, ToWebSocket
+from .history import History, Kept
+from .policies import Disconnect, Limits, SlowReaderPolicy
 
 #: How many messages may wait for one subscriber, unless it is said otherwise. A reader this far
 #: behind, at ten messages a second, is half a minute late.
