@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_client.__init__",
     "_broadcast.__init__",
     "_web.__init__",
     "_handshake.__init__",
@@ -89,7 +90,7 @@ ORDER = [
     "_web.basic_auth",
     "_web.files",
     "_web.router",
-    "_client",
+    "_client.client",
     "_server",
     "__init__",
     "_memory_client",

@@ -22,7 +22,7 @@ import trio
 import trio.testing
 
 from ._buffer import bytes_of
-from ._client import follow_redirects, location_in, shake_hands
+from ._client.client import follow_redirects, location_in, shake_hands
 from ._connection.lifetime import run_connection
 from ._connection.websocket import WebSocket
 from ._errors import ConnectionFailed, ConnectionRejected, InvalidResponse

@@ -16,7 +16,7 @@ from typing import Final, Unpack
 
 import trio
 
-from ._client import open_websocket_url
+from ._client.client import open_websocket_url
 from ._connection.websocket import WebSocket
 from ._errors import ConnectionLost
 from ._exits import DONE, FAILED

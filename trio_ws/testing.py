@@ -19,7 +19,7 @@ from typing import Any, Protocol, Unpack, final
 import trio
 import trio.testing
 
-from ._client import wrap_client_stream
+from ._client.client import wrap_client_stream
 from ._connection.websocket import WebSocket
 from ._errors import WebSocketError
 from ._faulty_stream import FaultyStream

@@ -15,30 +15,30 @@ from typing import Unpack
 
 import trio
 
-from ._connection.lifetime import run_connection
-from ._connection.websocket import WebSocket
-from ._errors import (
+from .._connection.lifetime import run_connection
+from .._connection.websocket import WebSocket
+from .._errors import (
     ConnectionRejected,
     InvalidResponse,
     InvalidURL,
     TooManyRedirects,
 )
-from ._handshake.accepting import opening_deadline, request_connection
-from ._http.exchange import Response, show_address
-from ._http.headers import Headers
-from ._http.url import WebSocketURL, follow_redirect, join_url, parse_url
-from ._log import ConnectionLogger, new_connection_id
-from ._nursery import protected_context
-from ._options import (
+from .._handshake.accepting import opening_deadline, request_connection
+from .._http.exchange import Response, show_address
+from .._http.headers import Headers
+from .._http.url import WebSocketURL, follow_redirect, join_url, parse_url
+from .._log import ConnectionLogger, new_connection_id
+from .._nursery import protected_context
+from .._options import (
     ClientKeywords,
     ClientOptions,
     ClientStreamKeywords,
     ClientStreamOptions,
     make_options,
 )
-from ._reasons import connection_failed, root_of
-from ._secrets import is_secret_field, masked
-from ._transport.sockets import check_stream, wrap_stream
+from .._reasons import connection_failed, root_of
+from .._secrets import is_secret_field, masked
+from .._transport.sockets import check_stream, wrap_stream
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 
