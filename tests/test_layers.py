@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_server.__init__",
     "_client.__init__",
     "_broadcast.__init__",
     "_web.__init__",
@@ -91,13 +92,13 @@ ORDER = [
     "_web.files",
     "_web.router",
     "_client.client",
-    "_server",
+    "_server.server",
     "__init__",
     "_memory_client",
     "testing",
     "_exits",
     "_application",
-    "_listening",
+    "_server.listening",
     "_serving",
     "_workers",
     "_reload",

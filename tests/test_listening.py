@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from trio_ws._exits import CommandFailed
-from trio_ws._listening import bound_tcp_sockets, listen, port_of
+from trio_ws._server.listening import bound_tcp_sockets, listen, port_of
 
 from .helpers import HOST
 

@@ -44,7 +44,7 @@ from ._options import (
 )
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._protocol.deflate import Deflate
-from ._server import (
+from ._server.server import (
     Handler,
     ServerStatistics,
     WebSocketServer,

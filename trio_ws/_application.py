@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, cast
 
 from ._arguments import check_async
 from ._exits import USAGE, CommandFailed
-from ._server import Handler
+from ._server.server import Handler
 
 #: What gives the handler: for a handler, itself; for an application that has set-up to do, a block
 #: to run the server in.

@@ -33,12 +33,12 @@ from ._arguments import check_host
 from ._errors import HandshakeError, InvalidURL
 from ._exits import FAILED, INTERRUPTED, USAGE, CommandFailed
 from ._http.url import parse_url
-from ._listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from ._nursery import leaf_exceptions
 from ._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
 from ._reasons import reason_of
 from ._reload import reload_worker
 from ._secrets import without_secrets
+from ._server.listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from ._serving import Service, serve_alone, serve_as_worker
 from ._talking import STDIN, talk
 from ._version import __version__

@@ -28,10 +28,10 @@ import trio
 from ._application import Application, check_handler
 from ._exits import DONE, SIGNALLED, CommandFailed
 from ._http.exchange import show_address
-from ._listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
 from ._nursery import leaf_exceptions, open_bare_nursery
 from ._options import ListenerKeywords
-from ._server import Handler, WebSocketServer, serve_listeners
+from ._server.listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
+from ._server.server import Handler, WebSocketServer, serve_listeners
 
 logger = logging.getLogger("trio_ws.serve")
 

@@ -43,7 +43,7 @@ from ._options import (
     ServerStreamKeywords,
     make_options,
 )
-from ._server import (
+from ._server.server import (
     Handler,
     WebSocketServer,
     serve_listeners,

@@ -30,7 +30,7 @@ from typing import TypeAlias, Unpack, cast, final
 
 import trio
 
-from ._arguments import (
+from .._arguments import (
     awaitable,
     check_async,
     check_host,
@@ -38,16 +38,16 @@ from ._arguments import (
     check_server_context,
     is_name,
 )
-from ._connection.lifetime import Lifetime, Services, open_services, run_connection
-from ._connection.websocket import WebSocket
-from ._errors import (
+from .._connection.lifetime import Lifetime, Services, open_services, run_connection
+from .._connection.websocket import WebSocket
+from .._errors import (
     CloseCode,
     ConnectionRejected,
     HandshakeError,
     InvalidRequest,
     close_code,
 )
-from ._handshake.accepting import (
+from .._handshake.accepting import (
     REFUSAL_LINGER,
     PlainRequest,
     accept_connection,
@@ -57,10 +57,10 @@ from ._handshake.accepting import (
     refuse_connection,
     unavailable,
 )
-from ._home import check_in_trio
-from ._http.exchange import Address, Request, show_address
-from ._log import ConnectionLogger, new_connection_id
-from ._nursery import (
+from .._home import check_in_trio
+from .._http.exchange import Address, Request, show_address
+from .._log import ConnectionLogger, new_connection_id
+from .._nursery import (
     errors_in,
     forget_tracebacks,
     is_cancellation,
@@ -69,14 +69,14 @@ from ._nursery import (
     protected_context,
     raise_as_is,
 )
-from ._options import (
+from .._options import (
     ListenerKeywords,
     ListenerOptions,
     ServerStreamKeywords,
     ServerStreamOptions,
     make_options,
 )
-from ._transport.sockets import (
+from .._transport.sockets import (
     Transport,
     check_listeners,
     check_stream,
@@ -84,8 +84,8 @@ from ._transport.sockets import (
     wrap_listener,
     wrap_stream,
 )
-from ._web.conversation import Conversation
-from ._web.site import Site
+from .._web.conversation import Conversation
+from .._web.site import Site
 
 #: How many seconds to accept nobody when the system has no descriptors or memory left for another
 #: connection: it would say so again at once, and those that are open may end meanwhile.
