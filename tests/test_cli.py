@@ -22,7 +22,7 @@ import trustme
 
 import trio_ws
 from trio_ws import ConnectionLost, WebSocket, open_websocket_url
-from trio_ws._cli import GARBAGE_THRESHOLDS, main
+from trio_ws._command.cli import GARBAGE_THRESHOLDS, main
 
 from .cli_helpers import APPLICATION, PATIENCE, running, serving
 from .helpers import HOST, echo, open_server
@@ -304,8 +304,8 @@ def test_a_mistake_of_our_own_keeps_its_traceback(
 def test_what_the_system_does_not_have_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, what: str
 ) -> None:
-    monkeypatch.setattr("trio_ws._cli.CAN_SHARE", False)
-    monkeypatch.setattr("trio_ws._cli.HAS_UNIX", False)
+    monkeypatch.setattr("trio_ws._command.cli.CAN_SHARE", False)
+    monkeypatch.setattr("trio_ws._command.cli.HAS_UNIX", False)
     assert run("serve", "chat:handler", option) == 2
     assert f"{what}, which this system does not have" in capsys.readouterr().err
 

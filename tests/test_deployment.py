@@ -13,7 +13,7 @@ import trio
 
 from examples.deploy import app
 from trio_ws import Handler, WebSocketServer, open_websocket_url, serve_websocket
-from trio_ws._cli import make_parser
+from trio_ws._command.cli import make_parser
 
 from .cli_helpers import PATIENCE, running
 from .helpers import HOST

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from trio_ws import Router, open_websocket_url
-from trio_ws._application import load_application
+from trio_ws._command.application import load_application
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "_command.__init__",
     "_server.__init__",
     "_client.__init__",
     "_broadcast.__init__",
@@ -96,14 +97,14 @@ ORDER = [
     "__init__",
     "_memory_client",
     "testing",
-    "_exits",
-    "_application",
+    "_command.exits",
+    "_command.application",
     "_server.listening",
-    "_serving",
-    "_workers",
-    "_reload",
-    "_talking",
-    "_cli",
+    "_command.serving",
+    "_command.workers",
+    "_command.reload",
+    "_command.talking",
+    "_command.cli",
     "__main__",
 ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_ws._exits import CommandFailed
+from trio_ws._command.exits import CommandFailed
 from trio_ws._server.listening import bound_tcp_sockets, listen, port_of
 
 from .helpers import HOST

@@ -35,13 +35,12 @@ from trio_ws import (
     Request,
     Response,
     Router,
-    _cli,
     _secrets,
-    _talking,
     basic_auth,
 )
-from trio_ws._application import load_application
-from trio_ws._exits import CommandFailed
+from trio_ws._command import cli as _cli, talking as _talking
+from trio_ws._command.application import load_application
+from trio_ws._command.exits import CommandFailed
 from trio_ws._handshake import forwarded as _forwarded
 from trio_ws._handshake.accepting import accept_connection, request_connection
 from trio_ws._http import headers as _headers, networks as _networks, url as _url

@@ -22,9 +22,9 @@ from trio_ws import (
     WebSocket,
     open_websocket_url,
 )
-from trio_ws._exits import CommandFailed
+from trio_ws._command.exits import CommandFailed
+from trio_ws._command.workers import LONGEST_DELAY, STEADY, Crew, Worker, keep_workers, next_delay
 from trio_ws._server.listening import port_of, reserved_port
-from trio_ws._workers import LONGEST_DELAY, STEADY, Crew, Worker, keep_workers, next_delay
 
 from .cli_helpers import APPLICATION, PATIENCE, running, serving
 from .helpers import HOST, REQUEST, RawPeer

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from .._exits import CommandFailed
+from .._command.exits import CommandFailed
 from .._reasons import reason_of
 
 #: How many ports are tried where any will do: what is free on one address may be taken on another.

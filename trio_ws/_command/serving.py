@@ -25,13 +25,13 @@ from typing import Final, NoReturn, final
 
 import trio
 
-from ._application import Application, check_handler
-from ._exits import DONE, SIGNALLED, CommandFailed
-from ._http.exchange import show_address
-from ._nursery import leaf_exceptions, open_bare_nursery
-from ._options import ListenerKeywords
-from ._server.listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
-from ._server.server import Handler, WebSocketServer, serve_listeners
+from .._http.exchange import show_address
+from .._nursery import leaf_exceptions, open_bare_nursery
+from .._options import ListenerKeywords
+from .._server.listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
+from .._server.server import Handler, WebSocketServer, serve_listeners
+from .application import Application, check_handler
+from .exits import DONE, SIGNALLED, CommandFailed
 
 logger = logging.getLogger("trio_ws.serve")
 

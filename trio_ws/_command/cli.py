@@ -27,22 +27,22 @@ from typing import Any, Final, cast
 
 import trio
 
-from . import _options
-from ._application import load_application
-from ._arguments import check_host
-from ._errors import HandshakeError, InvalidURL
-from ._exits import FAILED, INTERRUPTED, USAGE, CommandFailed
-from ._http.url import parse_url
-from ._nursery import leaf_exceptions
-from ._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
-from ._reasons import reason_of
-from ._reload import reload_worker
-from ._secrets import without_secrets
-from ._server.listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
-from ._serving import Service, serve_alone, serve_as_worker
-from ._talking import STDIN, talk
-from ._version import __version__
-from ._workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
+from .. import _options
+from .._arguments import check_host
+from .._errors import HandshakeError, InvalidURL
+from .._http.url import parse_url
+from .._nursery import leaf_exceptions
+from .._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
+from .._reasons import reason_of
+from .._secrets import without_secrets
+from .._server.listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
+from .._version import __version__
+from .application import load_application
+from .exits import FAILED, INTERRUPTED, USAGE, CommandFailed
+from .reload import reload_worker
+from .serving import Service, serve_alone, serve_as_worker
+from .talking import STDIN, talk
+from .workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 

@@ -16,12 +16,12 @@ from typing import Final, Unpack
 
 import trio
 
-from ._client.client import open_websocket_url
-from ._connection.websocket import WebSocket
-from ._errors import ConnectionLost
-from ._exits import DONE, FAILED
-from ._options import ClientKeywords
-from ._secrets import masked
+from .._client.client import open_websocket_url
+from .._connection.websocket import WebSocket
+from .._errors import ConnectionLost
+from .._options import ClientKeywords
+from .._secrets import masked
+from .exits import DONE, FAILED
 
 #: What would move the cursor, clear the screen or worse: a peer may send anything.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias, cast
 
-from ._arguments import check_async
-from ._exits import USAGE, CommandFailed
-from ._server.server import Handler
+from .._arguments import check_async
+from .._server.server import Handler
+from .exits import USAGE, CommandFailed
 
 #: What gives the handler: for a handler, itself; for an application that has set-up to do, a block
 #: to run the server in.

@@ -23,10 +23,10 @@ from typing import Any, Final, TypeAlias, final
 
 import trio
 
-from ._exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
-from ._nursery import open_bare_nursery
-from ._reasons import reason_of
-from ._serving import READY, STOP_SIGNALS, announce
+from .._nursery import open_bare_nursery
+from .._reasons import reason_of
+from .exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
+from .serving import READY, STOP_SIGNALS, announce
 
 logger = logging.getLogger("trio_ws.serve")
 

@@ -14,9 +14,9 @@ from typing import Final
 
 import trio
 
-from ._nursery import open_bare_nursery
-from ._serving import announce
-from ._workers import Crew, Tend, Worker
+from .._nursery import open_bare_nursery
+from .serving import announce
+from .workers import Crew, Tend, Worker
 
 logger = logging.getLogger("trio_ws.serve")
 
