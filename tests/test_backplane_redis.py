@@ -27,17 +27,18 @@ import trustme
 from tests.interop.processes import Peer, run_peer
 from tests.redis_server import HOST, RedisServer, free_port, run_redis
 from tests.test_backplane import Node, run
-from trio_ws.backplane import BackplaneError, HistoryEntry, RedisBackplane, RedisOptions, _streams
-from trio_ws.backplane._backoff import Backoff
-from trio_ws.backplane._broker import Address, BrokerLost, BrokerRefused, Scheme, parse_url
+from trio_ws.backplane import BackplaneError, HistoryEntry, RedisBackplane, RedisOptions
 from trio_ws.backplane._envelope import Envelope, encode
 from trio_ws.backplane._incoming import Incoming
 from trio_ws.backplane._interest import Interest
-from trio_ws.backplane._link import Link
 from trio_ws.backplane._outgoing import Item
-from trio_ws.backplane._portion import Portion
-from trio_ws.backplane._redis import RedisKeywords, main_error
-from trio_ws.backplane._streams import Streams
+from trio_ws.backplane._redis import streams as _streams
+from trio_ws.backplane._redis.address import Address, BrokerLost, BrokerRefused, Scheme, parse_url
+from trio_ws.backplane._redis.backoff import Backoff
+from trio_ws.backplane._redis.backplane import RedisKeywords, main_error
+from trio_ws.backplane._redis.link import Link
+from trio_ws.backplane._redis.portion import Portion
+from trio_ws.backplane._redis.streams import Streams
 
 Mode = Literal["pubsub", "streams"]
 both_modes = pytest.mark.parametrize("mode", get_args(Mode))
@@ -1354,7 +1355,7 @@ def test_the_repr_and_the_log_show_no_password() -> None:
 def test_without_coredis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "coredis", None)
     monkeypatch.setitem(sys.modules, "coredis.connection", None)
-    monkeypatch.delitem(sys.modules, "trio_ws.backplane._link", raising=False)
+    monkeypatch.delitem(sys.modules, "trio_ws.backplane._redis.link", raising=False)
     with pytest.raises(ImportError, match=r"pip install \"trio-ws\[redis\]\""):
         RedisBackplane("redis://localhost")
 

@@ -17,6 +17,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: Ground floor first. A module may import, at run time, only from those before it.
 ORDER = [
     "_version",
+    "backplane._redis.__init__",
     "_command.__init__",
     "_server.__init__",
     "_client.__init__",
@@ -72,14 +73,14 @@ ORDER = [
     "backplane._incoming",
     "backplane._queued",
     "backplane._memory",
-    "backplane._backoff",
-    "backplane._broker",
-    "backplane._probe",
-    "backplane._link",
-    "backplane._pubsub",
-    "backplane._portion",
-    "backplane._streams",
-    "backplane._redis",
+    "backplane._redis.backoff",
+    "backplane._redis.address",
+    "backplane._redis.probe",
+    "backplane._redis.link",
+    "backplane._redis.pubsub",
+    "backplane._redis.portion",
+    "backplane._redis.streams",
+    "backplane._redis.backplane",
     "backplane.__init__",
     "_connection.websocket",
     "_connection.byte_stream",
@@ -137,10 +138,10 @@ OUTSIDE = {
     "_memory_client": {"trio", "h11"},  # plain HTTP requests
     "backplane._envelope": set[str](),
     "backplane._incoming": set[str](),
-    "backplane._backoff": set[str](),
-    "backplane._broker": set[str](),
-    "backplane._portion": set[str](),
-    "backplane._link": {"trio", "coredis", "anyio"},  # coredis's, and nowhere else
+    "backplane._redis.backoff": set[str](),
+    "backplane._redis.address": set[str](),
+    "backplane._redis.portion": set[str](),
+    "backplane._redis.link": {"trio", "coredis", "anyio"},  # coredis's, and nowhere else
 }
 OTHERS = {"trio"}
 

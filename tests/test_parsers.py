@@ -59,9 +59,10 @@ from trio_ws._protocol.deflate import Agreement, Inflater
 from trio_ws._protocol.wire import Role, Wire
 from trio_ws._transport.sockets import wrap_stream
 from trio_ws._web.files import Folder
-from trio_ws.backplane import _broker, _envelope, _streams
-from trio_ws.backplane._broker import BrokerRefused
+from trio_ws.backplane import _envelope
 from trio_ws.backplane._incoming import Incoming
+from trio_ws.backplane._redis import address as _broker, streams as _streams
+from trio_ws.backplane._redis.address import BrokerRefused
 
 from .conftest import run_autojumped
 from .handshake_helpers import ACCEPTING

@@ -9,7 +9,7 @@ from ._base import (
     HistoryEntry,
 )
 from ._memory import MemoryBackplane, MemoryHub
-from ._redis import RedisBackplane, RedisOptions
+from ._redis.backplane import RedisBackplane, RedisOptions
 
 __all__ = [
     "Backplane",

@@ -13,8 +13,8 @@ import ssl
 
 import trio
 
-from .._reasons import reason_of, root_of
-from ._broker import Address, BrokerLost, BrokerRefused, Scheme
+from ..._reasons import reason_of, root_of
+from .address import Address, BrokerLost, BrokerRefused, Scheme
 
 _PING = b"*1\r\n$4\r\nPING\r\n"
 

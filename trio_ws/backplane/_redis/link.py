@@ -34,8 +34,8 @@ from coredis.exceptions import (
     WrongTypeError,
 )
 
-from .._reasons import reason_of, root_of
-from ._broker import Address, BrokerLost, BrokerRefused, KeyRefused, Scheme
+from ..._reasons import reason_of, root_of
+from .address import Address, BrokerLost, BrokerRefused, KeyRefused, Scheme
 
 Word: TypeAlias = str | bytes | int
 

@@ -27,18 +27,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, final
 
 import trio
 
-from .._pacing import next_checkpoint
-from ._base import HistoryEntry
-from ._broker import BrokerRefused, KeyRefused
-from ._envelope import InvalidEnvelope, decode
-from ._incoming import Incoming
-from ._interest import Interest
-from ._outgoing import Item
-from ._portion import READ_BYTES, Portion
-from ._queued import select
+from ..._pacing import next_checkpoint
+from .._base import HistoryEntry
+from .._envelope import InvalidEnvelope, decode
+from .._incoming import Incoming
+from .._interest import Interest
+from .._outgoing import Item
+from .._queued import select
+from .address import BrokerRefused, KeyRefused
+from .portion import READ_BYTES, Portion
 
 if TYPE_CHECKING:
-    from ._link import Link, Word
+    from .link import Link, Word
 
 #: How long Redis lets one read wait for a message, in milliseconds. A topic that is new here is
 #: heard after that at the latest, where we may not cut the wait short.

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from ._incoming import Incoming
-from ._interest import Interest
-from ._outgoing import Item
+from .._incoming import Incoming
+from .._interest import Interest
+from .._outgoing import Item
 
 if TYPE_CHECKING:
-    from ._link import Link, Word
+    from .link import Link, Word
 
 #: How many channels one command names. Redis runs a command in one go, and others wait.
 CHANNELS_PER_COMMAND = 256

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
 
 import trio
 
-from .._arguments import check_client_context
-from .._nursery import errors_in, raise_as_is
-from .._options import check_limits, check_logger, make_options
-from ._backoff import Backoff
-from ._base import BackplaneError, HistoryEntry
-from ._broker import Address, BrokerLost, BrokerRefused, Scheme, parse_url
-from ._probe import probe
-from ._pubsub import PubSub
-from ._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane, check_topic
-from ._streams import Streams
+from ..._arguments import check_client_context
+from ..._nursery import errors_in, raise_as_is
+from ..._options import check_limits, check_logger, make_options
+from .._base import BackplaneError, HistoryEntry
+from .._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane, check_topic
+from .address import Address, BrokerLost, BrokerRefused, Scheme, parse_url
+from .backoff import Backoff
+from .probe import probe
+from .pubsub import PubSub
+from .streams import Streams
 
 if TYPE_CHECKING:
-    from ._link import Link
+    from .link import Link
 
 OpenLink: TypeAlias = "Callable[[trio.Nursery, Address, ssl.SSLContext | None], Awaitable[Link]]"
 
@@ -299,7 +299,7 @@ def _rank(error: BaseException) -> int:
 
 def _import_open_link() -> OpenLink:
     try:
-        from ._link import open_link  # noqa: PLC0415 - where coredis is missing, this fails
+        from .link import open_link  # noqa: PLC0415 - where coredis is missing, this fails
     except ImportError as exc:
         raise ImportError('a RedisBackplane needs coredis: pip install "trio-ws[redis]"') from exc
     return open_link
