@@ -1,11 +1,6 @@
-"""Tools for testing what is written with trio_ws: applications in memory, pairs, faulty streams.
+"""Applications and pairs of connections in memory, and what becomes of their errors.
 
-This module owns how a test gets at an application without a network, what becomes of the
-application's errors then, and streams that fail on purpose. The connections and servers are the
-very ones of production: nothing in here stands in for them. It knows no test framework; the
-fixtures for pytest-trio are a module of their own, beside the package.
-
-Nothing in memory takes real time or a thread, so that a test with an autojumped clock never waits.
+This module owns how a test gets at an application without a network.
 """
 
 from __future__ import annotations
@@ -19,22 +14,13 @@ from typing import Any, Protocol, Unpack, final
 import trio
 import trio.testing
 
-from ._client.client import wrap_client_stream
-from ._connection.websocket import WebSocket
-from ._errors import WebSocketError
-from ._faulty_stream import FaultyStream
-from ._http.exchange import Address, Request
-from ._http.url import parse_url
-from ._memory_client import (
-    HOST,
-    MemoryClient,
-    MemoryListener,
-    MemoryResponse,
-    MemoryStream,
-    Params,
-)
-from ._nursery import leaf_exceptions, open_bare_nursery, protected_context, raise_as_is
-from ._options import (
+from .._client.client import wrap_client_stream
+from .._connection.websocket import WebSocket
+from .._errors import WebSocketError
+from .._http.exchange import Address, Request
+from .._http.url import parse_url
+from .._nursery import leaf_exceptions, open_bare_nursery, protected_context, raise_as_is
+from .._options import (
     ClientStreamKeywords,
     ClientStreamOptions,
     ListenerKeywords,
@@ -43,30 +29,19 @@ from ._options import (
     ServerStreamKeywords,
     make_options,
 )
-from ._server.server import (
+from .._server.server import (
     Handler,
     WebSocketServer,
     serve_listeners,
     serve_websocket,
     wrap_server_stream,
 )
-
-__all__ = [
-    "FaultyStream",
-    "MemoryApp",
-    "MemoryClient",
-    "MemoryListener",
-    "MemoryResponse",
-    "MemoryStream",
-    "OpenWebSocketTo",
-    "Params",
-    "StartWebSocketApp",
-    "StartWebSocketServer",
-    "open_pair",
-    "open_test_app",
-    "open_test_server",
-    "open_test_websocket",
-]
+from ._memory_client import (
+    HOST,
+    MemoryClient,
+    MemoryListener,
+    Params,
+)
 
 # ---------------------------------------------------------------------------
 # One client

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from ._buffer import bytes_of
+from .._buffer import bytes_of
 
 T = TypeVar("T")
 
