@@ -35,7 +35,7 @@ from trio_ws import (
     Request,
     Response,
     Router,
-    _secrets,
+    _redaction,
     basic_auth,
 )
 from trio_ws._command import cli as _cli, talking as _talking
@@ -294,9 +294,9 @@ parser(
     _deflate.client_check,
     ValueError,
 )
-parser(_secrets.masked, texts("wss://ada:pw@example.org/a?b", "//a@b"))
-parser(_secrets.without_secrets, texts("Cookie: a=b", "no: //a@b"))
-parser(_secrets.is_secret_field, texts("Proxy-Authorization"))
+parser(_redaction.masked, texts("wss://ada:pw@example.org/a?b", "//a@b"))
+parser(_redaction.without_secrets, texts("Cookie: a=b", "no: //a@b"))
+parser(_redaction.is_secret_field, texts("Proxy-Authorization"))
 
 # ---------------------------------------------------------------------------
 # URLs
@@ -521,7 +521,7 @@ def test_whatever_comes_is_understood_or_an_error_that_is_documented(one: Parser
 
 
 #: Modules of whose functions nearly all are parsers, and those that are none.
-PARSING = (_deflate, _envelope, _forwarded, _frames, _headers, _networks, _secrets, _url)
+PARSING = (_deflate, _envelope, _forwarded, _frames, _headers, _networks, _redaction, _url)
 NO_PARSERS = {
     *("client_offer", "encode", "is_compressible", "make_head", "make_masked_frame"),
     *("masked_fields", "message_id", "size_of"),

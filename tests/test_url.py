@@ -12,7 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from trio_ws import InvalidURL
 from trio_ws._http.url import WebSocketURL, follow_redirect, join_url, parse_url
-from trio_ws._secrets import masked
+from trio_ws._redaction import masked
 
 
 def basic(credentials: str | bytes) -> str:

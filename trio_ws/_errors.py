@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._secrets import masked
+from ._redaction import masked
 
 if TYPE_CHECKING:
     from ._http.exchange import Response

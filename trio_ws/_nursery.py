@@ -16,7 +16,7 @@ from typing import Generic, NoReturn, ParamSpec, TypeVar, cast, final
 
 import trio
 
-from ._home import check_in_trio
+from ._threads import check_in_trio
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)

@@ -37,7 +37,7 @@ from .._options import (
     make_options,
 )
 from .._reasons import connection_failed, root_of
-from .._secrets import is_secret_field, masked
+from .._redaction import is_secret_field, masked
 from .._transport.sockets import check_stream, wrap_stream
 
 _REDIRECTS = {301, 302, 303, 307, 308}

@@ -34,7 +34,7 @@ from .._http.url import parse_url
 from .._nursery import leaf_exceptions
 from .._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
 from .._reasons import reason_of
-from .._secrets import without_secrets
+from .._redaction import without_secrets
 from .._server.listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from .._version import __version__
 from .application import load_application

@@ -20,7 +20,7 @@ from .._client.client import open_websocket_url
 from .._connection.websocket import WebSocket
 from .._errors import ConnectionLost
 from .._options import ClientKeywords
-from .._secrets import masked
+from .._redaction import masked
 from .exits import DONE, FAILED
 
 #: What would move the cursor, clear the screen or worse: a peer may send anything.

@@ -61,7 +61,6 @@ from .._errors import (
     close_code,
 )
 from .._handshake.accepting import Opening
-from .._home import in_other_thread
 from .._http.context import Context
 from .._http.exchange import Address, Request, Response, show_address
 from .._json import to_json
@@ -90,6 +89,7 @@ from .._protocol.wire import (
     show_event,
 )
 from .._reasons import reason_of
+from .._threads import in_other_thread
 from .._transport.sockets import Transport
 from .flusher import Flusher
 from .inbox import Inbox, IncomingMessage

@@ -22,7 +22,7 @@ import h11
 from .._buffer import bytes_of
 from .._errors import InvalidRequest
 from .._json import from_json, to_json
-from .._secrets import without_secrets
+from .._redaction import without_secrets
 from .context import Context
 from .headers import Headers, HeadersLike, has_token, is_token
 from .query import QueryParams

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast, final
 
-from .._secrets import is_secret_field, masked_fields
+from .._redaction import is_secret_field, masked_fields
 from .interning import shared
 
 #: What the `headers` options and constructors accept.

@@ -16,7 +16,7 @@ import idna
 
 from .._arguments import check_host, check_port
 from .._errors import InvalidURL
-from .._secrets import masked
+from .._redaction import masked
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 

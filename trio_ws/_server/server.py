@@ -57,7 +57,6 @@ from .._handshake.accepting import (
     refuse_connection,
     unavailable,
 )
-from .._home import check_in_trio
 from .._http.exchange import Address, Request, show_address
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import (
@@ -76,6 +75,7 @@ from .._options import (
     ServerStreamOptions,
     make_options,
 )
+from .._threads import check_in_trio
 from .._transport.sockets import (
     Transport,
     check_listeners,

@@ -32,7 +32,7 @@ from .._http.url import WebSocketURL, follow_redirect, parse_url
 from .._json import from_json, to_json
 from .._nursery import protected_context
 from .._options import ClientOptions, ClientStreamKeywords, ClientStreamOptions, make_options
-from .._secrets import is_secret_field
+from .._redaction import is_secret_field
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse

@@ -28,7 +28,7 @@ from trio_ws import (
     wrap_server_stream,
 )
 from trio_ws._http.url import WebSocketURL, follow_redirect, parse_url
-from trio_ws._secrets import masked, without_secrets
+from trio_ws._redaction import masked, without_secrets
 from trio_ws.backplane import RedisBackplane
 
 from .handshake_helpers import read_all
