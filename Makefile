@@ -4,7 +4,7 @@
 
 # Which Python makes .venv: make PYTHON=python3.13 test
 PYTHON ?= python3
-# More for the command behind the verb: make test ARGS="tests/test_url.py -x"
+# More for the command behind the verb: make test ARGS="tests/http/test_url.py -x"
 ARGS ?=
 
 BIN := .venv/bin
@@ -16,7 +16,7 @@ NODE := tests/interop/node/node_modules
 
 help:
 	@echo "make demo         serve the counter page; Ctrl-C ends it"
-	@echo "make test         the whole suite, with coverage; some of it: ARGS=tests/test_url.py"
+	@echo "make test         the whole suite, with coverage; some of it: ARGS=tests/http/test_url.py"
 	@echo "make check        format, lint and types"
 	@echo "make docs         the documentation, into docs/_build/html"
 	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS="--set quick""
@@ -59,7 +59,7 @@ interop: .venv/.group-test .tools/interop/go-peer
 	$(BIN)/python -m pytest tests/interop/heavy.py $(ARGS)
 
 soak: .venv/.group-test
-	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/test_trust.py tests/test_broadcast_load.py tests/test_workers.py $(ARGS)
+	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/whole/test_trust.py tests/broadcast/test_load.py tests/command/test_workers.py $(ARGS)
 
 bench: .venv/.group-bench
 	$(BIN)/python -m benchmarks $(ARGS)

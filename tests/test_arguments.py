@@ -16,12 +16,11 @@ import trio.testing
 import trustme
 
 import trio_ws
+from tests.helpers import HOST, echo, open_server
 from trio_ws import InvalidURL, Router, WebSocket
 from trio_ws._arguments import check_async, is_name
 from trio_ws.backplane import MemoryBackplane, RedisOptions
 from trio_ws.testing import FaultyStream, open_test_app
-
-from .helpers import HOST, echo, open_server
 
 
 async def serve_websocket(*arguments: Any, **options: Any) -> None:

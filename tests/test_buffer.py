@@ -12,11 +12,7 @@ import numpy as np
 import pytest
 import trio
 
-from trio_ws import Response, WebSocket, open_broadcast
-from trio_ws._buffer import bytes_of
-from trio_ws.testing import open_test_app
-
-from .helpers import (
+from tests.helpers import (
     FIN,
     PING,
     PONG,
@@ -24,6 +20,9 @@ from .helpers import (
     open_pair,
     open_server_with_raw_client,
 )
+from trio_ws import Response, WebSocket, open_broadcast
+from trio_ws._buffer import bytes_of
+from trio_ws.testing import open_test_app
 
 NUMBERS = list(range(12))
 WHAT = "this is a buffer"

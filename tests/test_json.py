@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from tests.web.web_helpers import http, open_site
 from trio_ws import InvalidRequest, Request, Response, Router, open_broadcast
 from trio_ws._json import from_json, to_json
 from trio_ws.testing import open_pair, open_test_app
-
-from .web_helpers import http, open_site
 
 NOT_JSON = [math.nan, [math.inf], {"a": {"b": -math.inf}}]
 WHAT_TO_DO = "JSON has no NaN and no infinity .* send None, or give dumps=json.dumps"

@@ -8,10 +8,9 @@ import sys
 
 import pytest
 
+from tests.helpers import open_server
 from trio_ws import WebSocket, open_websocket_url
 from trio_ws._log import ConnectionLogger, new_connection_id
-
-from .helpers import open_server
 
 
 def test_a_record_names_its_connection(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ import pytest
 import trio.testing
 
 import trio_ws
+from tests.helpers import echo
 from trio_ws import (
     ClientOptions,
     ClientStreamOptions,
@@ -40,8 +41,6 @@ from trio_ws.testing import (
     open_test_server,
     open_test_websocket,
 )
-
-from .helpers import echo
 
 PRODUCT = f"trio_ws/{trio_ws.__version__}"
 

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 import trustme
 
+from tests.helpers import HOST, PATIENCE, echo, open_server
 from trio_ws import (
     CloseCode,
     ConnectionFailed,
@@ -27,8 +28,6 @@ from trio_ws import (
     wrap_server_stream,
 )
 from trio_ws._reasons import connection_failed, reason_of, root_of
-
-from .helpers import HOST, PATIENCE, echo, open_server
 
 AUTHORITY = trustme.CA()
 

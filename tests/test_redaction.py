@@ -13,6 +13,8 @@ import trio
 import trio.testing
 from hypothesis import example, given, strategies as st
 
+from tests.handshake.handshake_helpers import read_all
+from tests.helpers import open_server
 from trio_ws import (
     ClientOptions,
     ConnectionRejected,
@@ -30,9 +32,6 @@ from trio_ws import (
 from trio_ws._http.url import WebSocketURL, follow_redirect, parse_url
 from trio_ws._redaction import masked, without_secrets
 from trio_ws.backplane import RedisBackplane
-
-from .handshake_helpers import read_all
-from .helpers import open_server
 
 #: In every URL here, and nowhere in what is shown.
 SECRET = "xyzzy"

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.helpers import echo
 from trio_ws import (
     WebSocket,
     open_broadcast,
@@ -22,8 +23,6 @@ from trio_ws import (
     wrap_server_stream,
 )
 from trio_ws.testing import open_pair, open_test_app, open_test_server, open_test_websocket
-
-from .helpers import echo
 
 ELSEWHERE = "belongs to the thread in which trio runs it.*trio.from_thread.run_sync"
 

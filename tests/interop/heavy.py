@@ -13,7 +13,7 @@ from typing import TypeAlias
 import pytest
 import trio
 
-from tests.handshake_helpers import read_all, request
+from tests.handshake.handshake_helpers import read_all, request
 from tests.helpers import TEXT, close_frame, frame
 from tests.interop import recordings, scenarios
 from tests.interop.messages import KINDS

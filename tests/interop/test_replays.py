@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.handshake_helpers import echo, parse_response, read_head, request_fields
+from tests.handshake.handshake_helpers import echo, parse_response, read_head, request_fields
 from tests.helpers import CLOSE, FIN, TEXT, RawPeer
 from tests.interop import recordings
 from tests.interop.recordings import MESSAGE, TOO_MUCH, Client, Server

@@ -1,0 +1,623 @@
+"""The command line with one process: what it serves, how it stops, what it says, and connect."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import pty
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+import trio_ws
+from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
+from tests.helpers import HOST, echo, open_server
+from trio_ws import ConnectionLost, WebSocket, open_websocket_url
+from trio_ws._command.cli import GARBAGE_THRESHOLDS, main
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current directory with nothing in it, from which modules can be imported and forgotten."""
+    before = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    thresholds = gc.get_threshold()
+    yield tmp_path
+    gc.set_threshold(*thresholds)
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) is None or str(tmp_path) in str(
+            sys.modules[name].__file__
+        ):
+            del sys.modules[name]
+
+
+def run(*arguments: str) -> int:
+    """The exit code, from this process."""
+    try:
+        return main(arguments)
+    except SystemExit as exc:  # argparse
+        assert isinstance(exc.code, int)
+        return exc.code
+
+
+# ---------------------------------------------------------------------------
+# What is wrong is said in one line
+# ---------------------------------------------------------------------------
+
+WRONG = """
+import contextlib
+
+NUMBER = 3
+integer = int
+
+class Class:
+    def __init__(self, ws): ...
+
+async def two(ws, other): ...
+async def none(): ...
+async def generator(ws): yield
+
+def plain(): return 3
+def not_async(ws): ws.aclose()
+
+@contextlib.asynccontextmanager
+async def yields_nothing(): yield
+
+@contextlib.asynccontextmanager
+async def yields_two(): yield two
+
+@contextlib.asynccontextmanager
+async def yields_not_async(): yield not_async
+"""
+
+
+@pytest.mark.parametrize(
+    ("application", "message"),
+    [
+        ("wrong", "'wrong' does not name an application: it is module:attribute, as in chat:han"),
+        ("wrong.py:x", "there is no module 'wrong.py'"),
+        ("./wrong:x", "'./wrong:x' does not name an application"),
+        ("wrong:", "'wrong:' does not name an application"),
+        ("nowhere:x", "there is no module 'nowhere', neither here nor installed"),
+        ("nowhere.at.all:x", "there is no module 'nowhere', neither here nor installed"),
+        ("wrong:other", "'wrong' has no 'other'"),
+        ("wrong:Class.other", "'wrong' has no 'Class.other'"),
+        ("wrong:NUMBER", "wrong:NUMBER is no handler, which is an async function of one WebSocke"),
+        ("wrong:Class", "wrong:Class takes neither one argument, as a handler does, nor none"),
+        ("wrong:two", "wrong:two takes neither one argument"),
+        ("wrong:none", "wrong:none takes neither one argument"),
+        ("wrong:generator", "wrong:generator has a yield in it"),
+        ("wrong:plain", "wrong:plain takes no argument, so it should give an async context mana"),
+        ("wrong:integer", "wrong:integer takes no argument, so it should give an async context"),
+        ("wrong:yields_nothing", "wrong:yields_nothing should yield the handler"),
+        ("wrong:yields_two", "wrong:yields_two should yield the handler"),
+        ("wrong:not_async", "wrong:not_async: a handler is an async function of one WebSocket: ma"),
+        ("wrong:yields_not_async", "wrong:yields_not_async: a handler is an async function of one"),
+    ],
+)
+def test_an_application_that_is_none_is_said_in_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], application: str, message: str
+) -> None:
+    (here / "wrong.py").write_text(WRONG, "utf-8")
+    assert run("serve", application, "--port", "0") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"trio-ws: {message}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--reload", "--workers", "2"], 2, "--reload runs one process"),
+        (["--unix", "x", "--workers", "2"], 2, "--workers share a port, and not a Unix socket"),
+        (["--unix", "x", "--port", "1"], 2, "--unix takes the place of --host and --port"),
+        (["--keyfile", "x"], 2, "--keyfile needs --certfile"),
+        (["--port", "65536"], 2, "'65536' is not a whole number from 0 to 65535"),
+        (["--port", "http"], 2, "'http' is not a whole number from 0 to 65535"),
+        (["--workers", "0"], 2, "'0' is not a whole number from 1 to 1000"),
+        (["--start-timeout", "0"], 2, "0 seconds are too short for anything"),
+        (["--start-timeout", "nan"], 2, "'nan' is not a time"),
+        (["--grace-period", "long"], 2, "'long' is not a number"),
+        (["--grace-period", "-1"], 2, "grace_period is greater than 0 (math.inf for no limit)"),
+        (["--certfile", "nowhere"], 1, "cannot use the certificate nowhere: "),
+        (["--certfile", "a", "--keyfile", "b"], 1, "cannot use the certificate a with b: "),
+        (["--host", ""], 2, "the host is empty"),
+        (["--host", "[::1]"], 2, "an IPv6 address is given without brackets here, like '::1'"),
+        (["--host", "localhost:80"], 2, "a port is given apart"),
+        (["--unix", ""], 2, "the path is empty"),
+        (["--certfile", ""], 2, "the path is empty"),
+        (["--origin", "example.org"], 2, "an origin is written as browsers send it"),
+        (["--host", "no host"], 1, "cannot find the host 'no host': "),
+        (["--host", "a" * 64], 1, "cannot find the host 'aaaa"),
+        (["--host", "192.0.2.1"], 1, "cannot listen on port 8765 of 192.0.2.1: "),
+        (["--unix", "chat.py"], 1, "cannot listen on chat.py: Address already in use"),
+        (["--unix", "no/where"], 1, "cannot listen on no/where: No such file or directory"),
+    ],
+)
+def test_wrong_arguments_are_said_in_one_line(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    message: str,
+) -> None:
+    (here / "chat.py").write_text(APPLICATION, "utf-8")
+    assert run("serve", "chat:handler", *arguments) == status
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("trio-ws")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--header=nonsense", "'nonsense' has no colon"),
+        ("--header=Upgrade: x", "the header 'Upgrade' belongs to the handshake"),
+        ("--wait=-1", "'-1' is not a time"),
+        ("--wait=nan", "'nan' is not a time"),
+        ("--insecure", "--cafile and --insecure are for wss:// URLs"),
+        ("--cafile=", "the path is empty"),
+        ("--unix=", "the path is empty"),
+    ],
+)
+def test_wrong_arguments_of_connect_are_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    assert run("connect", "ws://localhost", option) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", [["serve", "chat:handler"], ["connect", "wss://localhost"]])
+def test_a_file_with_no_certificates_is_said_in_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    (here / "empty").touch()
+    option = "--certfile" if command[0] == "serve" else "--cafile"
+    assert run(*command, option, "empty") == 1
+    assert capsys.readouterr().err.startswith("trio-ws: cannot use the ")
+
+
+@pytest.mark.parametrize("what", ["--workers=2", "--reload", ""])
+def test_a_port_that_is_taken_is_said_in_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """Also where it could be shared: who listens there would get some of our connections."""
+    (here / "chat.py").write_text(APPLICATION, "utf-8")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        options = ["--port", str(port), "--host", HOST, *([what] if what else [])]
+        assert run("serve", "chat:handler", *options) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"trio-ws: port {port} on {HOST} is taken: try another --port, or 0 for any"
+
+
+def test_a_module_that_raises_is_shown_from_its_first_line(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "broken.py").write_text("import json\njson.loads('{')\n", "utf-8")
+    assert run("serve", "broken:handler") == 1
+    first, file, code, *_, error, last = capsys.readouterr().err.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert "broken.py" in file
+    assert code.strip() == "json.loads('{')"
+    assert error.startswith("json.decoder.JSONDecodeError: ")
+    assert last == "trio-ws: 'broken' cannot be imported"
+
+
+def test_a_module_that_lacks_another_is_shown_with_its_traceback(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "lacking.py").write_text("import nowhere\n", "utf-8")
+    assert run("serve", "lacking:handler") == 1
+    assert "ModuleNotFoundError: No module named 'nowhere'" in capsys.readouterr().err
+
+
+FAILING = """
+import contextlib, trio
+from chat import handler
+
+@contextlib.asynccontextmanager
+async def before():
+    raise OSError("no database")
+    yield
+
+@contextlib.asynccontextmanager
+async def after():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        yield handler
+
+@contextlib.asynccontextmanager
+async def inside():
+    async with trio.open_nursery():
+        yield 3
+
+async def fail():
+    raise OSError("the database is gone")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "told"),
+    [
+        ("before", 1, ["OSError: no database", "trio-ws: failing:before failed"]),
+        ("after", 1, ["OSError: the database is gone", "trio-ws: failing:after failed"]),
+        ("inside", 2, ["trio-ws: failing:inside should yield the handler"]),
+    ],
+)
+def test_an_application_that_fails_ends_the_server(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str, status: int, told: list[str]
+) -> None:
+    (here / "chat.py").write_text(APPLICATION, "utf-8")
+    (here / "failing.py").write_text(FAILING, "utf-8")
+    assert run("serve", f"failing:{name}", "--port", "0") == status
+    error = capsys.readouterr().err
+    for text in told:
+        assert text in error
+
+
+def test_ctrl_c_while_the_application_is_imported_is_130_and_quiet(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "slow.py").write_text("import signal; signal.raise_signal(signal.SIGINT)", "utf-8")
+    assert run("serve", "slow:handler") == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_mistake_of_our_own_keeps_its_traceback(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "chat.py").write_text(APPLICATION, "utf-8")
+
+    def fail(*arguments: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(trio, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        run("serve", "chat:handler")
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [
+        ("--workers=2", "SO_REUSEPORT"),
+        ("--reload", "SO_REUSEPORT"),
+        ("--unix=socket", "Unix sockets"),
+    ],
+)
+def test_what_the_system_does_not_have_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, what: str
+) -> None:
+    monkeypatch.setattr("trio_ws._command.cli.CAN_SHARE", False)
+    monkeypatch.setattr("trio_ws._command.cli.HAS_UNIX", False)
+    assert run("serve", "chat:handler", option) == 2
+    assert f"{what}, which this system does not have" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------
+# The limits, and where they come from
+# ---------------------------------------------------------------------------
+
+
+def test_every_limit_of_a_server_is_an_option_and_explained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("serve", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for told in (
+        "--max-message-size N Largest message accepted, in bytes of payload (default: 1048576)",
+        "--grace-period N At shutdown, how long handlers may go on after their peers were told",
+        "direction for this long is closed with 1000 (default: inf)",
+        "--ping-interval N A peer that has been silent for this long is sent a ping (default: 20)",
+    ):
+        assert told in text
+    for name in ("max_connections", "close_timeout", "max_queued_bytes", "max_lifetime"):
+        assert f"--{name.replace('_', '-')} N" in text
+
+
+def test_the_help_does_without_the_sources(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> str:
+        raise OSError("could not get source code")
+
+    monkeypatch.setattr(inspect, "getsource", fail)
+    assert run("serve", "--help") == 0
+    assert "--grace-period N (default: 5)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_script_is_the_module(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    assert project["project"]["scripts"] == {"trio-ws": f"{main.__module__}:{main.__name__}"}
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"trio-ws {trio_ws.__version__}\n"
+
+
+# ---------------------------------------------------------------------------
+# Serving
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_is_a_shutdown_in_good_order(tmp_path: Path, how: signal.Signals) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "application") as (command, url):
+            async with open_websocket_url(f"{url}who") as ws:
+                assert await ws.receive_json() == [None, command.process.pid]
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+                command.process.send_signal(how)
+                assert (await ws.wait_closed()).code == 1001
+            assert await command.status() == 0
+    output = command.output.splitlines()
+    assert [output[0], output[-1]] == ["set up", "tidied up"]
+    assert output[2].endswith(f"INFO {how.name}: closing 1 connections")
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", "--grace-period", "inf") as (command, url):
+            async with open_websocket_url(f"{url}never") as ws:
+                await ws.receive()
+                command.process.send_signal(signal.SIGTERM)
+                assert (await ws.wait_closed()).code == 1001
+                await command.read_until("SIGTERM: closing")
+                assert await command.stop(signal.SIGINT) == 130
+    assert "SIGINT again: not waiting any longer" in command.output
+
+
+async def test_a_signal_interrupts_the_set_up(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "chat:hanging", "--port", "0", cwd=tmp_path) as command:
+            await command.read_until("setting up")
+            assert await command.stop(signal.SIGTERM) == 0
+
+
+async def test_limits_and_logs_are_as_asked_for(tmp_path: Path) -> None:
+    options = ["--max-message-size", "10", "--origin", "none", "--no-compression", "--access-log"]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options, "--log-level=error") as (command, url):
+            with pytest.raises(trio_ws.ConnectionRejected):
+                async with open_websocket_url(url, origin="http://example.org"):
+                    raise AssertionError("it was let in")
+            async with open_websocket_url(url) as ws:
+                await ws.send("12345678901")
+                with pytest.raises(ConnectionLost):
+                    await ws.receive()
+                assert "permessage-deflate" not in str(ws.response)
+                assert ws.close_reason is not None
+                assert ws.close_reason.code == 1009
+            assert await command.stop(signal.SIGTERM) == 0
+    assert re.search(r' INFO \[\w{8}\] 127.0.0.1:\d+ "GET /" 101, 1009', command.output)
+    assert "closing 0 connections" not in command.output
+
+
+async def test_an_application_that_sees_to_the_log_itself_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import logging\nlogging.basicConfig(format='mine: %(message)s', level='INFO')\n"
+        "from chat import handler\n",
+        "utf-8",
+    )
+    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "loud:handler", "--port", "0", cwd=tmp_path) as command:
+            await command.urls()
+            assert await command.stop(signal.SIGINT) == 0
+    assert command.output.splitlines()[-1] == "mine: SIGINT: closing 0 connections"
+
+
+@pytest.mark.parametrize(
+    ("line", "thresholds"),
+    [("", GARBAGE_THRESHOLDS), ("gc.set_threshold(123, 4, 5)", (123, 4, 5))],
+    ids=["ours", "its own"],
+)
+async def test_garbage_is_collected_less_often_unless_the_application_says_otherwise(
+    tmp_path: Path, line: str, thresholds: tuple[int, int, int]
+) -> None:
+    (tmp_path / "tells.py").write_text(
+        f"import gc\n{line}\nasync def handler(ws): await ws.send_json(gc.get_threshold())\n",
+        "utf-8",
+    )
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "tells:handler", "--port", "0", cwd=tmp_path) as command:
+            (url,) = await command.urls()
+            async with open_websocket_url(url) as ws:
+                assert await ws.receive_json() == list(thresholds)
+            assert await command.stop(signal.SIGINT) == 0
+
+
+async def test_a_unix_socket_is_used_removed_and_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", "--unix", "socket") as (command, _):
+            assert "Serving on the Unix socket socket\n" in command.output
+            async with running(
+                "connect", "ws://localhost", "--unix", str(path), "--wait", "0"
+            ) as client:
+                await client.write("hello\n")
+                await client.read_until("< hello")
+                await client.end_input()
+                assert await client.status() == 0
+            async with running("serve", "chat:handler", "--unix", "socket", cwd=tmp_path) as second:
+                assert await second.status() == 1
+                assert "cannot listen on socket: Address already in use" in second.output
+            assert await command.stop(signal.SIGTERM) == 0
+    assert not path.exists()
+
+
+async def test_a_unix_socket_that_is_another_s_by_now_stays(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", "--unix", "socket") as (command, _):
+            path.unlink()
+            with socket.socket(socket.AF_UNIX) as another:
+                another.bind(str(path))
+                assert await command.stop(signal.SIGTERM) == 0
+                assert path.exists()
+
+
+async def test_tls_is_served_and_checked_unless_told_otherwise(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "server.pem")
+    )
+    with trio.fail_after(PATIENCE):
+        options = ["--certfile", "server.pem", "--host", "localhost"]
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            assert url.startswith("wss://localhost:")
+            context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+            async with open_websocket_url(url, ssl_context=context) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+            for options, status in (
+                (["--cafile", str(tmp_path / "ca.pem")], 0),
+                (["--insecure"], 0),
+                ([], 1),
+            ):
+                async with running("connect", url, "--wait", "0", *options) as client:
+                    await client.end_input()
+                    assert await client.status() == status, client.output
+            assert "CERTIFICATE_VERIFY_FAILED" in client.output
+            assert await command.stop(signal.SIGTERM) == 0
+
+
+# ---------------------------------------------------------------------------
+# Connecting
+# ---------------------------------------------------------------------------
+
+
+async def test_lines_are_sent_and_answers_awaited_for_a_moment() -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_server(echo) as server, running("connect", server.urls[0]) as client:
+            await client.write("one\r\n\ntwo ✓\nthree")
+            await client.end_input()
+            assert await client.status() == 0
+    assert client.output.splitlines() == [
+        f"Connected to {server.urls[0]}",
+        "< one",
+        "< ",
+        "< two ✓",
+        "< three",
+        "Closed: 1000 (normal closure), closed by us",
+    ]
+
+
+async def test_a_password_in_the_url_is_not_shown() -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_server(echo) as server:
+            url = server.urls[0].replace("//", "//me:secret@")
+            for wrong, status in ("", 0), ("#a", 2):
+                async with running("connect", url + wrong, "--wait", "0") as client:
+                    await client.end_input()
+                    assert await client.status() == status
+                assert "//***@" in client.output
+                assert "secret" not in client.output
+
+
+async def test_what_a_peer_sends_cannot_move_the_cursor() -> None:
+    async def handler(ws: WebSocket) -> None:
+        assert ws.request.headers["X-Name"] == "a: b"
+        assert ws.request.headers["Origin"] == "http://example.org"
+        await ws.send("\x1b[2J\x9b1m\ttwo\nlines")
+        await ws.send(b"\x00\xff")
+        await ws.send(bytes(65))
+        await ws.aclose(1008, "enough")
+
+    options = ["--header", "X-Name: a: b", "--origin", "http://example.org", "--subprotocol", "x"]
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(handler, subprotocols=["x"]) as server,
+            running("connect", server.urls[0], *options) as client,
+        ):
+            assert await client.status() == 1  # with its input still open
+    assert client.output.splitlines() == [
+        f"Connected to {server.urls[0]}, x",
+        r"< \x1b[2J\x9b1m" + "\ttwo",
+        "< lines",
+        "< (2 bytes) 00 ff",
+        f"< (65 bytes) {' '.join(['00'] * 64)} …",
+        "Closed: 1008 (policy violation), closed by the peer: enough",
+    ]
+
+
+async def test_in_a_terminal_ctrl_d_closes_with_1000() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with trio.fail_after(PATIENCE):
+            async with (
+                open_server(echo) as server,
+                running("connect", server.urls[0], stdin=theirs) as client,
+            ):
+                os.write(ours, b"hello\n")
+                await client.read_until("< hello")
+                os.write(ours, b"\x04")
+                await client.read_until(r"Closed: 1000 \(normal closure\), closed by us")
+                assert await client.status() == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_ctrl_c_in_connect_says_1001_and_is_130() -> None:
+    reasons = []
+
+    async def handler(ws: WebSocket) -> None:
+        await echo(ws)
+        reasons.append(ws.close_reason)
+
+    with trio.fail_after(PATIENCE):
+        async with open_server(handler) as server, running("connect", server.urls[0]) as client:
+            await client.write("hello\n")
+            await client.read_until("< hello")
+            assert await client.stop(signal.SIGINT) == 130
+    (reason,) = reasons
+    assert reason is not None
+    assert reason.code == 1001
+    assert "Traceback" not in client.output
+
+
+async def test_a_reader_of_our_output_that_leaves_is_no_error_worth_a_traceback() -> None:
+    read, write = os.pipe()
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(echo) as server,
+            running("connect", server.urls[0], stdout=write, stderr=subprocess.DEVNULL) as client,
+        ):
+            os.close(write)
+            os.close(read)
+            await client.write("hello\n")
+            assert await client.process.wait() == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "message"),
+    [
+        ("http://localhost", 2, "trio-ws: "),
+        (f"ws://{HOST}:1", 1, "trio-ws: "),
+    ],
+)
+def test_not_connecting_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], url: str, status: int, message: str
+) -> None:
+    assert run("connect", url) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)

@@ -1,0 +1,70 @@
+"""What docs/deployment.md shows: its application, and the command lines in its other files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from examples.deploy import app
+from tests.command.cli_helpers import PATIENCE, running
+from tests.helpers import HOST
+from trio_ws import Handler, WebSocketServer, open_websocket_url, serve_websocket
+from trio_ws._command.cli import make_parser
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "deploy"
+
+
+async def test_the_application_runs_in_several_processes() -> None:
+    with trio.fail_after(PATIENCE):
+        async with running(
+            "serve", "app:application", "--port", "0", "--workers", "2", cwd=EXAMPLE
+        ) as command:
+            (url, *_) = await command.urls()
+            async with open_websocket_url(url) as ws:
+                await ws.send("hello")
+                assert re.fullmatch(r"worker [12], up for \d+ s: hello", str(await ws.receive()))
+            assert await command.stop(signal.SIGTERM) == 0
+
+
+async def test_the_application_runs_without_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started, starts = trio.open_memory_channel[WebSocketServer](1)
+
+    async def serve_elsewhere(handler: Handler, host: str, port: int) -> None:
+        assert (host, port) == ("localhost", 8765)  # which may be taken here
+        async with trio.open_nursery() as nursery:
+            started.send_nowait(await nursery.start(serve_websocket, handler, HOST, 0))
+
+    monkeypatch.setattr(app, "serve_websocket", serve_elsewhere)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.main)
+            server = await starts.receive()
+            async with open_websocket_url(server.urls[0]) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "worker alone, up for 0 s: hello"
+            nursery.cancel_scope.cancel()
+
+
+def test_every_command_line_shown_is_one() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text("utf-8")
+    readme = (ROOT / "examples" / "README.md").read_text("utf-8")
+    shown = re.findall(r"^(?:echo.*\| )?(trio-ws (?:serve|connect) .*)$", page, re.MULTILINE)
+    shown += re.findall(r"`(trio-ws [^`]*)`", readme)
+    unit = (EXAMPLE / "chat.service").read_text("utf-8")
+    shown += re.findall(r"^ExecStart=/srv/chat/venv/bin/(.*)$", unit, re.MULTILINE)
+    image = (EXAMPLE / "Dockerfile").read_text("utf-8")
+    shown += [
+        shlex.join(json.loads(found)) for found in re.findall(r"^CMD (.*)$", image, re.MULTILINE)
+    ]
+    assert len(shown) == 13
+    for line in shown:
+        make_parser().parse_args(shlex.split(line, comments=True)[1:])

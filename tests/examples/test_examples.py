@@ -1,0 +1,298 @@
+"""Every example, run as a user runs it: one command each."""
+
+from __future__ import annotations
+
+import ast
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_ws import Router, open_websocket_url
+from trio_ws._command.application import load_application
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+#: What one test may take, on a machine that has a lot else to do.
+PATIENCE = 60
+
+
+def command(script: str, *arguments: str) -> list[str]:
+    # Unbuffered, and with every warning shown: in what a script prints, none may appear.
+    python = [sys.executable, "-u", "-X", "dev"]
+    return [*python, str(EXAMPLES / script), *arguments]
+
+
+class Script:
+    """A running script: what it prints, errors included, line by line."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._rest = ""
+
+    async def read_line(self) -> str:
+        assert self.process.stdout is not None
+        while "\n" not in self._rest:
+            data = await self.process.stdout.receive_some()
+            assert data, f"it ended after {[*self.lines, self._rest]}"
+            self._rest += data.decode()
+        line, _, self._rest = self._rest.partition("\n")
+        self.lines.append(line)
+        return line
+
+    async def interrupt(self, how: signal.Signals = signal.SIGINT) -> list[str]:
+        """Press Ctrl-C; give what it still prints. It must end by itself, and in good order."""
+        assert self.process.stdout is not None
+        self.process.send_signal(how)
+        async for data in self.process.stdout:
+            self._rest += data.decode()
+        assert await self.process.wait() == 0, self._rest
+        rest, self._rest = self._rest, ""
+        return rest.splitlines()
+
+
+@asynccontextmanager
+async def running(script: str, *arguments: str) -> AsyncGenerator[Script, None]:
+    process = await trio.lowlevel.open_process(
+        command(script, *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield Script(process)
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            assert process.stdout is not None
+            await process.stdout.aclose()
+
+
+@asynccontextmanager
+async def serving(script: str, *arguments: str) -> AsyncGenerator[tuple[Script, str], None]:
+    """A server on a port that the system picks, and its URL."""
+    async with running(script, "--port", "0", *arguments) as server:
+        line = await server.read_line()
+        assert line.startswith("Serving on ws"), line
+        yield server, line.split()[2]
+
+
+async def read_page_url(server: Script) -> None:
+    assert re.fullmatch(r"Open https?://localhost:\d+/", await server.read_line())
+
+
+async def output_of(script: str, *arguments: str) -> list[str]:
+    """What a script prints that ends by itself."""
+    result = await trio.run_process(
+        command(script, *arguments), capture_stdout=True, stderr=subprocess.STDOUT, check=False
+    )
+    text = result.stdout.decode()
+    assert result.returncode == 0, text
+    return text.splitlines()
+
+
+async def test_hello() -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving("hello/server.py") as (server, url):
+            await read_page_url(server)
+            lines = await output_of("hello/client.py", "--url", url, "--name", "Ada")
+            assert lines == [">>> 'Ada'", "<<< 'Hello Ada!'"]
+            assert await server.interrupt() == ["<<< 'Ada'", ">>> 'Hello Ada!'"]
+
+
+async def test_echo() -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving("echo/server.py") as (server, url):
+            *answers, ping = await output_of("echo/client.py", "--url", url)
+            assert answers == [
+                "text:   Hello world!",
+                r"binary: b'\x00\x01\x02'",
+                "JSON:   {'answer': 42}",
+            ]
+            assert ping.startswith("a ping takes ")
+            assert await server.read_line() == "/: 1000 (normal closure), closed by the peer"
+            assert await server.interrupt(signal.SIGTERM) == []
+
+
+async def test_secure(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        await output_of("secure/make_certificate.py", "--directory", str(tmp_path))
+        certificate, authority = tmp_path / "server.pem", tmp_path / "ca.pem"
+        assert certificate.stat().st_mode & 0o077 == 0
+
+        async with serving("secure/server.py", "--certificate", str(certificate)) as (server, url):
+            await read_page_url(server)
+            assert url.startswith("wss://")
+            lines = await output_of("secure/client.py", "--url", url, "--authority", str(authority))
+            assert lines == ["<<< 'Hello trio!'"]
+            assert await server.interrupt() == ["<<< 'trio'", ">>> 'Hello trio!'"]
+
+
+async def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        for name in ("ours", "theirs"):
+            (tmp_path / name).mkdir()
+            await output_of("secure/make_certificate.py", "--directory", str(tmp_path / name))
+        certificate = str(tmp_path / "theirs" / "server.pem")
+        authority = str(tmp_path / "ours" / "ca.pem")
+
+        async with serving("secure/server.py", "--certificate", certificate) as (server, url):
+            await read_page_url(server)
+            async with running(
+                "secure/client.py", "--url", url, "--authority", authority
+            ) as client:
+                assert client.process.stdout is not None
+                text = "".join([data.decode() async for data in client.process.stdout])
+                assert await client.process.wait() == 1
+            assert "ConnectionFailed" in text
+            assert "CERTIFICATE_VERIFY_FAILED" in text
+            assert await server.interrupt() == []
+
+
+async def test_a_server_that_waits_for_its_client_ends_quietly_too() -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving("hello/server.py") as (server, url):
+            await read_page_url(server)
+            stream = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2].strip("/")))
+            async with stream:  # connected, and in the middle of the handshake
+                assert await server.interrupt() == []
+
+
+async def test_auth() -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving("auth/server.py") as (server, url):
+            assert await output_of("auth/client.py", "--url", url) == [
+                "refused with 401: A user name and a password are needed.",
+                "hello ada, you know the password",
+                "refused with 401: A token is needed.",
+                "hello ada, you have a token",
+                "refused with 403: Log in first.",
+                "hello ada, you are logged in",
+                "closed with 1008: send a valid token first",
+                "hello ada, you have introduced yourself",
+            ]
+            assert await server.interrupt(signal.SIGTERM) == []
+
+
+async def test_site() -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving("site/server.py") as (server, url):
+            await read_page_url(server)
+            lobby = f"{url}rooms/lobby"
+            page = url.rstrip("/").replace("ws", "http", 1)
+
+            async def curl(*arguments: str) -> str:
+                command = ["curl", "-sS", *arguments]
+                return (await trio.run_process(command, capture_stdout=True)).stdout.decode()
+
+            assert "<a href=/rooms/lobby/>" in await curl(f"{page}/")
+            assert "<title>&lt;b&gt;</title>" in await curl(f"{page}/rooms/%3Cb%3E/")
+            assert "new WebSocket" in await curl(f"{page}/static/chat.js")
+            async with (
+                open_websocket_url(f"{lobby}/ws") as ada,
+                open_websocket_url(f"{lobby}/ws") as bob,
+            ):
+                await ada.send("hi")
+                assert [await ada.receive(), await bob.receive()] == ["hi", "hi"]
+                as_json = ["-H", "Content-Type: application/json", "-d", '"from curl"']
+                told = await curl(*as_json, f"{page}/rooms/lobby/publish")
+                assert told == '{"told": 2}'
+                assert [await ada.receive(), await bob.receive()] == ["from curl"] * 2
+                assert await curl(f"{page}/health") == '{"status": "ok", "rooms": 1}'
+            assert await server.interrupt(signal.SIGTERM) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "lines"),
+    [
+        (
+            "consumer",
+            {"stored kitchen: 19.5 °C", "stored kitchen: 20.0 °C", "stored cellar: 11.0 °C"},
+        ),
+        (
+            "producer",
+            {
+                "news 1",
+                "news 2",
+                "news 3",
+                "the producer has ended: 1000 (normal closure), closed by the peer",
+            },
+        ),
+        (
+            "both",
+            {
+                "Bob hears 'Alice: is anybody here?'",
+                "Alice hears 'Alice: is anybody here?' and 'Bob: I am!'",
+            },
+        ),
+        (
+            "broadcast",
+            {
+                "Alice sees {'value': 0, 'users': 1}",
+                "Alice sees {'value': 0, 'users': 2}",
+                "Bob sees {'value': 1, 'users': 2}",
+                "Alice sees {'value': 1, 'users': 2}",
+                "Alice sees {'value': 1, 'users': 1}",
+            },
+        ),
+        (
+            "catch_up",
+            {f"It is {hour} o'clock." for hour in ("one", "two", "three", "five", "six", "seven")}
+            | {"(there was more)"},
+        ),
+    ],
+)
+async def test_patterns(script: str, lines: set[str]) -> None:
+    with trio.fail_after(PATIENCE):
+        printed = await output_of(f"patterns/{script}.py")
+    assert len(printed) == len(lines)
+    assert set(printed) == lines
+
+
+@pytest.mark.parametrize(
+    "folder", ["sync_time", "chat", "quart_tutorial", "dashboard", "connect_four", "site"]
+)
+async def test_applications_are_found_by_the_command_line(folder: str) -> None:
+    application = load_application(f"examples.{folder}.server:application")
+    async with application() as handler:
+        assert isinstance(handler, Router)
+
+
+@pytest.mark.parametrize(("folder", "tests"), [("testing", 11), ("quart_tutorial", 9)])
+async def test_examples_of_tests(folder: str, tests: int) -> None:
+    command = [sys.executable, "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider", folder]
+    with trio.fail_after(PATIENCE):
+        result = await trio.run_process(
+            command, cwd=EXAMPLES, capture_stdout=True, stderr=subprocess.STDOUT, check=False
+        )
+    text = result.stdout.decode()
+    assert result.returncode == 0, text
+    assert f"{tests} passed" in text, text
+
+
+def test_every_script_says_what_it_is_and_can_be_imported() -> None:
+    here = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site", "deploy"}
+    of_pages = {"show_time", "sync_time", "chat", "quart_tutorial", "dashboard", "connect_four"}
+    scripts = sorted(EXAMPLES.rglob("*.py"))
+    assert {script.parent.name for script in scripts} == here | of_pages
+    for script in scripts:
+        module = ast.parse(script.read_text("utf-8"))
+        assert ast.get_docstring(module), script
+        if script.name.startswith(("test_", "__")):  # pytest runs it, or nobody
+            continue
+        names = {
+            node.name
+            for node in module.body
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        }
+        assert "main" in names, script
+        assert ast.unparse(module.body[-1]).startswith("if __name__ == '__main__':"), script

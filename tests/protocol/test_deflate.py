@@ -1,0 +1,727 @@
+"""`_deflate`, and what the wire makes of it: negotiation, bounds, control frames, early ends."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+import tracemalloc
+import zlib
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, strategies as st
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
+from websockets.headers import parse_extension
+
+import trio_ws
+from tests.handshake.handshake_helpers import ACCEPTING, scripted_server
+from tests.helpers import (
+    BINARY,
+    CONTINUATION,
+    FIN,
+    PING,
+    TEXT,
+    Decoded,
+    close_code,
+    decode,
+    frame,
+    open_pair,
+    open_server_with_raw_client,
+    parse_frame,
+)
+from trio_ws import ConnectionLost, Deflate, InvalidResponse
+from trio_ws._protocol.deflate import (
+    Agreement,
+    Deflater,
+    Inflater,
+    client_check,
+    client_offer,
+    server_choice,
+)
+from trio_ws._protocol.wire import Close, Fragment, Ping, Prepared, Role, Violation, Wire
+
+pytestmark = pytest.mark.autojump
+
+RSV1 = 4
+NAME = "permessage-deflate"
+NEITHER_TAKEOVER = f"{NAME}; server_no_context_takeover; client_no_context_takeover"
+
+
+def deflated(data: bytes, *, bits: int = 15, mode: int = zlib.Z_SYNC_FLUSH) -> bytes:
+    """What a client sends of `data`, by the book."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -bits)
+    result = compressor.compress(data) + compressor.flush(mode)
+    return result[:-4] if mode == zlib.Z_SYNC_FLUSH else result
+
+
+def wire(limit: float = 2**20, agreement: Agreement | None = None, **settings: Any) -> Wire:
+    agreed = (Deflate(**settings), agreement or Agreement())
+    return Wire(Role.SERVER, max_message_size=limit, deflate=agreed)
+
+
+# Settings…
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"level": -1},
+        {"level": 10},
+        {"mem_level": 0},
+        {"mem_level": 10},
+        {"server_window_bits": 8},
+        {"server_window_bits": 16},
+        {"client_window_bits": 8},
+        {"threshold": -1},
+    ],
+)
+def test_a_setting_out_of_its_range_is_a_value_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Deflate(**wrong)
+
+
+async def test_compression_that_is_no_deflate_is_a_type_error() -> None:
+    wrong: Any = True
+    stream, _ = trio.testing.memory_stream_pair()
+    with pytest.raises(TypeError, match=r"Deflate\(\) or None"):
+        async with trio_ws.wrap_client_stream(stream, "ws://example.org/", compression=wrong):
+            raise AssertionError
+
+
+# Negotiation…
+
+
+NO_SERVER, NO_CLIENT = "server_no_context_takeover", "client_no_context_takeover"
+SERVER_12, CLIENT_10 = "server_max_window_bits=12", "client_max_window_bits=10"
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        # What browsers say; others that have not heard of windows.
+        (f"{NAME}; client_max_window_bits", NAME),
+        (NAME, NAME),
+        (f"{NAME}; {NO_SERVER}", f"{NAME}; {NO_SERVER}"),
+        (f"{NAME}; {NO_CLIENT}", f"{NAME}; {NO_CLIENT}"),
+        (f"{NAME}; {NO_CLIENT}; {NO_SERVER}", NEITHER_TAKEOVER),
+        # A window that was named is named in turn.
+        (f"{NAME}; {CLIENT_10}", f"{NAME}; {CLIENT_10}"),
+        (f"{NAME}; client_max_window_bits=8", f"{NAME}; client_max_window_bits=8"),
+        (f"{NAME}; client_max_window_bits=15", NAME),
+        (f"{NAME}; server_max_window_bits=8", f"{NAME}; server_max_window_bits=8"),
+        (f"{NAME}; server_max_window_bits=9", f"{NAME}; server_max_window_bits=9"),
+        (f"{NAME};server_max_window_bits=15 ;\tclient_max_window_bits", f"{NAME}; {SERVER_12}"),
+        (f"x-other, {NAME}", NAME),
+        (f", ,{NAME},", NAME),
+        # The first that can be accepted.
+        (f"{NAME}; server_max_window_bits=10, {NAME}", f"{NAME}; server_max_window_bits=10"),
+        (f"{NAME}; unknown, {NAME}", NAME),
+    ],
+)  # fmt: skip
+def test_an_offer_is_answered_with_no_more_than_was_offered(offer: str, answer: str) -> None:
+    agreement = server_choice(offer, Deflate())
+    assert agreement is not None
+    assert str(agreement) == answer
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        (f"{NAME}; client_max_window_bits", f"{NAME}; client_max_window_bits=11"),
+        (f"{NAME}; {CLIENT_10}", f"{NAME}; {CLIENT_10}"),
+        (f"{NAME}; server_max_window_bits=15", f"{NAME}; server_max_window_bits=13"),
+        # Nobody asked, and some clients fail over an answer to what they have not asked for.
+        (NAME, NAME),
+    ],
+)
+def test_a_server_s_windows_are_named_only_where_they_were_offered(offer: str, answer: str) -> None:
+    settings = Deflate(server_window_bits=13, client_window_bits=11)
+    assert str(server_choice(offer, settings)) == answer
+
+
+def test_a_bound_on_our_window_is_answered_with_one_even_where_it_bounds_nothing() -> None:
+    """RFC 7692 section 7.1.2.1: accepting the offer is done by naming the parameter."""
+    largest = Deflate(server_window_bits=15)
+    offer = f"{NAME}; server_max_window_bits=15"
+    assert str(server_choice(offer, largest)) == offer
+    assert str(server_choice(NAME, largest)) == NAME
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "unknown",
+        "unknown=1",
+        "server_no_context_takeover=1",
+        "server_no_context_takeover; server_no_context_takeover",
+        "client_no_context_takeover=true",
+        "server_max_window_bits",
+        "server_max_window_bits=7",
+        "server_max_window_bits=16",
+        "server_max_window_bits=010",
+        "server_max_window_bits=+10",
+        "server_max_window_bits=1_0",
+        "server_max_window_bits=10; server_max_window_bits=10",
+        'server_max_window_bits="10"',
+        "server_max_window_bits=",
+        "client_max_window_bits=",
+        "client_max_window_bits=\u0661\u0660",
+        "Server_Max_Window_Bits=10",
+        "server_max_window_bit=10",
+        "=10",
+        "; ;",
+        "client_max_window_bits=10 10",
+    ],
+)
+def test_an_offer_that_is_wrong_is_declined_and_never_an_error(parameters: str) -> None:
+    assert server_choice(f"{NAME}; {parameters}", Deflate()) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "x-other",
+        f'foo; x="a, {NAME}"',
+        f'foo; x="a, {NAME}, b"',
+        f'foo; x="\\", {NAME}',
+        NAME.upper(),
+    ],
+)
+def test_what_is_no_offer_is_not_taken_for_one(header: str) -> None:
+    assert server_choice(header, Deflate()) is None
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_offer_or_not_and_never_an_error(text: str) -> None:
+    server_choice(f"{NAME}; {text}", Deflate())
+    server_choice(text, Deflate())
+
+
+@pytest.mark.parametrize(
+    ("settings", "offer"),
+    [
+        (Deflate(), f"{NAME}; client_max_window_bits"),
+        (Deflate(level=9, mem_level=9, threshold=0), f"{NAME}; client_max_window_bits"),
+        (Deflate(client_window_bits=15, server_window_bits=15), f"{NAME}; client_max_window_bits"),
+        (
+            Deflate(client_window_bits=10, server_window_bits=12),
+            f"{NAME}; {SERVER_12}; {CLIENT_10}",
+        ),
+        (
+            Deflate(server_context_takeover=False, client_context_takeover=False),
+            f"{NEITHER_TAKEOVER}; client_max_window_bits",
+        ),
+    ],
+)
+def test_the_offer_says_what_the_settings_say_and_by_default_what_browsers_say(
+    settings: Deflate, offer: str
+) -> None:
+    assert client_offer(settings) == offer
+    assert server_choice(offer, settings) is not None
+
+
+@pytest.mark.parametrize(
+    ("answer", "agreement"),
+    [
+        (NAME, Agreement()),
+        (f"{NAME}; {SERVER_12}", Agreement(server_window_bits=12)),
+        (f"{NAME}; server_max_window_bits=10; client_max_window_bits=9", Agreement(10, 9)),
+        (f"{NAME}; server_max_window_bits=8", Agreement(server_window_bits=8)),
+        (f"{NAME}; client_max_window_bits=8", Agreement(client_window_bits=8)),
+        (f'{NAME}; client_max_window_bits="15"', Agreement(client_window_bits=15)),
+        (f'{NAME}; server_max_window_bits="1\\0"', Agreement(server_window_bits=10)),
+        (
+            NEITHER_TAKEOVER,
+            Agreement(server_context_takeover=False, client_context_takeover=False),
+        ),
+        (f" ,{NAME} ,", Agreement()),
+    ],
+)
+def test_any_answer_that_the_rfc_allows_is_agreed_to(answer: str, agreement: Agreement) -> None:
+    assert client_check(answer) == agreement
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "x-other",
+        f"{NAME}; {SERVER_12}, x-other",
+        f"{NAME}, {NAME}",
+        f"{NAME}; client_max_window_bits",
+        f"{NAME}; server_max_window_bits",
+        f"{NAME}; client_max_window_bits=7",
+        f"{NAME}; server_max_window_bits=16",
+        f"{NAME}; server_max_window_bits=012",
+        f"{NAME}; {SERVER_12}; {SERVER_12}",
+        f"{NAME}; {NO_CLIENT}=true",
+        f'{NAME}; {NO_CLIENT}=""',
+        f"{NAME}; unknown",
+        f'{NAME}; server_max_window_bits="12',
+        f'{NAME}; server_max_window_bits="1"2',
+        f'{NAME}; server_max_window_bits="12\\"',
+        NAME.upper(),
+    ],
+)
+def test_an_answer_beyond_the_offer_fails_the_handshake(answer: str) -> None:
+    with pytest.raises(ValueError, match="server"):
+        client_check(answer)
+
+
+def test_a_client_that_asks_for_less_takes_what_it_gets() -> None:
+    """A smaller window and no takeover save memory where the server grants them."""
+    modest = Deflate(server_window_bits=9, server_context_takeover=False)
+    receiver = Wire(Role.CLIENT, max_message_size=2**20, deflate=(modest, client_check(NAME)))
+    text = random.Random(5).randbytes(20_000).hex()
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    for _ in range(2):
+        data = compressor.compress(text.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        assert decode(receiver, frame(TEXT, data[:-4], rsv=RSV1, mask=False)) == [text]
+
+
+async def test_without_compression_on_either_side_there_is_none() -> None:
+    for client, server in ((None, Deflate()), (Deflate(), None)):
+        async with open_pair(client={"compression": client}, server={"compression": server}) as (
+            one,
+            other,
+        ):
+            assert "Sec-WebSocket-Extensions" not in one.response.headers
+            await one.send("x" * 5000, compress=True)
+            assert await other.receive() == "x" * 5000
+            assert one.statistics().compression_sent is None
+
+
+async def test_a_server_that_agrees_to_what_was_not_offered_is_refused() -> None:
+    answer = ACCEPTING[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+    async with scripted_server(answer) as stream:
+        with pytest.raises(InvalidResponse, match="was not offered"):
+            async with trio_ws.wrap_client_stream(stream, "ws://example.org/", compression=None):
+                raise AssertionError
+
+
+# Windows…
+
+
+@pytest.mark.parametrize("server", [True, False])
+@pytest.mark.parametrize(
+    ("own", "agreed", "bits"),
+    [(None, None, 12), (None, 15, 12), (None, 10, 10), (15, None, 15), (15, 11, 11), (9, 15, 9)],
+)
+def test_we_look_back_no_further_than_agreed_and_by_default_no_further_than_4_kib(
+    server: bool, own: int | None, agreed: int | None, bits: int
+) -> None:
+    settings = Deflate(server_window_bits=own, client_window_bits=own)
+    agreement = Agreement(*((agreed, None) if server else (None, agreed)))
+    _, deflater = agreement.codecs(settings, server=server)
+    assert deflater.parameters == (settings.level, bits, settings.mem_level)
+
+
+def memory_of_inflating(agreed: int | None, *, server: bool) -> int:
+    """What is kept between messages by what inflates them."""
+    agreement = Agreement(*((None, agreed) if server else (agreed, None)))
+    data = deflated(bytes(100_000), bits=9)
+    tracemalloc.start()
+    try:
+        inflater, _ = agreement.codecs(Deflate(), server=server)
+        inflater.inflate(data, 100_000)
+        inflater.finish(0)
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("server", [True, False])
+def test_what_was_agreed_on_is_what_inflating_takes(server: bool) -> None:
+    largest = memory_of_inflating(None, server=server)
+    assert largest == pytest.approx(memory_of_inflating(15, server=server), abs=500)
+    for agreed, window in ((12, 2**12), (9, 2**9), (8, 2**9)):
+        saved = largest - memory_of_inflating(agreed, server=server)
+        assert saved == pytest.approx(2**15 - window, abs=500)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_where_256_bytes_are_allowed_nothing_is_marked(role: Role) -> None:
+    """zlib cannot look back that little; and nobody has to compress (RFC 7692 section 6)."""
+    agreement = Agreement(8, 8)
+    sender = Wire(role, max_message_size=2**20, deflate=(Deflate(threshold=0), agreement))
+    other = Role.SERVER if role is Role.CLIENT else Role.CLIENT
+    plain = Wire(other, max_message_size=2**20)
+    text = "x" * 100_000
+    sent = [
+        sender.message(text),
+        sender.message(text, compress=True),
+        b"".join(sender.large_message(text, compress=True)),
+        sender.fragment(text, final=False, compress=True) + sender.fragment("", final=True),
+        sender.shared(Prepared(text)),
+        sender.shared(Prepared(text, compress=True)),
+    ]
+    for data in sent:
+        pieces = [str(getattr(event, "data", event)) for event in decode(plain, data)]
+        assert "".join(pieces) == text
+    assert sender.shares_plain_below == (-math.inf if sender.masks else math.inf)
+    assert sender.compression_sent is None
+    # What comes is inflated as ever.
+    data = frame(TEXT, deflated(b"y" * 500, bits=9), rsv=RSV1, mask=not sender.masks)
+    assert decode(sender, data) == ["y" * 500]
+
+
+# Messages…
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("bits", [9, 12, 15])
+async def test_messages_of_every_size_survive_both_ways(takeover: bool, bits: int) -> None:
+    settings = Deflate(
+        threshold=0,
+        server_window_bits=bits,
+        client_window_bits=bits,
+        server_context_takeover=takeover,
+        client_context_takeover=takeover,
+    )
+    rng = random.Random(1)
+    messages: list[str | bytes] = [b"", "", "é" * 1000, b"x" * 100_000, rng.randbytes(70_000)]
+    options = {"compression": settings}
+    async with open_pair(client=options, server=options) as (one, other):
+        for sender, receiver in ((one, other), (other, one)):
+            for message in messages * 2:
+                await sender.send(message)
+                assert await receiver.receive() == message
+        ratio = one.statistics().compression_sent
+        assert ratio is not None
+        assert ratio > 1
+        assert other.statistics().compression_received == ratio
+
+
+async def test_messages_below_the_threshold_go_as_they_are_unless_told_otherwise() -> None:
+    sender = wire(threshold=100)
+    assert not is_marked(sender.message("x" * 99))
+    assert is_marked(sender.message("x" * 100))
+    assert is_marked(sender.message("x", compress=True))
+    assert not is_marked(sender.message("x" * 1000, compress=False))
+    large = b"x" * 100_000
+    assert is_marked(sender.large_message(large)[0])
+    assert not is_marked(sender.large_message(large, compress=False)[0])
+    assert sender.large_message(large, compress=False)[1] == large
+    # In fragments nobody knows; the first fragment's word counts, and only it is marked.
+    first, last = sender.fragment("x", final=False), sender.fragment("y", final=True)
+    assert is_marked(first)
+    assert not is_marked(last)
+    assert not is_marked(sender.fragment("x", final=False, compress=False))
+    assert not is_marked(sender.fragment("y", final=True, compress=True))
+
+
+RANDOM = random.Random(1).randbytes(200_000)
+LOG = b"2026-11-28 08:00:00 INFO a line of a log\n" * 5000
+
+
+def is_marked(frame: bytes) -> bool:
+    return bool(frame[0] & 0x40)
+
+
+def test_a_large_message_that_does_not_get_smaller_goes_as_it_is() -> None:
+    sender = wire()
+    assert is_marked(sender.large_message(LOG)[0])
+    assert not is_marked(sender.large_message(RANDOM)[0])
+    assert is_marked(sender.large_message(RANDOM, compress=True)[0])
+    assert is_marked(sender.large_message(RANDOM[:20_000] + LOG)[0])
+    assert not is_marked(sender.shared(Prepared(RANDOM)))
+    assert is_marked(sender.shared(Prepared(RANDOM, compress=True)))
+    assert is_marked(sender.shared(Prepared(LOG)))
+
+
+def test_a_smaller_message_is_sampled_after_one_that_did_not_get_smaller() -> None:
+    sender = wire()
+    sent = [LOG[:5000], RANDOM[:5000], RANDOM[5000:9000], RANDOM[:2000], LOG[:5000], LOG[:1500]]
+    assert [is_marked(sender.message(data)) for data in sent] == [
+        *[True, True],  # nothing was known
+        *[False, False],
+        *[True, True],
+    ]
+
+
+def test_the_first_fragment_says_whether_the_message_gets_smaller() -> None:
+    sender = wire()
+    assert not is_marked(sender.fragment(RANDOM[:2000], final=False))
+    assert not is_marked(sender.fragment(LOG, final=True))
+    assert is_marked(sender.fragment(LOG[:2000].decode(), final=False))
+    assert len(sender.fragment(LOG.decode(), final=True)) < len(LOG) / 10
+    assert is_marked(sender.fragment(RANDOM[:500], final=False))  # too little to judge by
+    sender.fragment(b"", final=True)
+    assert is_marked(sender.fragment(RANDOM, final=False, compress=True))
+
+
+def test_trying_to_compress_what_does_not_get_smaller_takes_little_time() -> None:
+    # Side by side and in processor time: compressing all of it takes about thirty times as long.
+    def least_time(compress: bool | None) -> float:
+        times: list[float] = []
+        for _ in range(5):
+            sender = wire()
+            start = time.thread_time()
+            for _ in range(10):
+                sender.large_message(RANDOM, compress=compress)
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    assert least_time(None) < least_time(True) / 4
+
+
+async def test_messages_of_both_kinds_in_any_order_survive() -> None:
+    messages = [LOG, RANDOM, LOG[:3000], RANDOM[:3000], RANDOM[:3000], LOG[:3000], LOG]
+    async with open_pair() as (one, other):
+        for message in messages:
+            await one.send(message)
+            assert await other.receive() == message
+            async with one.open_message("binary") as writer:
+                await writer.send(message)
+            assert await other.receive() == message
+
+
+async def test_a_message_in_fragments_is_compressed_as_one() -> None:
+    async with open_pair() as (one, other):
+        async with one.open_message("text") as writer:
+            await writer.send("abc" * 1000)
+            await one.ping()
+            await writer.send("abc" * 1000)
+        assert await other.receive() == "abc" * 2000
+        async with one.open_message("binary", compress=False) as writer:
+            await writer.send(b"plain")
+        assert await other.receive() == b"plain"
+        sent = one.statistics()
+        assert sent.compression_sent is not None
+        assert sent.compression_sent > 50
+
+
+def test_control_frames_between_compressed_fragments_do_not_touch_the_state() -> None:
+    data = deflated(b"some text that repeats, some text that repeats")
+    receiver = wire()
+    events = decode(
+        receiver,
+        frame(TEXT, data[:10], fin=False, rsv=RSV1),
+        frame(PING, b"\x00\x00\xff\xff"),
+        frame(CONTINUATION, data[10:]),
+        frame(TEXT, data, rsv=RSV1),
+    )
+    pieces = "".join(str(event.data) for event in events if isinstance(event, Fragment))
+    assert pieces == "some text that repeats, some text that repeats"
+    assert [event for event in events if isinstance(event, Ping)] == [Ping(b"\x00\x00\xff\xff")]
+    assert events[-1] == pieces
+
+
+@pytest.mark.parametrize("ending", [b"", b"\x00"])
+def test_streams_that_end_early_are_followed_by_others(ending: bytes) -> None:
+    receiver = wire()
+    data = deflated(b"Hello", mode=zlib.Z_FINISH) + ending
+    for _ in range(3):
+        assert decode(receiver, frame(TEXT, data, rsv=RSV1)) == ["Hello"]
+    if not ending:
+        assert decode(receiver, frame(TEXT, data * 3, rsv=RSV1)) == ["HelloHelloHello"]
+    assert decode(wire(), frame(TEXT, deflated(b"plain"), rsv=RSV1)) == ["plain"]
+
+
+def test_the_example_of_the_rfc_for_an_early_end() -> None:
+    data = bytes([0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00])  # RFC 7692 section 7.2.3.4
+    assert decode(wire(), frame(TEXT, data, rsv=RSV1)) == ["Hello"]
+
+
+def test_junk_after_an_early_end_is_1007_and_many_streams_are_1009() -> None:
+    start = deflated(b"Hello", mode=zlib.Z_FINISH)
+    events = decode(wire(), frame(TEXT, start + b"\xff" * 1000, rsv=RSV1))
+    assert events[-1] == Violation(1007, "data that is not DEFLATE")
+    events = decode(wire(10_000), frame(BINARY, b"\x03\x00" * 1000, rsv=RSV1))
+    assert events == [Violation(1009, "message over 10000 bytes")]
+
+
+def test_history_goes_on_from_a_stream_that_began_within_the_message_before() -> None:
+    ended = deflated(b"Hello", mode=zlib.Z_FINISH)
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    text = b"some text that comes again, "
+    first = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    second = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    assert len(second) < len(text) / 2
+    assert decode(
+        wire(),
+        frame(TEXT, ended + first[:-4], rsv=RSV1),
+        frame(TEXT, second[:-4], rsv=RSV1),
+    ) == ["Hello" + text.decode(), text.decode()]
+
+
+def test_a_frame_out_of_sequence_is_1002_before_its_payload_is_looked_at() -> None:
+    whole = frame(TEXT, deflated(b"x"), rsv=RSV1)
+    part = frame(TEXT, deflated(b"x"), fin=False, rsv=RSV1)
+    for before, after in (
+        (whole, frame(CONTINUATION, b"\xff\xff\xff")),
+        (part, frame(TEXT, b"\xff", rsv=RSV1)),
+    ):
+        events = decode(wire(), before, after)
+        assert events[-1] == Violation(1002, "a data frame out of sequence")
+
+
+def test_compressed_text_that_is_not_utf_8_is_1007() -> None:
+    for text in (b"\xff", b"half a surrogate \xed\xa0", "é".encode()[:1]):
+        receiver = wire()
+        (event,) = decode(receiver, frame(TEXT, deflated(text), rsv=RSV1))
+        assert event == Violation(1007, "text that is not UTF-8")
+
+
+def test_data_that_is_no_deflate_is_1007() -> None:
+    events = decode(wire(), frame(BINARY, b"\xff" * 10, rsv=RSV1))
+    assert [event.code for event in events if isinstance(event, Violation)] == [1007]
+
+
+@pytest.mark.parametrize("excess", [-1, 0, 1, 2])
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_a_message_inflates_to_the_limit_and_not_a_byte_further(
+    excess: int, fragments: int
+) -> None:
+    limit = 5000
+    data = deflated(bytes(limit + excess - 64 * (fragments - 1)))
+    size = len(data) // fragments + 1
+    parts = [data[i : i + size] for i in range(0, len(data), size)]
+    assert len(parts) == fragments
+    receiver = wire(limit)
+    events: list[Decoded] = []
+    for index, part in enumerate(parts):
+        opcode, rsv = (CONTINUATION, 0) if index else (BINARY, RSV1)
+        events += decode(receiver, frame(opcode, part, fin=index == fragments - 1, rsv=rsv))
+    if excess <= 0:
+        total = sum(len(event.data if isinstance(event, Fragment) else event) for event in events)
+        assert total == limit + excess - 64 * (fragments - 1)
+    else:
+        assert events[-1] == Violation(1009, f"message over {limit} bytes")
+
+
+def test_a_bomb_is_refused_at_the_limit() -> None:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = b"".join(compressor.compress(bytes(2**20)) for _ in range(200)) + compressor.flush()
+    receiver = wire()
+    head = frame(BINARY, bomb, rsv=RSV1)
+    events = decode(receiver, head[:65536], head[65536:])
+    assert events[-1] == Violation(1009, "message over 1048576 bytes")
+    assert sum(len(event.data) for event in events if isinstance(event, Fragment)) <= 2**20
+
+
+def test_without_a_limit_everything_inflates() -> None:
+    receiver = wire(float("inf"))
+    events = decode(receiver, frame(BINARY, deflated(bytes(3 * 2**20)), rsv=RSV1))
+    pieces = [event.data for event in events if isinstance(event, Fragment)]
+    assert b"".join(pieces) == bytes(3 * 2**20)  # type: ignore[arg-type] # a message of bytes
+
+
+def test_a_marked_continuation_and_marked_control_frames_are_violations() -> None:
+    receiver = wire()
+    events = decode(
+        receiver,
+        frame(TEXT, deflated(b"x"), fin=False, rsv=RSV1),
+        frame(CONTINUATION, b"", rsv=RSV1),
+    )
+    assert [event.code for event in events if isinstance(event, Violation)] == [1002]
+    events = decode(wire(), frame(PING, b"", rsv=RSV1))
+    assert [event.code for event in events if isinstance(event, Violation)] == [1002]
+
+
+def test_what_compresses_badly_may_be_longer_on_the_wire_than_inflated() -> None:
+    data = random.Random(3).randbytes(5000)
+    payload = deflated(data)
+    assert len(payload) > 5000
+    assert decode(wire(5000), frame(BINARY, payload, rsv=RSV1)) == [data]
+
+
+def test_empty_blocks_without_end_run_into_the_limit() -> None:
+    receiver = wire(1000)
+    empty = b"\x00\x00\x00\xff\xff" * 1000
+    events = decode(receiver, *[frame(BINARY, empty, fin=False, rsv=RSV1)])
+    events += decode(receiver, *[frame(CONTINUATION, empty, fin=False)] * 30)
+    assert events[-1] == Violation(1009, "message over 1000 bytes")
+
+
+def test_nothing_is_allocated_before_the_first_message_that_needs_it() -> None:
+    deflater = Deflater(Deflate(), bits=12, takeover=True)
+    inflater = Inflater(bits=15, takeover=True)
+
+    def idle() -> tuple[bool, bool]:
+        return deflater.idle, inflater.idle
+
+    assert idle() == (True, True)
+    deflater.deflate(b"x", final=True)
+    inflater.inflate(deflated(b"x"), 100)
+    assert idle() == (False, False)
+
+
+def test_without_takeover_nothing_is_kept_between_messages() -> None:
+    deflater = Deflater(Deflate(), bits=12, takeover=False)
+    inflater = Inflater(bits=15, takeover=False)
+    for _ in range(2):
+        data = deflater.deflate(b"x" * 100, final=True)
+        assert inflater.inflate(data, 100) == b"x" * 100
+        assert inflater.finish(0) == b""
+        assert deflater.idle
+        assert inflater.idle
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=2000), st.text(max_size=500)), max_size=6),
+    st.booleans(),
+    st.data(),
+)
+def test_any_chunking_of_compressed_messages_gives_the_same(
+    messages: list[str | bytes], takeover: bool, data: st.DataObject
+) -> None:
+    agreement = Agreement(
+        12, 12, server_context_takeover=takeover, client_context_takeover=takeover
+    )
+    agreed = (Deflate(threshold=0), agreement)
+    sender = Wire(Role.CLIENT, max_message_size=2**20, deflate=agreed)
+    stream = b"".join(sender.message(message) for message in messages) + sender.close(1000, "")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    receiver = Wire(Role.SERVER, max_message_size=2**20, deflate=agreed)
+    result: list[Any] = []
+    pieces: list[Any] = []
+    for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        for event in decode(receiver, stream[a:b]):
+            if isinstance(event, Fragment):
+                pieces.append(event.data)
+                if event.final:
+                    result.append(type(event.data)().join(pieces))
+                    pieces = []
+            else:
+                result.append(event)
+    assert result == [*messages, Close(1000, "")]
+
+
+@given(st.lists(st.binary(max_size=3000), max_size=5))
+def test_websockets_reads_what_we_compress_and_we_what_it_compresses(
+    messages: list[bytes],
+) -> None:
+    """Another implementation's extension, frame by frame."""
+    settings = Deflate(threshold=0)
+    offer = parse_extension(client_offer(settings))[0][1]
+    factory = ServerPerMessageDeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
+    parameters, theirs = factory.process_request_params(offer, [])
+    answer = NAME + "".join(
+        f"; {name}" + (f"={value}" if value else "") for name, value in parameters
+    )
+    agreement = client_check(answer)
+    ours = Wire(Role.CLIENT, max_message_size=2**20, deflate=(settings, agreement))
+    for message in messages:
+        first, payload, _ = parse_frame(ours.message(message)) or (0, b"", 0)
+        decoded = theirs.decode(Frame(Opcode.BINARY, payload, rsv1=bool(first & 0x40)))
+        assert decoded.data == message
+        encoded = theirs.encode(Frame(Opcode.BINARY, message))
+        data = frame(BINARY, bytes(encoded.data), rsv=RSV1 if encoded.rsv1 else 0, mask=False)
+        assert decode(ours, data) == [message]
+
+
+async def test_a_marked_frame_without_an_agreement_is_a_violation() -> None:
+    async with open_server_with_raw_client() as (ws, peer):
+        assert "Sec-WebSocket-Extensions" not in ws.response.headers
+        await peer.send_frame(TEXT, deflated(b"x"), rsv=RSV1)
+        with pytest.raises(ConnectionLost, match="1002"):
+            await ws.receive()
+        first, payload = await peer.receive_frame() or (0, b"")
+        assert first == FIN | 8
+        assert close_code(payload) == 1002
+        await peer.stream.aclose()

@@ -1,0 +1,630 @@
+"""`_transport`: sockets without waiting, any other stream, and errors translated at this door."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from tests.helpers import HOST, PATIENCE, fail_accepting, reset, socket_pair, tcp_pair
+from trio_ws._transport.sockets import (
+    LARGE_RECEIVE_SIZE,
+    LOST_CONNECTION,
+    MOST_ACCEPTED,
+    RECEIVE_SIZE,
+    SocketTransport,
+    Transport,
+    socket_address,
+    wrap_listener,
+    wrap_stream,
+)
+from trio_ws.testing import FaultyStream
+
+
+class OtherLibrarysStream(FaultyStream, trio.abc.HalfCloseableStream):
+    """A stream that raises `OSError`, as no trio stream does."""
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OSError("eof")
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OSError("send")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise OSError("receive")
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        raise OSError("close")
+
+
+async def test_a_socket_is_written_to_without_waiting_until_it_is_full() -> None:
+    one, other = socket_pair()
+    async with one, other:
+        transport = wrap_stream(one)
+        assert isinstance(transport, SocketTransport)
+        assert transport.send_nowait([b"hello"]) == 5
+        assert transport.send_nowait([b"he", memoryview(b"llo")]) == 5
+        assert await wrap_stream(other).receive() == b"hellohello"
+        while transport.send_nowait([b"x" * 65536]):
+            pass
+        assert transport.send_nowait([b"x"]) == 0
+        with trio.move_on_after(0.01) as scope:
+            await transport.wait_until_writable()
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wrap_stream(other).discard_until_eof)
+            await transport.wait_until_writable()
+            assert transport.send_nowait([b"x"]) == 1
+            await one.send_eof()
+
+
+async def test_a_full_read_is_followed_by_larger_ones_as_long_as_they_bring_much() -> None:
+    one, other = await tcp_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        transport = wrap_stream(one)
+        nursery.start_soon(other.send_all, bytes(4 * 2**20))
+        sizes = list[int]()
+        while sum(sizes) < 4 * 2**20:
+            await trio.sleep(0.001)
+            sizes.append(len(await transport.receive()))
+        assert sizes[0] == RECEIVE_SIZE
+        assert RECEIVE_SIZE < max(sizes) <= LARGE_RECEIVE_SIZE
+        await other.send_all(b"x")
+        assert await transport.receive() == b"x"
+        await other.send_all(bytes(RECEIVE_SIZE + 1))
+        await trio.sleep(0.01)
+        assert len(await transport.receive()) == RECEIVE_SIZE
+
+
+async def test_a_spurious_wake_up_is_waited_out() -> None:
+    class Mistaken(SocketTransport):
+        calls = 0
+
+        def receive_nowait(self) -> bytes | None:
+            self.calls += 1
+            return None if self.calls == 1 else super().receive_nowait()
+
+    plain, far = socket.socketpair()
+    plain.setblocking(False)
+    with plain, far:
+        transport = Mistaken(plain, None)
+        far.sendall(b"x")
+        assert await transport.receive() == b"x"
+        assert transport.calls == 2
+        assert transport.receive_nowait() is None
+
+
+async def test_other_streams_take_nothing_without_waiting() -> None:
+    one, other = trio.testing.memory_stream_pair()
+    transport = wrap_stream(one)
+    assert type(transport) is Transport
+    assert not transport.immediate
+    assert transport.send_nowait([b"hello"]) == 0
+    with pytest.raises(NotImplementedError):
+        await transport.wait_until_writable()
+    await transport.send_all(b"hello")
+    assert await wrap_stream(other).receive() == b"hello"
+
+
+async def test_a_broken_socket_is_a_broken_resource_with_its_cause() -> None:
+    one, other = await tcp_pair()
+    async with one:
+        reset(other)
+        transport = wrap_stream(one)
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await transport.receive()
+        assert isinstance(caught.value.__cause__, OSError)
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            transport.send_nowait([b"x"])
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_socket_closed_behind_our_back_is_never_written_to() -> None:
+    one, other = socket_pair()
+    async with other:
+        transport = wrap_stream(one)
+        one.socket.close()
+        # The descriptor's number may belong to somebody else by now.
+        stranger, listener = socket_pair()
+        async with stranger, listener:
+            with pytest.raises(trio.ClosedResourceError):
+                transport.send_nowait([b"x"])
+
+
+async def test_errors_of_other_libraries_streams_are_translated() -> None:
+    transport = wrap_stream(OtherLibrarysStream(trio.testing.memory_stream_pair()[0]))
+    operations: list[Callable[[], Awaitable[object]]] = [
+        transport.receive,
+        lambda: transport.send_all(b"x"),
+        transport.send_eof,
+    ]
+    for operation in operations:
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await operation()
+        assert isinstance(caught.value.__cause__, OSError)
+    await transport.discard_until_eof()
+    await transport.aclose()
+    await transport.aclose_forcefully()
+
+
+async def test_eof_is_sent_where_the_stream_can_and_below_tls_only_when_asked() -> None:
+    one, other = await tcp_pair()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    tls = wrap_stream(trio.SSLStream(one, context, server_side=True))
+    async with one, other:
+        assert tls.scheme == "wss"
+        assert tls.remote_address == other.socket.getsockname()
+        assert not await tls.send_eof()
+        assert await tls.send_eof(below_tls=True)
+        assert await other.receive_some() == b""
+    faulty = wrap_stream(FaultyStream(trio.testing.memory_stream_pair()[0], half_close=False))
+    assert not await faulty.send_eof(below_tls=True)
+
+
+async def test_addresses_of_every_kind_of_stream(tmp_path: Path) -> None:
+    one, other = await tcp_pair()
+    async with one, other:
+        transport = wrap_stream(one)
+        assert transport.scheme == "ws"
+        assert transport.local_address == wrap_stream(other).remote_address
+        assert transport.remote_address == wrap_stream(other).local_address
+        address = transport.remote_address
+        reset(other)
+        await transport.discard_until_eof()
+        assert transport.remote_address == address
+        assert wrap_stream(one).remote_address is None  # it was gone before it was asked for
+        await transport.aclose()
+        assert transport.local_address is None
+    memory = wrap_stream(trio.testing.memory_stream_pair()[0])
+    assert memory.local_address is None
+    assert memory.remote_address is None
+
+    path = os.fspath(tmp_path / "socket")
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(path)
+    sock.listen()
+    async with trio.SocketListener(sock) as listener:
+        assert socket_address(listener, "getsockname") == path
+        async with await trio.open_unix_socket(path) as near, await listener.accept() as far:
+            assert wrap_stream(near).remote_address == path
+            assert wrap_stream(far).remote_address is None
+
+
+async def test_ipv6_addresses_are_host_and_port() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="::1")
+    async with listener:
+        address = socket_address(listener, "getsockname")
+    assert isinstance(address, tuple)
+    assert address[0] == "::1"
+    assert len(address) == 2
+
+
+class SocketOfAnotherFamily:
+    """VSOCK's addresses are two numbers, Netlink's and CAN's are other things again."""
+
+    def __init__(self, address: object) -> None:
+        self.socket = self
+        self.address = address
+
+    def getsockname(self) -> object:
+        return self.address
+
+
+@pytest.mark.parametrize("address", [(3, 1024), ("can0",), None, ()])
+def test_addresses_of_other_families_are_not_known(address: object) -> None:
+    assert socket_address(SocketOfAnotherFamily(address), "getsockname") is None
+
+
+async def test_whoever_holds_the_stream_sees_the_same_socket_as_the_transport() -> None:
+    one, other = socket_pair()
+    async with other:
+        transport = wrap_stream(one)
+        plain = transport.plain_socket
+        assert plain is not None
+        assert plain.fileno() == one.socket.fileno()
+        assert wrap_stream(trio.testing.memory_stream_pair()[0]).plain_socket is None
+        await one.aclose()
+        assert plain.fileno() == -1
+        with pytest.raises(trio.ClosedResourceError):
+            transport.send_nowait([b"x"])
+        with pytest.raises(trio.ClosedResourceError):
+            await wrap_stream(one).receive()
+
+
+async def test_send_all_waits_where_the_socket_is_full() -> None:
+    one, other = socket_pair()
+    async with one, other, trio.open_nursery() as nursery:
+        nursery.start_soon(wrap_stream(one).send_all, b"x" * 1_000_000)
+        received = 0
+        while received < 1_000_000:
+            received += len(await other.receive_some())
+    assert received == 1_000_000
+
+
+# Fast paths do what they replaced…
+
+
+class _AsTrio:
+    """trio's own way of doing what a transport does."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.receive = stream.receive_some
+        self.send_all = stream.send_all
+        self.aclose = stream.aclose
+
+
+async def _read_from_a_peer_that_reset(stream: Any, peer: trio.SocketStream) -> object:
+    reset(peer)
+    return await stream.receive()
+
+
+async def _read_from_a_peer_that_left(stream: Any, peer: trio.SocketStream) -> object:
+    await peer.aclose()
+    return bytes(await stream.receive())
+
+
+async def _read_what_came_before_the_peer_left(stream: Any, peer: trio.SocketStream) -> object:
+    await peer.send_all(b"last words")
+    await peer.aclose()
+    return [bytes(await stream.receive()) for _ in range(2)]
+
+
+async def _read_what_came_while_a_read_was_cancelled(
+    stream: Any, peer: trio.SocketStream
+) -> object:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.receive()
+    await peer.send_all(b"kept")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.receive()
+    return bytes(await stream.receive())
+
+
+async def _read_after_closing(stream: Any, peer: trio.SocketStream) -> object:
+    await stream.aclose()
+    return await stream.receive()
+
+
+async def _close_when_blocked(stream: Any) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    await stream.aclose()
+
+
+async def _read_while_it_is_closed(stream: Any, peer: trio.SocketStream) -> object:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_close_when_blocked, stream)
+        return await stream.receive()
+
+
+async def _read_twice_at_once(stream: Any, peer: trio.SocketStream) -> object:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            return await stream.receive()
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _write_nothing(stream: Any, peer: trio.SocketStream) -> object:
+    await stream.send_all(b"")
+    await stream.send_all(b"something")
+    return bytes(await peer.receive_some())
+
+
+async def _write_to_a_peer_that_reset(stream: Any, peer: trio.SocketStream) -> object:
+    reset(peer)
+    while True:
+        await stream.send_all(b"x")
+
+
+async def _write_after_closing(stream: Any, peer: trio.SocketStream) -> object:
+    await stream.aclose()
+    return await stream.send_all(b"x")
+
+
+async def _write_while_it_is_closed(stream: Any, peer: trio.SocketStream) -> object:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_close_when_blocked, stream)
+        return await stream.send_all(bytes(50_000_000))
+
+
+async def _write_more_than_fits(stream: Any, peer: trio.SocketStream) -> object:
+    size = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, bytes(50_000_000))
+        while size < 50_000_000:
+            size += len(await peer.receive_some())
+    return size
+
+
+async def _close_twice(stream: Any, peer: trio.SocketStream) -> object:
+    await stream.aclose()
+    await stream.aclose()
+    return bytes(await peer.receive_some())
+
+
+async def _outcome(situation: Any, stream: Any, peer: trio.SocketStream) -> object:
+    try:
+        return await situation(stream, peer)
+    except Exception as exc:
+        while isinstance(exc, ExceptionGroup):
+            (exc,) = exc.exceptions
+        return type(exc), type(exc.__cause__)
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [
+        _read_from_a_peer_that_reset,
+        _read_from_a_peer_that_left,
+        _read_what_came_before_the_peer_left,
+        _read_what_came_while_a_read_was_cancelled,
+        _read_after_closing,
+        _read_while_it_is_closed,
+        _read_twice_at_once,
+        _write_nothing,
+        _write_to_a_peer_that_reset,
+        _write_after_closing,
+        _write_while_it_is_closed,
+        _write_more_than_fits,
+        _close_twice,
+    ],
+    ids=lambda situation: situation.__name__.strip("_"),
+)
+async def test_in_every_situation_a_socket_does_what_trio_s_stream_does(situation: Any) -> None:
+    outcomes: list[object] = []
+    for wrap in (_AsTrio, wrap_stream):
+        client, server = await tcp_pair()
+        with trio.fail_after(PATIENCE):
+            outcomes.append(await _outcome(situation, wrap(server), client))
+        for stream in (client, server):
+            await trio.aclose_forcefully(stream)
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_a_socket_that_is_gone_cannot_be_shut_down() -> None:
+    one, other = await tcp_pair()
+    async with one:
+        reset(other)
+        transport = wrap_stream(one)
+        await transport.discard_until_eof()
+        with pytest.raises(trio.BrokenResourceError):
+            await transport.send_eof()
+        await transport.aclose()
+        await transport.aclose()
+        await transport.aclose_forcefully()
+
+
+async def test_whether_the_peer_has_left_is_known_of_sockets() -> None:
+    near, far = await tcp_pair()
+    transport = wrap_stream(near)
+    assert not transport.has_left()
+    assert not Transport(near).has_left()  # as below TLS
+    await far.send_all(b"x")
+    await far.aclose()
+    with trio.fail_after(PATIENCE):
+        while not Transport(near).has_left():
+            await trio.sleep(0.001)
+    assert not transport.has_left()  # there is something to read first
+    assert await transport.receive() == b"x"
+    assert transport.has_left()
+    await near.aclose()
+    assert transport.has_left()
+    assert Transport(near).has_left()
+    assert not Transport(trio.testing.memory_stream_pair()[0]).has_left()
+
+
+# Accepting…
+
+
+def unexpected(exc: OSError) -> None:
+    raise AssertionError from exc
+
+
+async def test_connections_that_are_there_are_accepted_together() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    address = listener.socket.getsockname()
+    async with listener:
+        acceptor = wrap_listener(listener, unexpected)
+        clients = [socket.create_connection(address) for _ in range(MOST_ACCEPTED + 1)]
+        try:
+            accepted = await acceptor.accept()
+            assert len(accepted) == MOST_ACCEPTED
+            accepted += await acceptor.accept()
+            assert [each.remote_address for each in accepted] == [
+                client.getsockname() for client in clients
+            ]
+            for each, client in zip(accepted, clients, strict=True):
+                assert each.local_address == address
+                assert each.plain_socket is not None
+                for option in (socket.TCP_NODELAY, socket.TCP_NOTSENT_LOWAT):
+                    assert each.plain_socket.getsockopt(socket.IPPROTO_TCP, option)
+                client.sendall(b"hello")
+                assert await each.receive() == b"hello"
+                await each.aclose()
+        finally:
+            for client in clients:
+                client.close()
+        with trio.move_on_after(0.01) as scope:
+            await acceptor.accept()
+        assert scope.cancelled_caught
+    with pytest.raises(trio.ClosedResourceError):
+        await acceptor.accept()
+
+
+async def test_what_was_accepted_before_descriptors_ran_out_is_not_lost() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with listener:
+        acceptor = wrap_listener(listener, unexpected)
+        clients = [socket.create_connection(listener.socket.getsockname()) for _ in range(3)]
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 1, limits[1]))
+        try:
+            accepted = await acceptor.accept()
+            assert len(accepted) == 1
+            with pytest.raises(OSError, match="Too many open files"):
+                await acceptor.accept()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for client in clients:
+                client.close()
+        accepted += await acceptor.accept()
+        assert len(accepted) == 3
+        for each in accepted:
+            await each.aclose()
+
+
+@pytest.mark.parametrize("number", sorted(LOST_CONNECTION), ids=errno.errorcode.get)
+async def test_an_error_that_accept_names_is_one_lost_connection(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[OSError] = []
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        errors = fail_accepting(monkeypatch)
+        acceptor = wrap_listener(listener, lost.append)
+        expected = [OSError(number, os.strerror(number)) for _ in range(2)]
+        errors += expected
+        with socket.create_connection(listener.socket.getsockname()):
+            (accepted,) = await acceptor.accept()
+            await accepted.aclose()
+    assert lost == expected
+
+
+async def test_for_every_error_there_is_ours_does_what_trio_s_listener_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class FailingOnce:
+        """A socket of trio's, as its listener sees it."""
+
+        def __init__(self, sock: trio.socket.SocketType, error: OSError) -> None:
+            self.sock = sock
+            self.errors = [error]
+
+        async def accept(self) -> Any:
+            if self.errors:
+                raise self.errors.pop()
+            return await self.sock.accept()
+
+    async def outcome(accept: Callable[[], Awaitable[Any]]) -> str:
+        try:
+            result = await accept()
+        except trio.ClosedResourceError:
+            return "closed"
+        except OSError:
+            return "raised"
+        (accepted,) = result if isinstance(result, list) else [result]
+        await accepted.aclose()
+        return "passed over"
+
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        address = listener.socket.getsockname()
+        errors = fail_accepting(monkeypatch)
+        acceptor = wrap_listener(listener, lambda exc: None)
+        sock = listener.socket
+        theirs: dict[str, str] = {}
+        ours: dict[str, str] = {}
+        for number, name in errno.errorcode.items():
+            if isinstance(OSError(number, name), BlockingIOError):  # it waits then
+                continue
+            with socket.create_connection(address):
+                errors[:] = [OSError(number, name)]
+                ours[name] = await outcome(acceptor.accept)
+                if ours[name] != "passed over":
+                    await outcome(acceptor.accept)
+            with socket.create_connection(address):
+                listener.socket = cast("Any", FailingOnce(sock, OSError(number, name)))
+                theirs[name] = await outcome(listener.accept)
+                if theirs[name] != "passed over":
+                    await outcome(listener.accept)
+                listener.socket = sock
+    assert ours == theirs
+    assert set(ours.values()) == {"closed", "raised", "passed over"}
+
+
+async def test_a_listener_that_only_fails_lets_other_tasks_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost: list[OSError] = []
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        errors = fail_accepting(monkeypatch)
+        acceptor = wrap_listener(listener, lost.append)
+        errors += [OSError(errno.EPROTO, "no")] * 1000
+        with socket.create_connection(listener.socket.getsockname()):
+            assert await acceptor.accept() == []
+    assert len(lost) == MOST_ACCEPTED
+
+
+async def test_a_client_that_another_process_took_is_no_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        errors = fail_accepting(monkeypatch)
+        acceptor = wrap_listener(listener, unexpected)
+        errors.append(BlockingIOError(errno.EAGAIN, "nobody is there"))
+        with socket.create_connection(listener.socket.getsockname()) as client:
+            assert await acceptor.accept() == []
+            (accepted,) = await acceptor.accept()
+            assert accepted.remote_address == client.getsockname()
+            assert accepted.plain_socket is not None
+            assert not accepted.plain_socket.get_inheritable()
+            assert accepted.plain_socket.gettimeout() == 0
+            await accepted.aclose()
+
+
+async def test_a_unix_socket_accepts_too(tmp_path: Path) -> None:
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(os.fspath(tmp_path / "socket"))
+    sock.listen()
+    async with trio.SocketListener(sock) as listener:
+        acceptor = wrap_listener(listener, unexpected)
+        async with await trio.open_unix_socket(os.fspath(tmp_path / "socket")) as near:
+            (far,) = await acceptor.accept()
+            await near.send_all(b"x")
+            assert await far.receive() == b"x"
+            await far.aclose()
+
+
+async def test_a_listener_closed_while_it_is_waited_for_says_so() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    acceptor = wrap_listener(listener, unexpected)
+    async with trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await acceptor.accept()
+
+        nursery.start_soon(accept)
+        await trio.testing.wait_all_tasks_blocked()
+        await listener.aclose()
+
+
+async def test_a_listener_closed_before_it_is_used_says_so() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    await listener.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await wrap_listener(listener, unexpected).accept()
