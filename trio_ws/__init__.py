@@ -27,9 +27,9 @@ from ._errors import (
     WebSocketError,
 )
 from ._http.context import Context
-from ._http.exchange import Accept, Address, Request, Response
 from ._http.headers import Headers, HeadersLike
 from ._http.query import QueryParams
+from ._http.values import Accept, Address, Request, Response
 from ._options import (
     ClientOptions,
     ClientStreamOptions,

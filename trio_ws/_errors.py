@@ -37,7 +37,7 @@ import trio
 from ._redaction import masked
 
 if TYPE_CHECKING:
-    from ._http.exchange import Response
+    from ._http.values import Response
 
 # ---------------------------------------------------------------------------
 # Why a connection closed

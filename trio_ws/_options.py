@@ -33,8 +33,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._connection.websocket import WebSocket
-    from ._http.exchange import Request
-    from ._web.site import Answer
+    from ._http.values import Answer, Request
 
 T = TypeVar("T")
 

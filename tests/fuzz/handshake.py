@@ -9,9 +9,9 @@ from trio_ws._http.exchange import (
     HeadBuffer,
     HeadTooLarge,
     MalformedHead,
-    Request,
     ServerExchange,
 )
+from trio_ws._http.values import Request
 from trio_ws._protocol.deflate import Deflate, server_choice
 
 

@@ -23,8 +23,8 @@ from trio_ws._http.exchange import (
     MalformedHead,
     ServerExchange,
     after_empty_lines,
-    show_address,
 )
+from trio_ws._http.values import show_address
 
 # Requests…
 

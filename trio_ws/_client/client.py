@@ -24,9 +24,9 @@ from .._errors import (
     TooManyRedirects,
 )
 from .._handshake.accepting import opening_deadline, request_connection
-from .._http.exchange import Response, show_address
 from .._http.headers import Headers
 from .._http.url import WebSocketURL, follow_redirect, join_url, parse_url
+from .._http.values import Response, show_address
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import protected_context
 from .._options import (

@@ -62,7 +62,7 @@ from .._errors import (
 )
 from .._handshake.accepting import Opening
 from .._http.context import Context
-from .._http.exchange import Address, Request, Response, show_address
+from .._http.values import Address, Request, Response, show_address
 from .._json import to_json
 from .._log import ConnectionLogger
 from .._nursery import forget_tracebacks, leaf_exceptions, protected_context, raise_as_is

@@ -29,21 +29,16 @@ from .._errors import (
     InvalidResponse,
 )
 from .._http.exchange import (
-    MAX_BODY_BYTES,
-    Accept,
-    Address,
     ClientExchange,
     HeadBuffer,
     HeadTooLarge,
     MalformedHead,
-    Request,
-    Response,
     ServerExchange,
     StartLineTooLong,
-    refusal,
 )
 from .._http.headers import Headers, has_token
 from .._http.url import WebSocketURL
+from .._http.values import MAX_BODY_BYTES, Accept, Address, Answer, Request, Response, both, refusal
 from .._log import ConnectionLogger
 from .._options import (
     ClientStreamOptions,
@@ -56,7 +51,7 @@ from .._protocol.deflate import Agreement, client_check, client_offer, server_ch
 from .._protocol.wire import BATCH, Role, Wire
 from .._reasons import connection_failed, root_of
 from .._transport.sockets import Transport
-from .._web.site import Answer, Site, both
+from .._web.site import Site
 from .forwarded import from_client, read_proxy_header
 
 #: RFC 6455 section 1.3.

@@ -19,8 +19,8 @@ from dataclasses import replace
 import trio
 
 from .._errors import ConnectionFailed
-from .._http.exchange import Address, Request
 from .._http.networks import Networks, ip_address
+from .._http.values import Address, Request
 from .._reasons import connection_failed, root_of
 
 # ---------------------------------------------------------------------------

@@ -57,7 +57,7 @@ from .._handshake.accepting import (
     refuse_connection,
     unavailable,
 )
-from .._http.exchange import Address, Request, show_address
+from .._http.values import Address, Request, show_address
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import (
     errors_in,

@@ -24,8 +24,8 @@ from typing import Any, Literal, TypeAlias, cast
 import trio
 
 from .._arguments import FOR_CLIENTS
-from .._http.exchange import Address
 from .._http.interning import shared
+from .._http.values import Address
 from .._reasons import reason_of
 
 #: What can be written.

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias, cast, final
 
 from .._arguments import check_callable
-from .._http.exchange import Request, Response
 from .._http.headers import is_field_value
+from .._http.values import Request, Response
 
 #: What says whether a user name and a password belong together.
 CheckCredentials: TypeAlias = Callable[[str, str], bool | Awaitable[bool]]

@@ -20,8 +20,8 @@ from typing import TypeVar, final
 
 import trio
 
-from .._http.exchange import Request, Response
 from .._http.headers import Headers, http_date
+from .._http.values import Request, Response
 from .site import Streamed
 
 T = TypeVar("T")

@@ -20,12 +20,12 @@ from .._arguments import check_callable, check_is_async, check_is_function, chec
 from .._connection.websocket import WebSocket
 from .._errors import CloseCode
 from .._handshake.accepting import check_answer
-from .._http.exchange import Accept, PathValues, Request, Response
 from .._http.headers import Headers, HeadersLike, is_token
+from .._http.values import Accept, Answer, PathValues, Request, Response, both
 from .._json import to_json
 from .._options import ProcessRequest
 from .files import Folder
-from .site import Answer, Site, Streamed, both
+from .site import Site, Streamed
 
 if TYPE_CHECKING:
     from werkzeug.routing import BaseConverter, Map, Rule

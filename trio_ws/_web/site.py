@@ -9,15 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
-from .._http.exchange import Accept, Request, Response
+from .._http.values import Answer, Request, Response
 
 if TYPE_CHECKING:
     from .._connection.websocket import WebSocket
-
-#: What a hook, and everything that is asked about a request before it is served, may answer.
-Answer: TypeAlias = "Accept | Response | None"
 
 
 class Source(Protocol):
@@ -71,11 +68,3 @@ class Site(ABC):
 
         What it raises is answered with 500, except `InvalidRequest`, which says what to answer.
         """
-
-
-def both(first: Accept | None, second: Accept | None) -> Accept | None:
-    """What two hooks together accept a WebSocket with: the later one chooses the subprotocol."""
-    if first is None or second is None:
-        return first or second
-    chosen = first.subprotocol if second.subprotocol is ... else second.subprotocol
-    return Accept(chosen, [*first.headers.fields, *second.headers.fields])

@@ -26,9 +26,9 @@ from .._client.client import follow_redirects, location_in, shake_hands
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
 from .._errors import ConnectionFailed, ConnectionRejected, InvalidResponse
-from .._http.exchange import Address, Response, show_address
 from .._http.headers import Headers, HeadersLike
 from .._http.url import WebSocketURL, follow_redirect, parse_url
+from .._http.values import Address, Response, show_address
 from .._json import from_json, to_json
 from .._nursery import protected_context
 from .._options import ClientOptions, ClientStreamKeywords, ClientStreamOptions, make_options

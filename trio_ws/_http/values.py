@@ -1,0 +1,286 @@
+"""Requests and responses as values, and what a hook may answer.
+
+This module owns what an application sees of HTTP. It knows neither bytes of a head nor a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from http import HTTPStatus
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
+from urllib.parse import unquote
+
+from .._buffer import bytes_of
+from .._errors import InvalidRequest
+from .._json import from_json, to_json
+from .context import Context
+from .headers import Headers, HeadersLike, has_token, is_token
+from .query import QueryParams
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+T = TypeVar("T")
+
+
+#: How much of a rejecting response's body a client keeps.
+MAX_BODY_BYTES = 64 * 1024
+
+
+#: ``(host, port)`` of a TCP peer, the path of a Unix socket, `None` where the stream has neither.
+Address: TypeAlias = "tuple[str, int] | str | None"
+
+
+def show_address(address: Address) -> str:
+    """An address as people write it."""
+    if isinstance(address, tuple):
+        host, port = address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return address or "a peer without address"
+
+
+@final
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request, as a server got it or a client sent it. Immutable, but for its `context`.
+
+    Attributes:
+        method: ``"GET"`` for every WebSocket.
+        target: the path and query exactly as sent, percent-encoding included. Of a whole URL (RFC
+            9112 section 3.2.2) they are what is here, and its host and port are the Host header.
+            ``OPTIONS`` may have ``*``, which is the server.
+        headers: the header fields.
+        scheme: ``"ws"``, or ``"wss"`` over TLS; ``"http"`` or ``"https"`` where no WebSocket is
+            asked for.
+        remote_address: the other end of the stream. Behind a proxy that is the proxy, unless it
+            is one of `trusted_proxies`: then the client, with port 0 where that is not known.
+        body: what came with it, for the endpoints of a `Router`; hooks are called before it is
+            read, and WebSockets have none.
+        local_address: this end of the stream: which of a server's addresses and ports, for example,
+            the client came to. Behind a proxy, the one that the proxy came to.
+    """
+
+    method: str
+    target: str
+    headers: Headers
+    scheme: str = "ws"
+    remote_address: Address = None
+    body: bytes = field(default=b"", repr=False)
+    local_address: Address = None
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded as UTF-8. Never use it as a file name unchecked."""
+        return unquote(self.target.partition("?")[0])
+
+    @property
+    def query(self) -> str:
+        """The text after the ``?``, as sent; `query_params` is what it says."""
+        return self.target.partition("?")[2]
+
+    @property
+    def query_params(self) -> QueryParams:
+        """The names and values in the query, decoded."""
+        return QueryParams(self.query)
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """The subprotocols that the client offers, its favourite first."""
+        return self.headers.tokens("Sec-WebSocket-Protocol")
+
+    @property
+    def is_upgrade(self) -> bool:
+        """Whether the client asks for a WebSocket, rightly or wrongly, rather than for a page."""
+        headers = self.headers
+        return "Sec-WebSocket-Key" in headers or has_token(headers, "Upgrade", "websocket")
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies, as sent: neither unquoted nor decoded. The first of a name counts."""
+        cookies: dict[str, str] = {}
+        for part in ";".join(self.headers.get_all("Cookie")).split(";"):
+            name, equals, value = part.partition("=")
+            if equals:
+                cookies.setdefault(name.strip(), value.strip())
+        return cookies
+
+    @cached_property
+    def context(self) -> Context:
+        """What the application keeps with this request; a WebSocket's is its request's."""
+        return Context()
+
+    @property
+    def path_values(self) -> Mapping[str, object]:
+        """What the rule of a `Router` captured from the path; empty before it was looked at."""
+        return self.context.get(PathValues) or {}
+
+    @property
+    def text(self) -> str:
+        """The body, as UTF-8.
+
+        Raises:
+            InvalidRequest: it is not. Where this leaves an endpoint, the answer is 400.
+        """
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError as exc:
+            raise refusal(400, "the body is not UTF-8") from exc
+
+    def json(self) -> Any:
+        """The body, parsed as JSON; NaN and infinity are refused.
+
+        It has to be declared as ``application/json``, or some ``…+json``: other sites' pages can
+        make a browser send anything else without asking first.
+
+        Raises:
+            InvalidRequest: it is not JSON, or not declared so. Where this leaves an endpoint, the
+                answer is 400 or 415.
+        """
+        kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            raise refusal(415, "the body has to be application/json")
+        try:
+            return from_json(self.text)
+        except (ValueError, RecursionError) as exc:
+            raise refusal(400, "the body is not JSON") from exc
+
+    def with_body(self, body: bytes) -> Request:
+        """The same request with its body, and with the same context."""
+        other = replace(self, body=body)
+        vars(other)["context"] = self.context
+        return other
+
+
+class PathValues(dict[str, object]):
+    """What a rule captured: of a type of its own, to be found in a context."""
+
+
+def refusal(status: int, problem: str, **headers: str) -> InvalidRequest:
+    """What is wrong with a request, said to the client in a response that is about nothing else."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return InvalidRequest(problem, Response(status, fields, problem + "\n"))
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """An HTTP response. Immutable.
+
+    Args:
+        status: 200 to 599 for an answer of yours.
+        headers: additional fields. Content-Length and Connection are written by the library.
+        body: bytes or another buffer, or a `str` that goes out as UTF-8. A
+            ``Content-Type: text/plain; charset=utf-8`` is added to a `str` that has none.
+
+    Raises:
+        ValueError: a status or header that cannot be sent, or a body where none may be.
+        TypeError: a status that is no `int`, a body that is neither `str` nor a buffer.
+    """
+
+    status: int
+    headers: Headers = field(default_factory=Headers)
+    body: bytes = field(default=b"", repr=False)
+
+    def __init__(self, status: int, headers: HeadersLike = (), body: str | Buffer = b"") -> None:
+        checked = Headers(headers)
+        if isinstance(body, str):
+            if "Content-Type" not in checked:
+                checked = Headers([*checked.fields, ("Content-Type", "text/plain; charset=utf-8")])
+            body = body.encode()
+        content = bytes_of(body, "a body is str or a buffer, such as bytes")
+        if not isinstance(status, int):
+            raise TypeError(f"an HTTP status is an int, not {status!r}")
+        if not 100 <= status <= 999:
+            raise ValueError(f"an HTTP status has three digits, unlike {status!r}")
+        if content and (status < 200 or status in (204, 304)):
+            raise ValueError(f"a response with status {status} has no body (RFC 9110 section 6.4)")
+        object.__setattr__(self, "status", int(status))
+        object.__setattr__(self, "headers", checked)
+        object.__setattr__(self, "body", content)
+
+    @classmethod
+    def html(cls, text: str, status: int = 200, headers: HeadersLike = ()) -> Response:
+        """A page, in UTF-8."""
+        kind = ("Content-Type", "text/html; charset=utf-8")
+        return cls(status, [kind, *Headers(headers).fields], text)
+
+    @classmethod
+    def json(
+        cls,
+        value: T,
+        status: int = 200,
+        headers: HeadersLike = (),
+        *,
+        dumps: Callable[[T], str | bytes] = to_json,
+    ) -> Response:
+        """`value` as JSON. `dumps` may give `str` or UTF-8 `bytes`.
+
+        Raises:
+            ValueError: NaN or an infinity is in `value`, which are not JSON.
+            Exception: whatever else `dumps` raises.
+        """
+        kind = ("Content-Type", "application/json")
+        return cls(status, [kind, *Headers(headers).fields], dumps(value))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Response):
+            return NotImplemented
+        return self._comparable() == other._comparable()
+
+    def __hash__(self) -> int:
+        return hash(self._comparable())
+
+    def _comparable(self) -> tuple[int, Headers, bytes]:
+        return self.status, self.headers, self.body
+
+    @property
+    def phrase(self) -> str:
+        """The standard reason phrase of the status."""
+        try:
+            return HTTPStatus(self.status).phrase
+        except ValueError:
+            return "Unknown"
+
+
+@final
+@dataclass(frozen=True)
+class Accept:
+    """What `process_request` returns to accept a WebSocket on terms of its own.
+
+    Args:
+        subprotocol: one that the client offered, or `None` for none at all. Left out, it is chosen
+            from the option `subprotocols` as ever.
+        headers: fields for the 101 response, cookies for example, after those of the server.
+
+    Raises:
+        TypeError, ValueError: one of them cannot be sent.
+    """
+
+    subprotocol: str | EllipsisType | None = ...
+    headers: Headers = field(default_factory=Headers)
+
+    def __init__(
+        self, subprotocol: str | EllipsisType | None = ..., headers: HeadersLike = ()
+    ) -> None:
+        if isinstance(subprotocol, str):
+            if not is_token(subprotocol):
+                raise ValueError(f"{subprotocol!r} is not the name of a subprotocol")
+        elif subprotocol is not None and subprotocol is not ...:
+            raise TypeError(f"a subprotocol is a str, or None for none, not {subprotocol!r}")
+        object.__setattr__(self, "subprotocol", subprotocol)
+        object.__setattr__(self, "headers", Headers(headers))
+
+
+#: What a hook, and everything that is asked about a request before it is served, may answer.
+Answer: TypeAlias = "Accept | Response | None"
+
+
+def both(first: Accept | None, second: Accept | None) -> Accept | None:
+    """What two hooks together accept a WebSocket with: the later one chooses the subprotocol."""
+    if first is None or second is None:
+        return first or second
+    chosen = first.subprotocol if second.subprotocol is ... else second.subprotocol
+    return Accept(chosen, [*first.headers.fields, *second.headers.fields])
