@@ -5,7 +5,7 @@ from ._broadcast.delivery import Dropped
 from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._client.client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection.byte_stream import as_stream
-from ._connection.pieces import Message, MessageReader, MessageWriter
+from ._connection.pieces import MessageReader, MessageWriter
 from ._connection.pump import pump
 from ._connection.websocket import ConnectionStatistics, State, WebSocket
 from ._errors import (
@@ -44,6 +44,7 @@ from ._options import (
 )
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._protocol.deflate import Deflate
+from ._protocol.message import Message
 from ._server.server import (
     Handler,
     ServerStatistics,

@@ -26,12 +26,12 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from .._arguments import check_plain
-from .._connection.pieces import Message, checked_message
 from .._connection.websocket import WebSocket
 from .._json import to_json
 from .._nursery import open_bare_nursery, protected_context
 from .._options import check_limit, check_logger
 from .._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
+from .._protocol.message import Message, checked_message
 from .._protocol.wire import Prepared
 from .._threads import in_other_thread
 from ..backplane._base import Backplane

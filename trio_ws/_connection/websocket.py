@@ -75,6 +75,7 @@ from .._pacing import (
     next_checkpoint,
     spend,
 )
+from .._protocol.message import Message, checked_message
 from .._protocol.wire import (
     LARGE,
     MAX_CONTROL_PAYLOAD,
@@ -95,7 +96,7 @@ from .flusher import Flusher
 from .inbox import Inbox, IncomingMessage
 from .liveness import Due, Liveness
 from .outbox import Outbox
-from .pieces import Message, MessageReader, MessageWriter, checked_message
+from .pieces import MessageReader, MessageWriter
 from .pings import SentPings
 from .shortcut import Shortcut
 from .watchdog import Watchdog

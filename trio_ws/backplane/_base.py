@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import trio
 
-from .._connection.pieces import Message
 from .._errors import WebSocketError
+from .._protocol.message import Message
 
 #: Called with the topic, the message and its id, for each message of another process. The id is
 #: empty if no history is to keep the message. It is a plain function that does not wait and does

@@ -12,8 +12,8 @@ from collections import OrderedDict
 
 import trio
 
-from .._connection.pieces import Message, checked_message
 from .._options import check_limit
+from .._protocol.message import Message, checked_message
 from ._base import Backplane, BackplaneStatistics, Deliver, Gap, HistoryEntry
 from ._envelope import ORIGIN_SIZE, Envelope, encode, size_of
 from ._incoming import Incoming

@@ -1,0 +1,35 @@
+"""What can be sent: text and buffers, and a copy of them that nobody changes any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from .._buffer import bytes_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    #: What can be sent: `str` goes out as text. Everything with the buffer protocol goes out as
+    #: binary: bytes, bytearray, memoryview, array.array, mmap, NumPy's arrays and more, as the
+    #: bytes of its items in C order.
+    Message: TypeAlias = str | Buffer
+else:
+    Message = str | bytes | bytearray | memoryview
+
+
+def checked_message(message: Message) -> str | bytes:
+    """`message`, safe from changes that its owner makes later.
+
+    Raises:
+        TypeError: it is neither `str` nor made of bytes.
+        ValueError: it is a buffer that has been released or closed.
+    """
+    if isinstance(message, (str, bytes)):
+        return message
+    return bytes_of(message, _MESSAGE)
+
+
+_MESSAGE = (
+    "a message is str (sent as text) or a buffer such as bytes (sent as binary), and send_json() "
+    "is for the rest"
+)
