@@ -21,7 +21,8 @@ import trio_ws.testing
 from trio_ws import WebSocket
 from trio_ws._handshake.accepting import accept_value
 from trio_ws._nursery import open_bare_nursery
-from trio_ws._protocol.wire import Close, Fragment, Ping, Pong, Violation, Wire
+from trio_ws._protocol.events import Close, Fragment, Ping, Pong, Violation
+from trio_ws._protocol.wire import Wire
 from trio_ws.testing import open_test_server
 
 HOST = "127.0.0.1"

@@ -12,14 +12,7 @@ import numpy as np
 import pytest
 import trio
 
-from tests.helpers import (
-    FIN,
-    PING,
-    PONG,
-    echo,
-    open_pair,
-    open_server_with_raw_client,
-)
+from tests.helpers import FIN, PING, PONG, echo, open_pair, open_server_with_raw_client
 from trio_ws import Response, WebSocket, open_broadcast
 from trio_ws._buffer import bytes_of
 from trio_ws.testing import open_test_app

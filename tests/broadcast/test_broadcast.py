@@ -49,7 +49,7 @@ from trio_ws import (
     open_broadcast,
     open_websocket_url,
 )
-from trio_ws._protocol.wire import Prepared
+from trio_ws._protocol.prepared import Prepared
 from trio_ws.backplane import MemoryBackplane, MemoryHub
 from trio_ws.backplane._envelope import decode
 from trio_ws.testing import FaultyStream

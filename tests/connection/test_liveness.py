@@ -11,15 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.helpers import (
-    FIN,
-    PING,
-    PONG,
-    RawPeer,
-    forever,
-    open_server_with_raw_client,
-    tcp_pair,
-)
+from tests.helpers import FIN, PING, PONG, RawPeer, forever, open_server_with_raw_client, tcp_pair
 from trio_ws import ConnectionLost, State, WebSocket, open_broadcast
 from trio_ws.testing import FaultyStream
 

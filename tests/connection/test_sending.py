@@ -28,13 +28,7 @@ from tests.helpers import (
     tcp_pair,
 )
 from tests.tls_helpers import tls_contexts
-from trio_ws import (
-    ConnectionClosed,
-    ConnectionEnded,
-    ConnectionLost,
-    WebSocket,
-    open_websocket_url,
-)
+from trio_ws import ConnectionClosed, ConnectionEnded, ConnectionLost, WebSocket, open_websocket_url
 from trio_ws._pacing import CALLS_PER_CHECKPOINT
 from trio_ws.testing import FaultyStream
 

@@ -43,14 +43,7 @@ from tests.helpers import (
     tcp_pair,
 )
 from tests.whole.test_sweeps import CancelAtStep
-from trio_ws import (
-    ConnectionEnded,
-    ConnectionLost,
-    Deflate,
-    State,
-    WebSocket,
-    open_websocket_url,
-)
+from trio_ws import ConnectionEnded, ConnectionLost, Deflate, State, WebSocket, open_websocket_url
 from trio_ws._connection import shortcut as _shortcut
 from trio_ws._connection.shortcut import FIRST_PAUSE, LONGEST_PAUSE, Shortcut
 from trio_ws._connection.watchdog import RELIEF

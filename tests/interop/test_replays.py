@@ -14,13 +14,7 @@ from tests.helpers import CLOSE, FIN, TEXT, RawPeer
 from tests.interop import recordings
 from tests.interop.recordings import MESSAGE, TOO_MUCH, Client, Server
 from tests.interop.scenarios import HOST, OFFER
-from trio_ws import (
-    ConnectionRejected,
-    Deflate,
-    WebSocketServer,
-    open_websocket,
-    serve_websocket,
-)
+from trio_ws import ConnectionRejected, Deflate, WebSocketServer, open_websocket, serve_websocket
 from trio_ws._handshake.accepting import accept_value
 
 RSV1 = 4

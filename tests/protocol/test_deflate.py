@@ -42,7 +42,9 @@ from trio_ws._protocol.deflate import (
     client_offer,
     server_choice,
 )
-from trio_ws._protocol.wire import Close, Fragment, Ping, Prepared, Role, Violation, Wire
+from trio_ws._protocol.events import Close, Fragment, Ping, Role, Violation
+from trio_ws._protocol.prepared import Prepared
+from trio_ws._protocol.wire import Wire
 
 pytestmark = pytest.mark.autojump
 

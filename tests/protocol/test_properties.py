@@ -55,15 +55,8 @@ from tests.protocol.reference import (
     disagreement,
 )
 from trio_ws._protocol.deflate import Agreement, Deflate
-from trio_ws._protocol.wire import (
-    Close,
-    Fragment,
-    Ping,
-    Pong,
-    Role,
-    Violation,
-    Wire,
-)
+from trio_ws._protocol.events import Close, Fragment, Ping, Pong, Role, Violation
+from trio_ws._protocol.wire import Wire
 
 LIMITS = [0, 10, 100, 300, 1000, 70_000, math.inf, math.inf, math.inf, math.inf]
 

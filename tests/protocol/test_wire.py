@@ -28,17 +28,8 @@ from tests.helpers import (
     parse_frame,
 )
 from trio_ws._protocol.deflate import Agreement, Deflate, Deflater
-from trio_ws._protocol.wire import (
-    Close,
-    Event,
-    Fragment,
-    Ping,
-    Pong,
-    Role,
-    Violation,
-    Wire,
-    show_event,
-)
+from trio_ws._protocol.events import Close, Event, Fragment, Ping, Pong, Role, Violation, show_event
+from trio_ws._protocol.wire import Wire
 
 
 def server(limit: float = 2**20) -> Wire:

@@ -30,7 +30,8 @@ from tests.helpers import (
     wait_for_a_turn,
 )
 from trio_ws import ConnectionLost, WebSocket, open_websocket_url
-from trio_ws._protocol.wire import Role, Wire
+from trio_ws._protocol.events import Role
+from trio_ws._protocol.wire import Wire
 
 # 1. A cancelled send never corrupts the stream…
 

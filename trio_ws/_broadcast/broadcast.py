@@ -32,7 +32,7 @@ from .._nursery import open_bare_nursery, protected_context
 from .._options import check_limit, check_logger
 from .._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
 from .._protocol.message import Message, checked_message
-from .._protocol.wire import Prepared
+from .._protocol.prepared import Prepared
 from .._threads import in_other_thread
 from ..backplane._base import Backplane
 from .delivery import Audience, Dropped, Tally, ToChannel, ToWebSocket

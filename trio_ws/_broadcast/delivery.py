@@ -22,7 +22,7 @@ import trio
 from .._connection.line import Parcel
 from .._connection.outbox import Outbox, post_to_all
 from .._connection.websocket import WebSocket
-from .._protocol.wire import Prepared
+from .._protocol.prepared import Prepared
 from .._transport.sockets import Buffer
 from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 

@@ -9,7 +9,7 @@ from collections import deque
 from itertools import dropwhile
 from typing import NamedTuple
 
-from .._protocol.wire import Prepared
+from .._protocol.prepared import Prepared
 
 
 class Kept(NamedTuple):

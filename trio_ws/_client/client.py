@@ -17,12 +17,7 @@ import trio
 
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
-from .._errors import (
-    ConnectionRejected,
-    InvalidResponse,
-    InvalidURL,
-    TooManyRedirects,
-)
+from .._errors import ConnectionRejected, InvalidResponse, InvalidURL, TooManyRedirects
 from .._handshake.accepting import opening_deadline, request_connection
 from .._http.headers import Headers
 from .._http.url import WebSocketURL, follow_redirect, join_url, parse_url

@@ -23,7 +23,7 @@ from typing import cast
 import trio
 from trio.lowlevel import Abort, ParkingLot, RaiseCancelT, Task
 
-from .._protocol.wire import Fragment, Messages
+from .._protocol.events import Fragment, Messages
 
 #: Neighbouring pieces shorter than this are held as one.
 MERGE_BELOW = 4096

@@ -75,10 +75,7 @@ from .._pacing import (
     next_checkpoint,
     spend,
 )
-from .._protocol.message import Message, checked_message
-from .._protocol.wire import (
-    LARGE,
-    MAX_CONTROL_PAYLOAD,
+from .._protocol.events import (
     Close,
     Event,
     Fragment,
@@ -89,6 +86,8 @@ from .._protocol.wire import (
     Violation,
     show_event,
 )
+from .._protocol.message import Message, checked_message
+from .._protocol.wire import LARGE, MAX_CONTROL_PAYLOAD
 from .._reasons import reason_of
 from .._threads import in_other_thread
 from .._transport.sockets import Transport

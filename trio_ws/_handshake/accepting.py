@@ -48,7 +48,8 @@ from .._options import (
     check_extra_headers,
 )
 from .._protocol.deflate import Agreement, client_check, client_offer, server_choice
-from .._protocol.wire import BATCH, Role, Wire
+from .._protocol.events import Role
+from .._protocol.wire import BATCH, Wire
 from .._reasons import connection_failed, root_of
 from .._transport.sockets import Transport
 from .._web.site import Site

@@ -215,3 +215,10 @@ SHORT_HEADS = {
     first: [bytes((first, second)) for second in range(256)]
     for first in (*_OF_MESSAGES, *(first & ~FIN for first in _OF_MESSAGES), CLOSE, PING, PONG)
 }
+
+
+def masked_frame(frame: bytes) -> bytes:
+    """The same frame as a client sends it."""
+    head = read_head(frame, 0)
+    assert head is not None
+    return make_masked_frame(head.first, frame[head.size :])

@@ -40,13 +40,7 @@ from .._arguments import (
 )
 from .._connection.lifetime import Lifetime, Services, open_services, run_connection
 from .._connection.websocket import WebSocket
-from .._errors import (
-    CloseCode,
-    ConnectionRejected,
-    HandshakeError,
-    InvalidRequest,
-    close_code,
-)
+from .._errors import CloseCode, ConnectionRejected, HandshakeError, InvalidRequest, close_code
 from .._handshake.accepting import (
     REFUSAL_LINGER,
     PlainRequest,

@@ -36,12 +36,7 @@ from .._server.server import (
     serve_websocket,
     wrap_server_stream,
 )
-from ._memory_client import (
-    HOST,
-    MemoryClient,
-    MemoryListener,
-    Params,
-)
+from ._memory_client import HOST, MemoryClient, MemoryListener, Params
 
 # ---------------------------------------------------------------------------
 # One client

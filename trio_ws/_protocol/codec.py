@@ -1,0 +1,99 @@
+"""permessage-deflate on one connection (RFC 7692): what goes out smaller, what comes in larger.
+
+This module owns the two directions of compression and their count. How DEFLATE is negotiated and
+done is `deflate`'s.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from .._errors import CloseCode
+from .deflate import RESTART_CHARGE, Agreement, Deflate, Inflater
+from .events import Refused
+from .prepared import Prepared
+
+
+class Codec:
+    """permessage-deflate in both directions, and what became of what went through it."""
+
+    __slots__ = (
+        "_deflater",
+        "_inflater",
+        "deflated_received",
+        "deflated_sent",
+        "plain_received",
+        "plain_sent",
+    )
+
+    _inflater: Inflater | None
+    """`None` when nobody will get any more."""
+
+    def __init__(self, settings: Deflate, agreement: Agreement, *, server: bool) -> None:
+        self._inflater, self._deflater = agreement.codecs(settings, server=server)
+        self.plain_sent = self.deflated_sent = self.plain_received = self.deflated_received = 0
+
+    def inflate_whole(self, data: bytes, limit: float) -> bytes:
+        """A message of one frame. Raises as `inflate` does."""
+        message = self.inflate(data, limit)
+        return message + self.inflate(b"", limit, already=len(message), final=True)
+
+    def inflate(
+        self, data: bytes, limit: float, *, already: float = 0, final: bool = False
+    ) -> bytes:
+        """The next part of a message, or what is left of it after the last.
+
+        Args:
+            data: the payload of a frame, or a piece of it.
+            limit: of the message.
+            already: how much of that is used up.
+            final: nothing more comes.
+
+        Raises:
+            Refused: it is not DEFLATE, or more than `limit`.
+        """
+        if self._inflater is None:
+            return b""
+        room = limit - already - RESTART_CHARGE * self._inflater.restarts
+        self.deflated_received += len(data)
+        try:
+            plain = self._inflater.finish(room) if final else self._inflater.inflate(data, room)
+        except zlib.error as exc:
+            raise Refused(CloseCode.INVALID_PAYLOAD, "data that is not DEFLATE") from exc
+        if plain is None:
+            raise too_big(limit)
+        self.plain_received += len(plain)
+        return plain
+
+    def discard(self) -> None:
+        self._inflater = None
+
+    def pays(self, data: bytes) -> bool:
+        return self._deflater.pays(data)
+
+    def deflate(self, data: bytes, *, final: bool) -> bytes:
+        deflated = self._deflater.deflate(data, final=final)
+        self.plain_sent += len(data)
+        self.deflated_sent += len(deflated)
+        return deflated
+
+    def share(self, message: Prepared) -> bytes:
+        """The frame of a message that other connections also send.
+
+        It must not refer to what only this peer got before it. Nor must what follows refer past
+        it: the peer will have this message in its window (RFC 7692 section 7.2.2), a compressor
+        that others share has not. So it stands alone, and the next message begins anew.
+        """
+        self.restart()
+        frame = message.deflated(self._deflater)
+        self.restart()
+        self.plain_sent += len(message.plain)
+        self.deflated_sent += len(frame)
+        return frame
+
+    def restart(self) -> None:
+        self._deflater.restart()
+
+
+def too_big(limit: float) -> Refused:
+    return Refused(CloseCode.MESSAGE_TOO_BIG, f"message over {limit} bytes")
