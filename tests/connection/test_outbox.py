@@ -27,7 +27,8 @@ from trio_ws._connection.outbox import (
     Outbox,
     post_to_all,
 )
-from trio_ws._transport.sockets import Buffer, Transport, wrap_stream
+from trio_ws._transport.sockets import wrap_stream
+from trio_ws._transport.stream import Buffer, Transport
 from trio_ws.testing import FaultyStream
 
 pytestmark = pytest.mark.autojump

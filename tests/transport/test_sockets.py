@@ -17,17 +17,10 @@ import trio.testing
 import trustme
 
 from tests.helpers import HOST, PATIENCE, fail_accepting, reset, socket_pair, tcp_pair
-from trio_ws._transport.sockets import (
-    LARGE_RECEIVE_SIZE,
-    LOST_CONNECTION,
-    MOST_ACCEPTED,
-    RECEIVE_SIZE,
-    SocketTransport,
-    Transport,
-    socket_address,
-    wrap_listener,
-    wrap_stream,
-)
+from trio_ws._transport.accepting import LOST_CONNECTION, MOST_ACCEPTED, wrap_listener
+from trio_ws._transport.sockets import LARGE_RECEIVE_SIZE, SocketTransport, wrap_stream
+from trio_ws._transport.stream import RECEIVE_SIZE, Transport
+from trio_ws._transport.system import socket_address
 from trio_ws.testing import FaultyStream
 
 

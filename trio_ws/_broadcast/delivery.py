@@ -23,7 +23,7 @@ from .._connection.line import Parcel
 from .._connection.outbox import Outbox, post_to_all
 from .._connection.websocket import WebSocket
 from .._protocol.prepared import Prepared
-from .._transport.sockets import Buffer
+from .._transport.stream import Buffer
 from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 
 #: Up to this many bytes of a history are written together.

@@ -33,7 +33,8 @@ from .._options import (
 )
 from .._reasons import connection_failed, root_of
 from .._redaction import is_secret_field, masked
-from .._transport.sockets import check_stream, wrap_stream
+from .._transport.checks import check_stream
+from .._transport.sockets import wrap_stream
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 

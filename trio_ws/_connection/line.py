@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from .._transport.sockets import Buffer
+from .._transport.stream import Buffer
 
 
 class Parcel:

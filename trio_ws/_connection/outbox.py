@@ -26,7 +26,8 @@ from math import inf
 import trio
 from trio.lowlevel import ParkingLot
 
-from .._transport.sockets import Buffer, Transport, failure_of
+from .._transport.stream import Buffer, Transport
+from .._transport.system import failure_of
 from .line import Line, Parcel
 
 #: How many more messages have to wait for the sender before its frames are gathered, which costs

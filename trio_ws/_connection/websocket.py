@@ -90,7 +90,7 @@ from .._protocol.message import Message, checked_message
 from .._protocol.wire import LARGE, MAX_CONTROL_PAYLOAD
 from .._reasons import reason_of
 from .._threads import in_other_thread
-from .._transport.sockets import Transport
+from .._transport.stream import Transport
 from .flusher import Flusher
 from .inbox import Inbox, IncomingMessage
 from .liveness import Due, Liveness

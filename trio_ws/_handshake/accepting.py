@@ -51,7 +51,7 @@ from .._protocol.deflate import Agreement, client_check, client_offer, server_ch
 from .._protocol.events import Role
 from .._protocol.wire import BATCH, Wire
 from .._reasons import connection_failed, root_of
-from .._transport.sockets import Transport
+from .._transport.stream import Transport
 from .._web.site import Site
 from .forwarded import from_client, read_proxy_header
 

@@ -70,14 +70,11 @@ from .._options import (
     make_options,
 )
 from .._threads import check_in_trio
-from .._transport.sockets import (
-    Transport,
-    check_listeners,
-    check_stream,
-    socket_address,
-    wrap_listener,
-    wrap_stream,
-)
+from .._transport.accepting import wrap_listener
+from .._transport.checks import check_listeners, check_stream
+from .._transport.sockets import wrap_stream
+from .._transport.stream import Transport
+from .._transport.system import socket_address
 from .._web.conversation import Conversation
 from .._web.site import Site
 

@@ -24,7 +24,7 @@ from .._log import ConnectionLogger
 from .._nursery import errors_in
 from .._options import ListenerOptions
 from .._reasons import connection_failed, root_of
-from .._transport.sockets import Transport
+from .._transport.stream import Transport
 from .site import Site, Streamed
 
 #: What a chunk of a body counts beside its bytes, so that a million of one byte are soon too large.

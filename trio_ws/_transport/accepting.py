@@ -1,0 +1,115 @@
+"""From a listener to transports: connections that are accepted, and those lost before that.
+
+This module owns what the system may say of one connection while it says nothing of the listener.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+from .sockets import NOT_SENT_LOW_WATER, SocketTransport, is_plain, shared_socket, wrap_stream
+from .stream import Transport
+from .system import CLOSED
+
+#: How many connections are accepted before other tasks may run.
+MOST_ACCEPTED = 16
+
+
+#: What accept(2) may say of one connection, which is then lost, and not of the listener: the client
+#: or its network was gone before it was accepted, or a firewall forbids it. No system has them all.
+LOST_CONNECTION: set[int] = {
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "ECONNRESET", "EPERM", "EPROTO", "ETIMEDOUT"),
+        *("ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET"),
+        *("ENOPROTOOPT", "ENOSR", "EOPNOTSUPP", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"),
+    )
+    if hasattr(errno, name)
+}
+
+
+class Acceptor:
+    """Any `trio.abc.Listener`: one connection at a time."""
+
+    def __init__(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+        self._listener = listener
+
+    async def accept(self) -> list[Transport]:
+        """Wait for connections, and take those that are there. There may be none, after all.
+
+        Cancelling it loses nothing.
+
+        Raises:
+            OSError: the listener's own.
+            trio.ClosedResourceError: it was closed.
+        """
+        return [wrap_stream(await self._listener.accept(), own=True)]
+
+
+class SocketAcceptor(Acceptor):
+    """A plain listening socket: trio's own way takes three times as long for each connection.
+
+    Args:
+        listener: the socket's.
+        lost: called with the error where the system says that a connection ended before it was
+            accepted.
+    """
+
+    def __init__(self, listener: trio.SocketListener, lost: Callable[[OSError], None]) -> None:
+        super().__init__(listener)
+        self._lost = lost
+        self._socket = shared_socket(listener)
+        is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
+        #: Whether each socket has to be prepared. Linux gives it what the listener's has.
+        self._prepares = is_tcp and sys.platform != "linux"
+        if is_tcp:
+            prepare(self._socket)
+
+    async def accept(self) -> list[Transport]:
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("the listener was closed")
+        await trio.lowlevel.wait_readable(self._socket)
+        accepted: list[Transport] = []
+        # Attempts are counted, and not connections: those that fail also take time.
+        for _ in range(MOST_ACCEPTED):
+            try:
+                sock, peer = self._socket.accept()
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno in LOST_CONNECTION:
+                    self._lost(exc)
+                    continue
+                if exc.errno in CLOSED:  # after it had become readable
+                    raise trio.ClosedResourceError("the listener was closed") from None
+                if accepted:
+                    break  # the next call will say it
+                raise
+            sock.setblocking(False)
+            if self._prepares:  # pragma: no cover - not on Linux
+                prepare(sock)
+            accepted.append(SocketTransport(sock, peer))
+        return accepted
+
+
+def prepare(sock: socket.socket) -> None:
+    """What `trio.SocketStream` does: no delays, and no hoard of unsent bytes in the kernel."""
+    with suppress(OSError):  # macOS refuses where the client has left again
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # pragma: no branch - not every system has it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
+
+
+def wrap_listener(
+    listener: trio.abc.Listener[trio.abc.Stream], lost: Callable[[OSError], None]
+) -> Acceptor:
+    """The acceptor that suits `listener` on this platform; see `SocketAcceptor` for `lost`."""
+    if isinstance(listener, trio.SocketListener) and is_plain(listener):
+        return SocketAcceptor(listener, lost)
+    return Acceptor(listener)
