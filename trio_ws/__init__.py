@@ -1,5 +1,6 @@
 """WebSocket clients and servers for trio."""
 
+from ._addresses import Address
 from ._broadcast.broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
 from ._broadcast.delivery import Dropped
 from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
@@ -29,7 +30,7 @@ from ._errors import (
 from ._http.context import Context
 from ._http.headers import Headers, HeadersLike
 from ._http.query import QueryParams
-from ._http.values import Accept, Address, Request, Response
+from ._http.values import Accept, Request, Response
 from ._options import (
     ClientOptions,
     ClientStreamOptions,

@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from tests.handshake.handshake_helpers import parse_response, plain_request, request
 from tests.helpers import least_cpu_seconds
 from trio_ws import Accept, Headers, Request, Response
+from trio_ws._addresses import show_address
 from trio_ws._http.exchange import (
     MAX_HEAD_BYTES,
     MAX_HEAD_FIELDS,
@@ -24,7 +25,6 @@ from trio_ws._http.exchange import (
     ServerExchange,
     after_empty_lines,
 )
-from trio_ws._http.values import show_address
 
 # Requests…
 

@@ -15,13 +15,14 @@ from typing import Unpack
 
 import trio
 
+from .._addresses import show_address
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
 from .._errors import ConnectionRejected, InvalidResponse, InvalidURL, TooManyRedirects
 from .._handshake.accepting import opening_deadline, request_connection
 from .._http.headers import Headers
 from .._http.url import WebSocketURL, follow_redirect, join_url, parse_url
-from .._http.values import Response, show_address
+from .._http.values import Response
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import protected_context
 from .._options import (

@@ -25,7 +25,7 @@ from typing import Final, NoReturn, final
 
 import trio
 
-from .._http.values import show_address
+from .._addresses import show_address
 from .._nursery import leaf_exceptions, open_bare_nursery
 from .._options import ListenerKeywords
 from .._server.listening import bound_tcp_sockets, bound_unix_socket, listen, port_of

@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, final, overlo
 
 import trio
 
+from .._addresses import Address, show_address
 from .._buffer import bytes_of
 from .._errors import (
     CloseCode,
@@ -62,7 +63,7 @@ from .._errors import (
 )
 from .._handshake.accepting import Opening
 from .._http.context import Context
-from .._http.values import Address, Request, Response, show_address
+from .._http.values import Request, Response
 from .._json import to_json
 from .._log import ConnectionLogger
 from .._nursery import forget_tracebacks, leaf_exceptions, protected_context, raise_as_is

@@ -21,6 +21,7 @@ from typing import overload
 
 import trio
 
+from .._addresses import Address
 from .._errors import (
     ConnectionFailed,
     ConnectionRejected,
@@ -38,7 +39,7 @@ from .._http.exchange import (
 )
 from .._http.headers import Headers, has_token
 from .._http.url import WebSocketURL
-from .._http.values import MAX_BODY_BYTES, Accept, Address, Answer, Request, Response, both, refusal
+from .._http.values import MAX_BODY_BYTES, Accept, Answer, Request, Response, both, refusal
 from .._log import ConnectionLogger
 from .._options import (
     ClientStreamOptions,

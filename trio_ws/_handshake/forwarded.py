@@ -18,9 +18,10 @@ from dataclasses import replace
 
 import trio
 
+from .._addresses import Address
 from .._errors import ConnectionFailed
 from .._http.networks import Networks, ip_address
-from .._http.values import Address, Request
+from .._http.values import Request
 from .._reasons import connection_failed, root_of
 
 # ---------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from email.utils import formatdate
 
 import h11
 
+from .._addresses import Address
 from .._redaction import without_secrets
 from .headers import Headers
-from .values import Address, Request, Response
+from .values import Request, Response
 
 #: How much of a request or response head is accepted: bytes, and header fields.
 MAX_HEAD_BYTES = 16 * 1024

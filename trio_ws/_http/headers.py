@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast, final
 
+from .._interning import shared
 from .._redaction import is_secret_field, masked_fields
-from .interning import shared
 
 #: What the `headers` options and constructors accept.
 HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"

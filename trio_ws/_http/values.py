@@ -13,6 +13,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 from urllib.parse import unquote
 
+from .._addresses import Address
 from .._buffer import bytes_of
 from .._errors import InvalidRequest
 from .._json import from_json, to_json
@@ -29,18 +30,6 @@ T = TypeVar("T")
 
 #: How much of a rejecting response's body a client keeps.
 MAX_BODY_BYTES = 64 * 1024
-
-
-#: ``(host, port)`` of a TCP peer, the path of a Unix socket, `None` where the stream has neither.
-Address: TypeAlias = "tuple[str, int] | str | None"
-
-
-def show_address(address: Address) -> str:
-    """An address as people write it."""
-    if isinstance(address, tuple):
-        host, port = address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return address or "a peer without address"
 
 
 @final

@@ -30,6 +30,7 @@ from typing import TypeAlias, Unpack, cast, final
 
 import trio
 
+from .._addresses import Address, show_address
 from .._arguments import (
     awaitable,
     check_async,
@@ -51,7 +52,7 @@ from .._handshake.accepting import (
     refuse_connection,
     unavailable,
 )
-from .._http.values import Address, Request, show_address
+from .._http.values import Request
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import (
     errors_in,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import trio
 
-from .._http.values import Address
+from .._addresses import Address
 from .stream import RECEIVE_SIZE, Buffer, OwnTransport, Transport
 from .system import SystemAddress, broken, readable
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, cast
 
 import trio
 
-from .._http.values import Address
+from .._addresses import Address
 from .system import below_tls, broken, is_hung_up, socket_address
 
 #: What can be written.

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeAlias
 
 import trio
 
-from .._http.interning import shared
-from .._http.values import Address
+from .._addresses import Address
+from .._interning import shared
 from .._reasons import reason_of
 
 #: An address as the system gives it, for a socket of any family.

@@ -16,10 +16,11 @@ from collections.abc import Callable
 
 import trio
 
+from .._addresses import show_address
 from .._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
 from .._handshake.accepting import PlainRequest, ask, check_answer, hang_up
 from .._http.exchange import MalformedHead, ServerExchange, after_empty_lines
-from .._http.values import Request, Response, refusal, show_address
+from .._http.values import Request, Response, refusal
 from .._log import ConnectionLogger
 from .._nursery import errors_in
 from .._options import ListenerOptions

@@ -14,11 +14,12 @@ from typing import Any, Protocol, Unpack, final
 import trio
 import trio.testing
 
+from .._addresses import Address
 from .._client.client import wrap_client_stream
 from .._connection.websocket import WebSocket
 from .._errors import WebSocketError
 from .._http.url import parse_url
-from .._http.values import Address, Request
+from .._http.values import Request
 from .._nursery import leaf_exceptions, open_bare_nursery, protected_context, raise_as_is
 from .._options import (
     ClientStreamKeywords,

@@ -21,6 +21,7 @@ import h11
 import trio
 import trio.testing
 
+from .._addresses import Address, show_address
 from .._buffer import bytes_of
 from .._client.client import follow_redirects, location_in, shake_hands
 from .._connection.lifetime import run_connection
@@ -28,7 +29,7 @@ from .._connection.websocket import WebSocket
 from .._errors import ConnectionFailed, ConnectionRejected, InvalidResponse
 from .._http.headers import Headers, HeadersLike
 from .._http.url import WebSocketURL, follow_redirect, parse_url
-from .._http.values import Address, Response, show_address
+from .._http.values import Response
 from .._json import from_json, to_json
 from .._nursery import protected_context
 from .._options import ClientOptions, ClientStreamKeywords, ClientStreamOptions, make_options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from trio_ws._http.headers import Headers
-from trio_ws._http.interning import LONGEST, MOST, shared
+from trio_ws._interning import LONGEST, MOST, shared
 
 
 def text(number: int) -> str:
