@@ -61,7 +61,6 @@ from .._errors import (
     UnexpectedMessage,
     close_code,
 )
-from .._handshake.accepting import Opening
 from .._http.context import Context
 from .._http.values import Request, Response
 from .._json import to_json
@@ -95,6 +94,7 @@ from .._transport.stream import Transport
 from .flusher import Flusher
 from .inbox import Inbox, IncomingMessage
 from .liveness import Due, Liveness
+from .opening import Opening
 from .outbox import Outbox
 from .pieces import MessageReader, MessageWriter
 from .pings import SentPings

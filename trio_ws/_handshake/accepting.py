@@ -22,6 +22,7 @@ from typing import overload
 import trio
 
 from .._addresses import Address
+from .._connection.opening import Opening
 from .._errors import (
     ConnectionFailed,
     ConnectionRejected,
@@ -62,17 +63,6 @@ _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: How many seconds a client gets to read an HTTP response and hang up, and a server to send the
 #: body of a refusal.
 REFUSAL_LINGER = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What a completed handshake leaves: everything that a connection starts with."""
-
-    wire: Wire
-    request: Request
-    response: Response
-    subprotocol: str | None
-    trailing_data: bytes
 
 
 @dataclass(frozen=True, slots=True)
