@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import machine
-from benchmarks.cases import CASES, MAIN, SCALE, Case
+from benchmarks import machine, paced
+from benchmarks.cases import CASES, MAIN, PACED, SCALE, Case, Paced
 from benchmarks.chart import to_svg
 from benchmarks.processes import Stage
-from benchmarks.report import Figure, Report, targets_to_markdown, to_markdown
-from benchmarks.roster import BY_NAME, Peer
+from benchmarks.report import Figure, Report, show, targets_to_markdown, to_markdown
+from benchmarks.roster import BESIDE, BY_NAME, OURS, Peer
 from benchmarks.rounds import measure
 from benchmarks.targets import TARGETS
 
@@ -22,13 +23,27 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="Without --case, all but the scale cases; --scale adds these. See --list.",
+        epilog="Without --case, all but the paced and the scale cases; --paced and --scale add"
+        " these. See --list.",
     )
     parser.add_argument("--case", nargs="+", action="extend", choices=CASES, metavar="NAME")
     parser.add_argument("--peer", nargs="+", action="extend", choices=BY_NAME, metavar="NAME")
+    parser.add_argument(
+        "--beside",
+        type=checkout,
+        metavar="FOLDER",
+        help="where trio_ws is measured, measure the one in this checkout as well",
+    )
+    parser.add_argument("--paced", action="store_true", help="the paced cases as well")
     parser.add_argument("--scale", action="store_true", help="the scale cases as well")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median counts (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="for a measurement (1)")
+    parser.add_argument(
+        "--load",
+        choices=("c", "python"),
+        default="c",
+        help="which load paces: in C, where that can be built (c), or in Python",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -48,6 +63,14 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="name the cases and the peers")
     return parser.parse_args()
+
+
+def checkout(text: str) -> Path:
+    """The folder, if trio_ws is in it."""
+    folder = Path(text).resolve()
+    if not (folder / "trio_ws" / "__init__.py").exists():
+        raise argparse.ArgumentTypeError(f"there is no trio_ws in {folder}")
+    return folder
 
 
 def main() -> None:
@@ -79,11 +102,16 @@ def run(options: argparse.Namespace) -> Report:
         report.remarks.append(text)
         say(text)
 
-    with Stage() as stage:
+    cases = chosen_cases(options)
+    if options.beside:
+        remark(f"beside: trio_ws in {options.beside}")
+    for text in {load_of(case, options) for case in cases if isinstance(case, Paced)}:
+        remark(text)
+    with Stage(loads_in_c=options.load == "c") as stage:
         if not stage.is_pinned:
             remark("without two cores to pin them to, load and server share what there is")
         for results in measure(
-            chosen_cases(options),
+            cases,
             chosen_peers(options),
             rounds=options.rounds,
             seconds=options.seconds,
@@ -99,8 +127,15 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
+def load_of(case: Paced, options: argparse.Namespace) -> str:
+    """Which load paces: results of two loads are not to be compared unawares."""
+    in_c = options.load == "c" and paced.build(tls=case.is_tls)
+    language = "C" if in_c else "Python"
+    return f"paced {'TLS ' * case.is_tls}load: that in {language}"
+
+
 def show_details(figure: Figure) -> str:
-    return "  ".join(f"{name} {value:.3g}" for name, value in figure.details.items())
+    return "  ".join(f"{name} {show(value)}" for name, value in figure.details.items())
 
 
 def say(text: str) -> None:
@@ -113,14 +148,19 @@ def chosen_cases(options: argparse.Namespace) -> list[Case]:
     if options.targets:
         wanted = {target.case for target in TARGETS}
         return [case for case in MAIN if case.name in wanted]
-    return [*MAIN, *SCALE] if options.scale else list(MAIN)
+    return [*MAIN, *PACED * options.paced, *SCALE * options.scale]
 
 
 def chosen_peers(options: argparse.Namespace) -> list[Peer]:
     names = options.peer
     if not names and options.targets:
         names = {target.subject for target in TARGETS} | {target.peer for target in TARGETS}
-    return [peer for peer in BY_NAME.values() if not names or peer.name in names]
+    peers = [peer for peer in BY_NAME.values() if not names or peer.name in names]
+    if options.beside:
+        for ours, other in zip(OURS, BESIDE, strict=True):
+            if ours in peers:
+                peers.insert(peers.index(ours) + 1, replace(other, library=options.beside))
+    return peers
 
 
 def read(file: Path) -> Report:

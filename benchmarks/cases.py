@@ -22,16 +22,15 @@ from benchmarks.load import (
     LoadFailed,
     ManyExchange,
     Pipe,
-    TLSPipe,
-    connect,
     open_connections,
+    open_pipe,
     prepare,
     read_exactly,
     receive_head,
-    shake_hands,
 )
+from benchmarks.paced import Pace, open_load
 from benchmarks.processes import ProcessorTime, Stage, Subject
-from benchmarks.roster import Peer
+from benchmarks.roster import BESIDE, OURS, Peer
 from benchmarks.subject import HOST, Mode
 
 #: What is under way at once up to this many bytes fits into the kernel's buffers on every system,
@@ -40,6 +39,10 @@ FITS_BUFFERS = 32 * 1024
 
 #: The part of the measuring time that goes before it, as warm-up.
 WARM_UP = 0.25
+
+#: How many times the measuring time is a paced measurement's: messages are few there, and a
+#: thousandth of them has to be enough to say something. Each connection has one in the warm-up.
+PACED_TIMES = 4
 
 #: Seconds in which memory settles, after the last connection was opened.
 SETTLING = 0.5
@@ -108,9 +111,9 @@ def timed(exchange: Exchange, seconds: float, subject: Subject) -> Measurement:
     return Measurement(rate, {name: n for name, n in details.items() if not math.isnan(n)})
 
 
-def times(subject: Subject) -> tuple[ProcessorTime, ProcessorTime]:
-    """Of the process under test, and of this one."""
-    return subject.processor_time(), ProcessorTime.of("self")
+def times(subject: Subject, load: str = "self") -> tuple[ProcessorTime, ProcessorTime]:
+    """Of the process under test, and of the load: this process, if no other."""
+    return subject.processor_time(), ProcessorTime.of(load)
 
 
 # ---------------------------------------------------------------------------
@@ -154,21 +157,17 @@ class Echo(Case):
         """The load, ready to run, on connections on which the echo was seen to be right."""
         extension = wire.DEFLATE_WITHOUT_TAKEOVER if self.mode is Mode.DEFLATE else None
         if self.connections > 1:
-            opened = open_connections(port, self.connections, websocket=peer.is_websocket)
-            with opened as sockets:
+            with open_connections(port, self.connections, websocket=peer.is_websocket) as sockets:
                 reply_size = check_echo(Pipe(sockets[0]), peer, payload, frame)
                 yield ManyExchange(sockets, frame, reply_size), reply_size
             return
-        with connect(port) as sock:
-            tls = self.mode is Mode.TLS
-            pipe = TLSPipe(sock, stage.client_context) if tls else Pipe(sock)
-            if peer.is_websocket:
-                shake_hands(pipe, port, extension)
+        context = stage.client_context if self.mode is Mode.TLS else None
+        with open_pipe(port, context, websocket=peer.is_websocket, extension=extension) as pipe:
             reply_size = check_echo(pipe, peer, payload, frame)
-            if tls or len(frame) * self.in_flight > FITS_BUFFERS:
+            if context or len(frame) * self.in_flight > FITS_BUFFERS:
                 yield DuplexExchange(pipe, frame, reply_size, self.in_flight), reply_size
             else:
-                yield BlockingExchange(sock, frame, reply_size, self.in_flight), reply_size
+                yield BlockingExchange(pipe.sock, frame, reply_size, self.in_flight), reply_size
 
 
 def check_echo(pipe: Pipe, peer: Peer, payload: bytes, frame: bytes) -> int:
@@ -205,6 +204,57 @@ def read_reply(pipe: Pipe, payload: bytes) -> bytes:
     if head[0] & 0xBF != wire.FIN | wire.TEXT or came != payload:
         raise LoadFailed(f"the echo is not what was sent: {(head + body)[:100]!r}…")
     return head + body
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paced(Case):
+    """Text messages come at fixed times, few on each of many connections, and go back.
+
+    Nothing is full here, neither the server nor its kernel's buffers: what counts is how much of
+    the processor a message takes, which finds its connection in no cache, and how long it takes.
+    """
+
+    unit: str = "µs/message"
+    less_is_better: bool = True
+    size: int = 125
+    rate: float
+    """Messages a second on each connection."""
+    mode: Mode = Mode.ECHO
+
+    @property
+    def is_tls(self) -> bool:
+        return self.mode is Mode.TLS
+
+    def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
+        seconds *= PACED_TIMES
+        payload = wire.text(self.size)
+        frame = wire.frame(wire.FIN | wire.TEXT, payload, masked=True)
+        context = stage.client_context if self.is_tls else None
+        with stage.server(peer) as server:
+            port = server.ports[self.mode]
+            with open_pipe(port, context, websocket=peer.is_websocket) as pipe:
+                reply_size = check_echo(pipe, peer, payload, frame)
+            pace = Pace(self.connections, self.rate, frame, reply_size)
+            with open_load(
+                port, pace, context, websocket=peer.is_websocket, in_c=stage.loads_in_c
+            ) as load:
+                load.run(seconds * WARM_UP)
+                start, subject_before, load_before = perf_counter(), *times(server, load.pid)
+                seen = load.run(seconds)
+                elapsed, subject_after, load_after = (
+                    perf_counter() - start,
+                    *times(server, load.pid),
+                )
+        subject_time, load_time = subject_after - subject_before, load_after - load_before
+        return Measurement(
+            subject_time.ran / seen.messages * 1e6,
+            {
+                **seen.microseconds,
+                "rate": seen.messages / seen.seconds,
+                "waited": subject_time.waited / elapsed,
+                "load": load_time.ran / elapsed,
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +369,7 @@ def echo_once(sockets: list[socket.socket]) -> None:
 KIB, MIB = 2**10, 2**20
 
 #: Whose cost is followed as the load grows.
-SCALING = ("trio_ws", "trio_ws_speedups", "websockets_trio", "picows")
+SCALING = (*(peer.name for peer in (*OURS, *BESIDE)), "websockets_trio", "picows")
 
 MAIN = (
     Echo(name="echo-16", title="16 B, one in flight", size=16),
@@ -388,4 +438,16 @@ SCALE = (
     ),
 )
 
-CASES = {case.name: case for case in (*MAIN, *SCALE)}
+PACED = tuple(
+    Paced(
+        name=f"paced-{count}{suffix}",
+        title=f"{title}125 B, {count:,} connections × {rate} a second",
+        connections=count,
+        rate=rate,
+        mode=mode,
+    )
+    for title, suffix, mode in (("", "", Mode.ECHO), ("TLS, ", "-tls", Mode.TLS))
+    for count, rate in ((100, 20), (1000, 4), (5000, 1))
+)
+
+CASES = {case.name: case for case in (*MAIN, *PACED, *SCALE)}

@@ -11,7 +11,7 @@ from html import escape
 
 from benchmarks.cases import MAIN, Case
 from benchmarks.report import Figure, Report, show
-from benchmarks.roster import BY_NAME
+from benchmarks.roster import KNOWN
 from benchmarks.targets import PLAIN, SPEEDUPS
 
 COLUMNS, PANEL_WIDTH, GAP = 2, 360, 24
@@ -50,12 +50,12 @@ def to_svg(report: Report) -> str:
 def panel(report: Report, case: Case) -> Iterator[str]:
     """One case. What has no WebSocket may run off the scale, which is that of the others."""
     figures = report.figures[case.name]
-    comparable = [f.value for peer, f in figures.items() if BY_NAME[peer].is_websocket]
+    comparable = [f.value for peer, f in figures.items() if KNOWN[peer].is_websocket]
     scale = max(comparable or [figure.value for figure in figures.values()])
     better = ", less is better" if case.less_is_better else ""
     yield f'<text class="title" y="12">{escape(case.title)}</text>'
     yield (f'<text x="{PANEL_WIDTH}" y="12" text-anchor="end">{escape(case.unit)}{better}</text>')
-    order = [peer for peer in BY_NAME if peer in figures]
+    order = [peer for peer in KNOWN if peer in figures]
     for position, peer in enumerate(order):
         yield from bar(peer, figures[peer], scale, HEAD + position * LINE)
 
@@ -68,7 +68,7 @@ def bar(peer: str, figure: Figure, scale: float, top: int) -> Iterator[str]:
     color = COLORS.get(peer, THEIRS)
     yield (
         f'<text{emphasis} x="{LABEL_WIDTH - 8}" y="{base}" text-anchor="end">'
-        f"{escape(BY_NAME[peer].title)}</text>"
+        f"{escape(KNOWN[peer].title)}</text>"
     )
     yield (
         f'<rect x="{LABEL_WIDTH}" y="{top}" width="{width:.1f}" height="{BAR_HEIGHT}"'

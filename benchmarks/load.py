@@ -185,6 +185,22 @@ class TLSPipe(Pipe):
                 self._incoming.write(self.sock.recv(65536))
 
 
+@contextmanager
+def open_pipe(
+    port: int,
+    context: ssl.SSLContext | None = None,
+    *,
+    websocket: bool = True,
+    extension: str | None = None,
+) -> Iterator[Pipe]:
+    """One connection, with the opening handshake behind it if it has one; with a context, TLS."""
+    with connect(port) as sock:
+        pipe = TLSPipe(sock, context) if context else Pipe(sock)
+        if websocket:
+            shake_hands(pipe, port, extension)
+        yield pipe
+
+
 def shake_hands(pipe: Pipe, port: int, extension: str | None = None) -> None:
     pipe.send(memoryview(wire.request(port, extension)))
     check_response(receive_head(pipe.read), extension)

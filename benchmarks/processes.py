@@ -20,7 +20,7 @@ from typing import IO, Self
 import trustme
 
 from benchmarks.roster import Peer
-from benchmarks.subject import CORE, HOST, WITHOUT, Mode
+from benchmarks.subject import CORE, HOST, LIBRARY, WITHOUT, Mode
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,11 +37,13 @@ class Stage:
 
     The load, which is this process, has the first core, each process under test the last one. A
     server is started anew for each measurement, so that none inherits the memory of another; with
-    `keep` it stays, as a test that has no time prefers.
+    `keep` it stays, as a test that has no time prefers. The paced load is the one in C where that
+    can be built, unless this is not wanted.
     """
 
-    def __init__(self, *, keep: bool = False) -> None:
+    def __init__(self, *, keep: bool = False, loads_in_c: bool = True) -> None:
         self.descriptor_limit: float = math.inf
+        self.loads_in_c = loads_in_c
         self._keep = keep
         self._cleanup = ExitStack()
         self._kept: dict[str, Server] = {}
@@ -123,6 +125,8 @@ class Stage:
         # Coverage, where it measures the harness, is not to slow down what is under test.
         environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
         environment[WITHOUT] = " ".join(peer.without)
+        if peer.library:
+            environment[LIBRARY] = str(peer.library)
         if self.is_pinned:
             environment[CORE] = str(self._cores[-1])
         with tempfile.TemporaryFile("w+") as complaints:
@@ -187,6 +191,11 @@ class ProcessorTime:
 
     ran: float
     waited: float
+
+    @classmethod
+    def is_told(cls) -> bool:
+        """Whether this system says it."""
+        return not math.isnan(cls.of("self").ran)
 
     @staticmethod
     def of(pid: str) -> ProcessorTime:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.cases import CASES, MAIN, SCALE, Case, Echo
-from benchmarks.roster import BY_NAME, Peer
+from benchmarks.cases import CASES, MAIN, PACED, SCALE, Case, Echo
+from benchmarks.paced import LATE, PERCENTILES
+from benchmarks.roster import KNOWN, Peer
 from benchmarks.rounds import Result
 from benchmarks.targets import PLAIN, SPEEDUPS, TARGETS, Target
 
@@ -41,6 +42,11 @@ class Figure:
     @property
     def is_bound_by_load(self) -> bool:
         return self.details.get("load", 0) > SATURATED
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the load did not keep its times, because others held its core."""
+        return self.details.get("late", 0) > LATE
 
 
 def tidy(number: float) -> float:
@@ -81,7 +87,7 @@ class Report:
         """Those with any result, in the order of the roster."""
         return [
             peer
-            for peer in BY_NAME.values()
+            for peer in KNOWN.values()
             if any(peer.name in by_peer for by_peer in self.figures.values())
         ]
 
@@ -108,17 +114,28 @@ def to_markdown(report: Report) -> str:
 
 
 def parts(report: Report) -> Iterator[Iterable[str]]:
-    main, scale = report.measured(MAIN), report.measured(SCALE)
+    main, paced, scale = map(report.measured, (MAIN, PACED, SCALE))
     if main:
         yield ["### In numbers"]
         yield table(report, main, value_cell)
         yield from notes(report, main)
         for subject in (PLAIN, SPEEDUPS):
             if any(report.find(case.name, subject) for case in main):
-                yield [f"### {BY_NAME[subject].title}, times the peer"]
+                yield [f"### {KNOWN[subject].title}, times the peer"]
                 yield ratio_table(report, main, subject)
         yield ["### Processor time of the process under test"]
         yield table(report, main, cost_cell, cost_unit)
+    if paced:
+        yield ["### Paced: processor time for a message"]
+        yield table(report, paced, value_cell)
+        for subject in (PLAIN, SPEEDUPS):
+            if any(report.find(case.name, subject) for case in paced):
+                yield [f"{KNOWN[subject].title}, times the peer:"]
+                yield ratio_table(report, paced, subject)
+        yield ["### Paced: latency"]
+        yield table(report, paced, latency_cell, lambda case: f"ms, {' / '.join(PERCENTILES)}")
+        if any(figure.is_late for case in paced for figure in report.figures[case.name].values()):
+            yield ["~: others held the load's core now and then, which may be in these latencies."]
     if scale:
         yield ["### As the load grows"]
         yield table(report, scale, value_cell)
@@ -154,6 +171,14 @@ def value_cell(case: Case, figure: Figure) -> str:
     return ("≥ " if figure.is_bound_by_load else "") + show(figure.value)
 
 
+def latency_cell(case: Case, figure: Figure) -> str:
+    try:
+        times = [show(figure.details[name] / 1000) for name in PERCENTILES]
+    except KeyError:
+        return ""
+    return "~ " * figure.is_late + " / ".join(times)
+
+
 def show(number: float) -> str:
     """Three digits or so, which is more than two runs agree in."""
     if number >= 1000:
@@ -182,7 +207,7 @@ def notes(report: Report, cases: Sequence[Case]) -> Iterator[Iterable[str]]:
     for case in cases:
         for detail, text in DETAILS.items():
             values = [
-                f"{BY_NAME[peer].title} {show(figure.details[detail])}"
+                f"{KNOWN[peer].title} {show(figure.details[detail])}"
                 for peer, figure in report.figures[case.name].items()
                 if detail in figure.details
             ]
@@ -257,7 +282,7 @@ def targets_to_markdown(report: Report, targets: Sequence[Target] = TARGETS) -> 
 def target_row(report: Report, target: Target) -> str:
     """Processor time decides nothing, but tells more than the rate does on a disturbed machine."""
     case = CASES[target.case]
-    beginning = (case.title, BY_NAME[target.subject].title, wanted(case, target))
+    beginning = (case.title, KNOWN[target.subject].title, wanted(case, target))
     ours = report.find(target.case, target.subject)
     theirs = report.find(target.case, target.peer) if target.peer else None
     if not ours or (target.peer and not theirs):
@@ -272,7 +297,7 @@ def target_row(report: Report, target: Target) -> str:
 def wanted(case: Case, target: Target) -> str:
     if target.peer is None:
         return f"≤ {target.bound:g} {case.unit}"
-    return f"≥ {target.bound:g} × {BY_NAME[target.peer].title}"
+    return f"≥ {target.bound:g} × {KNOWN[target.peer].title}"
 
 
 def cost_ratio(ours: Figure, theirs: Figure) -> str:

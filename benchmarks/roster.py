@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from benchmarks.subject import Mode
 
@@ -32,6 +33,8 @@ class Peer:
     """Modules without which it is slower than it could be."""
     without: tuple[str, ...] = ()
     """Modules that are hidden from it."""
+    library: Path | None = None
+    """The folder that its library comes from, where that is not the one installed."""
 
     @property
     def missing(self) -> list[str]:
@@ -42,7 +45,7 @@ class Peer:
         return [module for module in self.prefers if find_spec(module) is None]
 
 
-PEERS = (
+OURS = (
     Peer(name="trio_ws", title="trio_ws", module="trio_ws", without=("numpy",)),
     Peer(
         name="trio_ws_speedups",
@@ -50,6 +53,10 @@ PEERS = (
         module="trio_ws",
         requires=("numpy",),
     ),
+)
+
+PEERS = (
+    *OURS,
     Peer(
         name="websockets_trio",
         title="websockets, trio",
@@ -98,9 +105,24 @@ PEERS = (
         modes=frozenset({Mode.ECHO, Mode.TLS}),
         is_websocket=False,
     ),
+    Peer(
+        name="bare_trio",
+        title="bare trio",
+        module="bare_trio",
+        modes=frozenset({Mode.ECHO}),
+        is_websocket=False,
+    ),
 )
 
 BY_NAME = {peer.name: peer for peer in PEERS}
+
+#: The same from another checkout, measured beside this one where somebody says which.
+BESIDE = tuple(
+    replace(peer, name=f"{peer.name}_beside", title=f"{peer.title}, beside") for peer in OURS
+)
+
+#: All that results may be of, in the order of tables.
+KNOWN = {peer.name: peer for peer in (*OURS, *BESIDE, *PEERS)}
 
 #: Distributions whose versions belong to a result.
 DISTRIBUTIONS = (

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.cases import Case, Measurement
+from benchmarks.cases import Case, Measurement, Paced
 from benchmarks.load import LoadFailed
-from benchmarks.processes import Stage, SubjectFailed
+from benchmarks.processes import ProcessorTime, Stage, SubjectFailed
 from benchmarks.roster import Peer
 
 #: Sockets and files that a process has open besides its connections.
@@ -54,6 +54,9 @@ def measure(
             remark(
                 f"{case.name} left out: the system allows {limit:.0f} connections, see ulimit -n"
             )
+            continue
+        if isinstance(case, Paced) and not ProcessorTime.is_told():
+            remark(f"{case.name} left out: the system does not tell processor time, as Linux does")
             continue
         results = [Result(case, peer) for peer in able if case.suits(peer)]
         for _ in range(rounds):

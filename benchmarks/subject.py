@@ -25,9 +25,11 @@ from typing import Any, TypeAlias
 HOST = "127.0.0.1"
 
 #: What a process under test is told by its environment, because it matters before it imports
-#: anything: the core that it may use, and modules that it has to do without.
+#: anything: the core that it may use, modules that it has to do without, and the folder that its
+#: library comes from, if not from where it is installed.
 CORE = "BENCHMARKS_CORE"
 WITHOUT = "BENCHMARKS_WITHOUT"
+LIBRARY = "BENCHMARKS_LIBRARY"
 
 
 class Mode(StrEnum):
@@ -57,6 +59,10 @@ def prepare() -> None:
     for module in os.environ.get(WITHOUT, "").split():
         # An import of it now raises ImportError, as where it is not installed.
         sys.modules[module] = None  # type: ignore[assignment]
+    library = os.environ.get(LIBRARY)
+    if library:
+        # That folder may have a `benchmarks` as well. This one is imported already.
+        sys.path.insert(0, library)
 
 
 def main(run: Runner, serve: Serve, talk: Talk | None = None) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +21,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine, wire
-from benchmarks.cases import CASES, Case, Echo, read_reply
+from benchmarks import machine, paced, wire
+from benchmarks.cases import CASES, PACED, Case, Echo, read_reply
 from benchmarks.chart import to_svg
 from benchmarks.load import LoadFailed, Pipe
-from benchmarks.processes import Stage
+from benchmarks.paced import Pace, Seen, open_load
+from benchmarks.processes import ProcessorTime, Stage
 from benchmarks.report import Figure, Report, advantage, targets_to_markdown, to_markdown
-from benchmarks.roster import BY_NAME, Peer
+from benchmarks.roster import BESIDE, BY_NAME, KNOWN, Peer
 from benchmarks.rounds import Result, measure
+from benchmarks.subject import HOST, Mode
 from benchmarks.targets import TARGETS
 from tests.helpers import TEXT, frame, parse_frame
 
@@ -37,12 +41,19 @@ PEERS = [peer for peer in BY_NAME.values() if not peer.missing]
 #: Enough for some messages.
 SECONDS = 0.01
 
+#: Those that a load here can pace: whether it is that in C.
+LOADS = [False, True] if paced.build() else [False]
+
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """Where a server that runs is used again, which no real measurement does."""
     with Stage(keep=True) as stage:
         yield stage
+
+
+#: Processor time is not told by every system.
+MEASURABLE = [case for case in CASES.values() if ProcessorTime.is_told() or case not in PACED]
 
 
 def miniature(case: Case) -> Case:
@@ -65,7 +76,7 @@ def measure_strictly(cases: list[Case], peers: list[Peer], stage: Stage) -> list
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_every_case_runs_with_every_peer_that_can_do_it(peer: Peer, stage: Stage) -> None:
-    cases = [miniature(case) for case in CASES.values()]
+    cases = [miniature(case) for case in MEASURABLE]
     results = measure_strictly(cases, [peer], stage)
     assert {result.case.name for result in results} == {
         case.name for case in cases if case.suits(peer)
@@ -142,9 +153,91 @@ def test_a_module_can_be_hidden_from_a_peer() -> None:
     assert finished.stdout == b"hidden\n"
 
 
+def test_a_library_comes_from_the_checkout_that_is_measured_beside_this_one(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "trio_ws").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").touch()
+    (tmp_path / "trio_ws" / "__init__.py").touch()
+    code = "import benchmarks.peers, trio_ws; print(benchmarks.__file__, trio_ws.__file__)"
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"BENCHMARKS_LIBRARY": str(tmp_path)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert [Path(file).parents[1] for file in finished.stdout.split()] == [ROOT, tmp_path]
+
+
 # ---------------------------------------------------------------------------
 # The load
 # ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_c", LOADS)
+@pytest.mark.parametrize("mode", [Mode.ECHO, Mode.TLS])
+def test_a_paced_load_sends_as_often_as_it_is_to(stage: Stage, mode: Mode, in_c: bool) -> None:
+    context = stage.client_context if mode is Mode.TLS else None
+    sent = wire.frame(wire.FIN | wire.TEXT, b"hello", masked=True)
+    came = wire.frame(wire.FIN | wire.TEXT, b"hello", masked=False)
+    pace = Pace(60, 10, sent, len(came))  # more connections than are opened at once
+    with (
+        stage.server(BY_NAME["trio_ws"]) as server,
+        open_load(server.ports[mode], pace, context, in_c=in_c) as load,
+    ):
+        seen = [load.run(seconds) for seconds in (0.15, 0)]
+    assert [one.messages for one in seen] == [90, 1]
+    assert seen[0].seconds > 89 / 600
+    for one in seen:
+        check_latencies(one)
+
+
+def check_latencies(seen: Seen) -> None:
+    times = seen.microseconds
+    assert list(times) == ["p50", "p99", "p99.9", "late"]
+    assert 0 < times["p50"] <= times["p99"] <= times["p99.9"] <= seen.seconds * 1e6
+    assert times["late"] >= 0
+
+
+@pytest.mark.parametrize("in_c", LOADS)
+@pytest.mark.parametrize(
+    "answers", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", wire.response(wire.KEY)]
+)
+def test_a_paced_load_fails_with_a_server_that_does(answers: bytes, in_c: bool) -> None:
+    with socket.create_server((HOST, 0)) as listener:
+
+        def answer() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(65536)
+                sock.sendall(answers)
+                if b"101" in answers:
+                    sock.recv(65536)
+
+        server = threading.Thread(target=answer)
+        server.start()
+        pace = Pace(1, 10, b"hello", 5)
+        with (
+            pytest.raises(LoadFailed, match="ended|refused"),
+            open_load(listener.getsockname()[1], pace, in_c=in_c) as load,
+        ):
+            load.run(0.1)
+        server.join()
+
+
+def test_without_a_compiler_the_paced_load_is_that_in_python(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert paced.build() is None
+    with stage.server(BY_NAME["raw_trio"]) as server:
+        pace = Pace(1, 10, b"hello", 5)
+        with open_load(server.ports[Mode.ECHO], pace, websocket=False) as load:
+            assert load.pid == "self"
+            assert load.run(0).messages == 1
 
 
 @pytest.mark.parametrize("deflate", [False, True])
@@ -204,6 +297,10 @@ def made_up_report() -> Report:
             for n, peer in enumerate(BY_NAME, 1)
             if case.suits(BY_NAME[peer])
         }
+    for case in PACED:
+        for n, figure in enumerate(report.figures[case.name].values(), 1):
+            times = {"p50": 100 * n, "p99": 1000 * n, "p99.9": 3456 * n, "late": 50 * n}
+            figure.details.update(times)
     return report
 
 
@@ -226,6 +323,17 @@ def test_what_the_load_may_have_held_back_is_marked() -> None:
     report = made_up_report()
     report.figures["echo-16"]["picows"].details["load"] = 0.95
     assert "| ≥ 8,000 |" in to_markdown(report)
+
+
+def test_latencies_of_a_paced_load_say_whether_it_was_late() -> None:
+    report = made_up_report()
+    row = "| 125 B, 100 connections × 20 a second | ms, p50 / p99 / p99.9 | {}0.100 / 1.00 / 3.46 |"
+    assert row.format("") in to_markdown(report)
+    assert "~" not in to_markdown(report)
+    report.figures["paced-100"]["trio_ws"].details["late"] = 2000
+    tables = to_markdown(report)
+    assert row.format("~ ") in tables
+    assert "~: others held the load's core" in tables
 
 
 def test_a_disturbed_run_says_so() -> None:
@@ -284,6 +392,36 @@ def test_the_command_writes_results_and_renders_them_again(tmp_path: Path) -> No
     assert list(json.loads((measured / "results.json").read_text("utf-8"))["figures"]) == [
         "echo-16"
     ]
+
+
+def test_the_command_measures_another_checkout_beside_this_one(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "trio_ws", tmp_path / "other" / "trio_ws")
+    run(
+        "--case",
+        "connections-10",
+        "--peer",
+        *("trio_ws", "trio_ws_speedups"),
+        "--beside",
+        tmp_path / "other",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.01",
+        "--out",
+        tmp_path,
+    )
+    results = Report.from_json((tmp_path / "results.json").read_text("utf-8"))
+    assert {peer.title for peer in BESIDE} < {peer.title for peer in results.peers}
+    (figures,) = results.figures.values()
+    assert set(figures) <= set(KNOWN)
+    assert "| trio_ws | trio_ws[speedups] | trio_ws, beside | " in to_markdown(results)
+
+
+def test_the_command_refuses_a_folder_without_trio_ws_beside_this_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "--beside", str(tmp_path)]
+    refused = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert f"there is no trio_ws in {tmp_path}" in refused.stderr
 
 
 def test_the_command_names_what_there_is() -> None:
