@@ -19,7 +19,7 @@ import trio.testing
 import trio_ws
 import trio_ws.testing
 from trio_ws import WebSocket
-from trio_ws._handshake.accepting import accept_value
+from trio_ws._handshake.both_sides import accept_value
 from trio_ws._nursery import open_bare_nursery
 from trio_ws._protocol.events import Close, Fragment, Ping, Pong, Violation
 from trio_ws._protocol.wire import Wire

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from trio_ws._http.headers import Headers
-from trio_ws._interning import LONGEST, MOST, shared
+from trio_ws._interning import LONGEST, MOST, interned
 
 
 def text(number: int) -> str:
@@ -15,20 +15,20 @@ def text(number: int) -> str:
 
 def test_equal_strings_are_one() -> None:
     assert text(1) is not text(1)
-    assert shared(text(1)) is shared(text(1))
+    assert interned(text(1)) is interned(text(1))
     assert Headers({text(1)[:4]: "x"}) == Headers({"TEXT": "x"})
 
 
 def test_no_more_is_kept_than_the_limits_say() -> None:
-    first = shared(text(0))
+    first = interned(text(0))
     for number in range(1, MOST + 1):
-        shared(text(number))
-    assert shared(text(0)) is not first
+        interned(text(number))
+    assert interned(text(0)) is not first
     long = "x" * LONGEST
-    assert shared(long) is shared("x" * int(LONGEST))
+    assert interned(long) is interned("x" * int(LONGEST))
     longer = long + "x"
-    assert shared(longer) is longer
-    assert shared(long + "x") is not longer
+    assert interned(longer) is longer
+    assert interned(long + "x") is not longer
 
 
 def test_what_strangers_send_is_not_interned() -> None:

@@ -13,7 +13,7 @@ MOST = 512
 LONGEST = 256
 
 
-def shared(text: str) -> str:
+def interned(text: str) -> str:
     """`text`, or one equal to it that is in use already."""
     return _first_of(text) if len(text) <= LONGEST else text
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from trio_ws import Headers, WebSocket, WebSocketServer, serve_listeners, wrap_client_stream
-from trio_ws._handshake.accepting import accept_value
+from trio_ws._handshake.both_sides import accept_value
 from trio_ws.testing import MemoryListener
 
 #: The example of RFC 6455 section 1.3, with the answer that it has there.

@@ -36,7 +36,7 @@ from trio_ws import (
     InvalidURL,
     wrap_client_stream,
 )
-from trio_ws._handshake.accepting import accept_value
+from trio_ws._handshake.both_sides import accept_value
 from trio_ws._http.values import MAX_BODY_BYTES
 
 URL = "ws://example.org/chat?x=1"

@@ -28,7 +28,7 @@ from tests.interop.scenarios import (
     Compression,
 )
 from tests.interop.test_replays import RSV1, deflated
-from trio_ws._handshake.accepting import accept_value
+from trio_ws._handshake.both_sides import accept_value
 
 GO = ".tools/interop/go-peer"
 PERL = ("perl", "tests/interop/perl/peer.pl")

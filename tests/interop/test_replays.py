@@ -15,7 +15,7 @@ from tests.interop import recordings
 from tests.interop.recordings import MESSAGE, TOO_MUCH, Client, Server
 from tests.interop.scenarios import HOST, OFFER
 from trio_ws import ConnectionRejected, Deflate, WebSocketServer, open_websocket, serve_websocket
-from trio_ws._handshake.accepting import accept_value
+from trio_ws._handshake.both_sides import accept_value
 
 RSV1 = 4
 MARKED = FIN | RSV1 << 4 | TEXT

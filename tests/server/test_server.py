@@ -48,7 +48,7 @@ from trio_ws import (
     serve_listeners,
     serve_websocket,
 )
-from trio_ws._handshake.accepting import REFUSAL_LINGER
+from trio_ws._handshake.both_sides import REFUSAL_LINGER
 from trio_ws._nursery import open_bare_nursery
 from trio_ws.testing import open_test_app
 

@@ -46,7 +46,8 @@ from trio_ws._command import cli as _cli, talking as _talking
 from trio_ws._command.application import load_application
 from trio_ws._command.exits import CommandFailed
 from trio_ws._handshake import forwarded as _forwarded
-from trio_ws._handshake.accepting import accept_connection, request_connection
+from trio_ws._handshake.accepting import accept_connection
+from trio_ws._handshake.requesting import request_connection
 from trio_ws._http import headers as _headers, networks as _networks, url as _url
 from trio_ws._http.exchange import (
     ClientExchange,

@@ -39,7 +39,7 @@ from trio_ws import (
     open_broadcast,
     wrap_client_stream,
 )
-from trio_ws._handshake.accepting import accept_value
+from trio_ws._handshake.both_sides import accept_value
 from trio_ws._handshake.forwarded import from_client, read_proxy_header
 from trio_ws._http.networks import Networks, ip_address
 

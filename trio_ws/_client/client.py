@@ -19,7 +19,8 @@ from .._addresses import show_address
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
 from .._errors import ConnectionRejected, InvalidResponse, InvalidURL, TooManyRedirects
-from .._handshake.accepting import opening_deadline, request_connection
+from .._handshake.both_sides import opening_deadline
+from .._handshake.requesting import request_connection
 from .._http.headers import Headers
 from .._http.url import WebSocketURL, follow_redirect, join_url, parse_url
 from .._http.values import Response

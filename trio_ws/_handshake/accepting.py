@@ -1,6 +1,6 @@
-"""The opening handshake, both sides (RFC 6455 section 4): from a fresh stream to an open wire.
+"""The server's side of the opening handshake (RFC 6455 section 4.2): from a stream to an open wire.
 
-This module owns what a WebSocket request and its response have to look like. Each side is one
+This module owns what a request for a WebSocket and its response have to look like. It is one
 straight line of reading, checking and writing, with no task of its own; the deadline, and closing
 the stream after an error, are the caller's. Bytes that arrive after the handshake are handed on.
 """
@@ -8,30 +8,17 @@ the stream after an error, are the caller's. Bytes that arrive after the handsha
 from __future__ import annotations
 
 import base64
-import hashlib
-import inspect
-import os
 import re
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from math import inf
 from types import EllipsisType
 from typing import overload
 
-import trio
-
 from .._addresses import Address
 from .._connection.opening import Opening
-from .._errors import (
-    ConnectionFailed,
-    ConnectionRejected,
-    HandshakeTimeout,
-    InvalidRequest,
-    InvalidResponse,
-)
+from .._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
 from .._http.exchange import (
-    ClientExchange,
     HeadBuffer,
     HeadTooLarge,
     MalformedHead,
@@ -39,30 +26,16 @@ from .._http.exchange import (
     StartLineTooLong,
 )
 from .._http.headers import Headers, has_token
-from .._http.url import WebSocketURL
-from .._http.values import MAX_BODY_BYTES, Accept, Answer, Request, Response, both, refusal
+from .._http.values import Accept, Request, Response, refusal
 from .._log import ConnectionLogger
-from .._options import (
-    ClientStreamOptions,
-    ConnectionOptions,
-    ProcessRequest,
-    ServerStreamOptions,
-    check_extra_headers,
-)
-from .._protocol.deflate import Agreement, client_check, client_offer, server_choice
+from .._options import ServerStreamOptions
+from .._protocol.deflate import Agreement, server_choice
 from .._protocol.events import Role
-from .._protocol.wire import BATCH, Wire
-from .._reasons import connection_failed, root_of
 from .._transport.stream import Transport
 from .._web.site import Site
+from .asking import ask
+from .both_sides import accept_value, make_wire, read_head, respond_and_hang_up, send_all
 from .forwarded import from_client, read_proxy_header
-
-#: RFC 6455 section 1.3.
-_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-#: How many seconds a client gets to read an HTTP response and hang up, and a server to send the
-#: body of a refusal.
-REFUSAL_LINGER = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +45,6 @@ class PlainRequest:
     exchange: ServerExchange
     request: Request
     received: bytes
-
-
-def accept_value(key: str) -> str:
-    """The Sec-WebSocket-Accept that proves to have read `key` (RFC 6455 section 4.2.2)."""
-    digest = hashlib.sha1((key + _GUID).encode("latin-1"), usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode("ascii")
-
-
-# ---------------------------------------------------------------------------
-# The server's side
-# ---------------------------------------------------------------------------
 
 
 @overload
@@ -173,8 +135,8 @@ async def accept_connection(
 
     agreement = _choose_compression(request, options)
     response, subprotocol = _accepting_response(request, answer, options, agreement)
-    await _send(transport, exchange.switching_protocols(response.headers), options.open_timeout)
-    wire = _make_wire(Role.SERVER, options, agreement)
+    await send_all(transport, exchange.switching_protocols(response.headers), options.open_timeout)
+    wire = make_wire(Role.SERVER, options, agreement)
     return Opening(wire, request, response, subprotocol, buffer.rest())
 
 
@@ -205,7 +167,7 @@ async def _read_request(
 ) -> tuple[Request, str]:
     """The next request, and its HTTP version."""
     try:
-        head = await _read_head(transport, buffer)
+        head = await read_head(transport, buffer)
         request, version = exchange.request(
             head,
             scheme=transport.scheme,
@@ -363,55 +325,6 @@ def _origin_matches(origin: str | None, allowed: str | re.Pattern[str] | None) -
     return origin.lower() == allowed.lower()
 
 
-async def ask(
-    request: Request,
-    options: ServerStreamOptions,
-    logger: ConnectionLogger,
-    site: Site | None = None,
-) -> Answer:
-    """What `process_request` and then the site say.
-
-    Raises:
-        ConnectionRejected: with 500, where one of them failed.
-    """
-    answer: Answer = None
-    asked = "process_request"
-    try:
-        if options.process_request is not None:
-            answer = await _run_process_request(options.process_request, request)
-            check_answer(answer, request)
-        if site is not None and not isinstance(answer, Response):
-            asked = "a hook"
-            further = await _run_process_request(site.admit, request)
-            answer = further if isinstance(further, Response) else both(answer, further)
-    except Exception as exc:
-        logger.exception("%s failed for %s %s", asked, request.method, request.target)
-        raise ConnectionRejected(Response(500, body="Internal server error.\n")) from exc
-    return answer
-
-
-@trio.lowlevel.disable_ki_protection
-async def _run_process_request(process_request: ProcessRequest, request: Request) -> Answer:
-    answer = process_request(request)
-    if inspect.isawaitable(answer):
-        answer = await answer
-    return answer
-
-
-def check_answer(answer: object, request: Request) -> None:
-    if isinstance(answer, Accept):
-        check_extra_headers(answer.headers)
-        if not request.is_upgrade:
-            raise ValueError("process_request accepted a request that asks for no WebSocket")
-        if answer.subprotocol not in (None, ..., *request.subprotocols):
-            raise ValueError(f"the client did not offer the subprotocol {answer.subprotocol!r}")
-    elif isinstance(answer, Response):
-        if not 200 <= answer.status <= 599:
-            raise ValueError(f"a final response has a status from 200 to 599, not {answer.status}")
-    elif answer is not None:
-        raise TypeError(f"process_request returns None, Accept or Response, not {answer!r}")
-
-
 def _refusal_of_plain_http(request: Request) -> InvalidRequest:
     if request.method not in ("GET", "HEAD"):
         return refusal(405, "this method is not allowed here", Allow="GET, HEAD")
@@ -452,203 +365,3 @@ def _accepting_response(
     if options.server_header is not None and "Server" not in extra:
         fields.append(("Server", options.server_header))
     return Response(101, Headers._known([*fields, *extra.fields])), subprotocol
-
-
-async def respond_and_hang_up(transport: Transport, data: bytes) -> None:
-    await _send(transport, data)
-    await hang_up(transport)
-
-
-async def hang_up(transport: Transport) -> None:
-    """Close after a response, so that the client gets to read all of it (RFC 9112 section 9.6)."""
-    with trio.move_on_after(REFUSAL_LINGER):
-        await transport.end()
-    await transport.aclose()
-
-
-# ---------------------------------------------------------------------------
-# The client's side
-# ---------------------------------------------------------------------------
-
-
-async def request_connection(
-    transport: Transport, url: WebSocketURL, options: ClientStreamOptions
-) -> Opening:
-    """Send the opening request and check what answers it.
-
-    Raises:
-        ConnectionRejected: the server answered properly, but not with 101.
-        InvalidResponse: it answered with something else.
-        ConnectionFailed: the connection broke first.
-    """
-    key = base64.b64encode(os.urandom(16)).decode("ascii")
-    request = Request(
-        method="GET",
-        target=url.resource,
-        headers=_request_headers(url, key, options),
-        scheme=url.scheme,
-        remote_address=transport.remote_address,
-        local_address=transport.local_address,
-    )
-    exchange = ClientExchange()
-    buffer = HeadBuffer(ClientExchange.STARTS)
-    await _send(transport, exchange.request(request.target, request.headers))
-    try:
-        response = await _read_response(transport, exchange, buffer)
-    except (MalformedHead, HeadTooLarge) as exc:
-        raise InvalidResponse(f"the server's answer is not a WebSocket response: {exc}") from exc
-    if response.status != 101:
-        body = await _read_body(transport, exchange, buffer.rest() or None)
-        raise ConnectionRejected(Response(response.status, response.headers, body))
-
-    subprotocol = _check_response(response.headers, key, options)
-    wire = _make_wire(Role.CLIENT, options, _agreed_compression(response.headers, options))
-    return Opening(wire, request, response, subprotocol, buffer.rest())
-
-
-def _request_headers(url: WebSocketURL, key: str, options: ClientStreamOptions) -> Headers:
-    fields = [
-        ("Host", url.host_header),
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Key", key),
-        ("Sec-WebSocket-Version", "13"),
-    ]
-    if options.subprotocols:
-        fields.append(("Sec-WebSocket-Protocol", ", ".join(options.subprotocols)))
-    if options.compression is not None:
-        fields.append(("Sec-WebSocket-Extensions", client_offer(options.compression)))
-    if options.origin is not None:
-        fields.append(("Origin", options.origin))
-    if options.user_agent is not None and "User-Agent" not in options.extra_headers:
-        fields.append(("User-Agent", options.user_agent))
-    if url.authorization is not None and "Authorization" not in options.extra_headers:
-        fields.append(("Authorization", url.authorization))
-    return Headers([*fields, *options.extra_headers.fields])
-
-
-async def _read_response(
-    transport: Transport, exchange: ClientExchange, buffer: HeadBuffer
-) -> Response:
-    while True:
-        response, version = exchange.response(await _read_head(transport, buffer))
-        if response.status == 101 and not "1.1" <= version < "2":
-            raise MalformedHead(f"HTTP/{version} knows no 101")
-        # 100 and 103 announce the final response (RFC 9110 section 15.2); 101 is final here.
-        if response.status == 101 or response.status >= 200:
-            return response
-
-
-def _check_response(headers: Headers, key: str, options: ClientStreamOptions) -> str | None:
-    """RFC 6455 section 4.1, the client's checks of a 101 response; gives the subprotocol."""
-    if not has_token(headers, "Upgrade", "websocket"):
-        raise InvalidResponse("the 101 response does not say Upgrade: websocket")
-    if not has_token(headers, "Connection", "upgrade"):
-        raise InvalidResponse("the 101 response does not say Connection: Upgrade")
-    if headers.get_all("Sec-WebSocket-Accept") != (accept_value(key),):
-        raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")
-    if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
-        raise InvalidResponse("the 101 response has a body")
-    # Some servers send the field in any case, and leave it empty where they chose nothing. Two
-    # names read as "a, b", which was not offered either.
-    chosen = ", ".join(headers.tokens("Sec-WebSocket-Protocol")) or None
-    if chosen is not None and chosen not in options.subprotocols:
-        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")
-    return chosen
-
-
-def _agreed_compression(headers: Headers, options: ClientStreamOptions) -> Agreement | None:
-    if not headers.tokens("Sec-WebSocket-Extensions"):  # or an empty field, as with subprotocols
-        return None
-    if options.compression is None:
-        raise InvalidResponse("the server uses an extension that was not offered")
-    try:
-        return client_check(headers["Sec-WebSocket-Extensions"])
-    except ValueError as exc:
-        raise InvalidResponse(str(exc)) from exc
-
-
-async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes | None) -> bytes:
-    """The body of a refusal, up to `MAX_BODY_BYTES`: an endless one is cut, not waited for."""
-    body, complete = exchange.body(data)
-    with (
-        trio.move_on_after(REFUSAL_LINGER),
-        suppress(trio.BrokenResourceError, trio.ClosedResourceError),
-    ):
-        while not complete and len(body) < MAX_BODY_BYTES:
-            piece, complete = exchange.body(await transport.receive())
-            body += piece
-    return body[:MAX_BODY_BYTES]
-
-
-# ---------------------------------------------------------------------------
-# Both sides
-# ---------------------------------------------------------------------------
-
-
-@contextmanager
-def opening_deadline(seconds: float) -> Generator[None, None, None]:
-    """`open_timeout` around everything that an opening consists of."""
-    with trio.move_on_after(seconds) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise HandshakeTimeout(f"the opening handshake took longer than {seconds} s")
-
-
-def _make_wire(role: Role, options: ConnectionOptions, agreement: Agreement | None) -> Wire:
-    deflate = None
-    if agreement is not None:
-        assert options.compression is not None
-        deflate = (options.compression, agreement)
-    batch = max(1, int(min(BATCH, options.max_queued_messages)))
-    return Wire(
-        role,
-        max_message_size=options.max_message_size,
-        deflate=deflate,
-        batch=batch,
-        decode_text=options.decode_text,
-    )
-
-
-def glance(transport: Transport) -> bytes:
-    """What is there already: mostly all of the request, as clients send it at once.
-
-    Raises:
-        ConnectionFailed: the connection broke.
-    """
-    try:
-        return transport.receive_nowait() or b""
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-        raise _broke(exc) from root_of(exc)
-
-
-async def _read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
-    while (head := buffer.take()) is None:
-        try:
-            data = await transport.receive()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise _broke(exc) from root_of(exc)
-        if not data:
-            raise ConnectionFailed("the peer hung up in the handshake")
-        buffer.feed(data)
-    return head
-
-
-async def _send(transport: Transport, data: bytes, patience: float = inf) -> None:
-    """Send all of it, which takes no waiting but from a peer that reads nothing.
-
-    Raises:
-        ConnectionFailed: the connection broke first.
-        HandshakeTimeout: it took longer than `patience`.
-    """
-    try:
-        sent = transport.send_nowait([data])
-        if sent < len(data):
-            with opening_deadline(patience):
-                await transport.send_all(data[sent:])
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-        raise _broke(exc) from root_of(exc)
-
-
-def _broke(exc: Exception) -> ConnectionFailed:
-    return connection_failed("the connection broke in the handshake", exc)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast, final
 
-from .._interning import shared
+from .._interning import interned
 from .._redaction import is_secret_field, masked_fields
 
 #: What the `headers` options and constructors accept.
@@ -73,7 +73,7 @@ class Headers(Mapping[str, str]):
         """
         return cls._known(
             [
-                (shared(name.decode("latin-1")), shared(value.decode("latin-1")))
+                (interned(name.decode("latin-1")), interned(value.decode("latin-1")))
                 for name, value in fields
             ]
         )
@@ -88,7 +88,7 @@ class Headers(Mapping[str, str]):
     def _set(self, fields: tuple[tuple[str, str], ...]) -> None:
         self._fields = fields
         #: As they are looked for.
-        self._names = tuple([shared(name.lower()) for name, _ in fields])
+        self._names = tuple([interned(name.lower()) for name, _ in fields])
 
     def __getitem__(self, name: str) -> str:
         values = self.get_all(name)

@@ -43,15 +43,13 @@ from .._connection.lifetime import Lifetime, Services, open_services, run_connec
 from .._connection.websocket import WebSocket
 from .._errors import CloseCode, ConnectionRejected, HandshakeError, InvalidRequest, close_code
 from .._handshake.accepting import (
-    REFUSAL_LINGER,
     PlainRequest,
     accept_connection,
     client_behind_proxy,
-    glance,
-    opening_deadline,
     refuse_connection,
     unavailable,
 )
+from .._handshake.both_sides import REFUSAL_LINGER, glance, opening_deadline
 from .._http.values import Request
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import (

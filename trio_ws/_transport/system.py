@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import trio
 
 from .._addresses import Address
-from .._interning import shared
+from .._interning import interned
 from .._reasons import reason_of
 
 #: An address as the system gives it, for a socket of any family.
@@ -62,7 +62,7 @@ def readable(address: SystemAddress) -> Address:
     if isinstance(address, (str, bytes)):
         return os.fsdecode(address) or None
     if isinstance(address, tuple) and len(address) > 1 and isinstance(address[0], str):
-        return shared(address[0]), address[1]
+        return interned(address[0]), address[1]
     return None  # it has none, or is of another family: VSOCK's are two numbers
 
 

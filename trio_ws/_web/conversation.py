@@ -18,7 +18,9 @@ import trio
 
 from .._addresses import show_address
 from .._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
-from .._handshake.accepting import PlainRequest, ask, check_answer, hang_up
+from .._handshake.accepting import PlainRequest
+from .._handshake.asking import ask, check_answer
+from .._handshake.both_sides import hang_up
 from .._http.exchange import MalformedHead, ServerExchange, after_empty_lines
 from .._http.values import Request, Response, refusal
 from .._log import ConnectionLogger

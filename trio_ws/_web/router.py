@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from .._arguments import check_callable, check_is_async, check_is_function, check_takes
 from .._connection.websocket import WebSocket
 from .._errors import CloseCode
-from .._handshake.accepting import check_answer
+from .._handshake.asking import check_answer
 from .._http.headers import Headers, HeadersLike, is_token
 from .._http.values import Accept, Answer, PathValues, Request, Response, both
 from .._json import to_json

@@ -1,0 +1,136 @@
+"""The client's side of the opening handshake (RFC 6455 section 4.1).
+
+This module owns what a request holds, and which responses are taken. It is one straight line with
+no task of its own; the deadline, and closing the stream after an error, are the caller's. Bytes
+that arrive after the handshake are handed on.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from contextlib import suppress
+
+import trio
+
+from .._connection.opening import Opening
+from .._errors import ConnectionRejected, InvalidResponse
+from .._http.exchange import ClientExchange, HeadBuffer, HeadTooLarge, MalformedHead
+from .._http.headers import Headers, has_token
+from .._http.url import WebSocketURL
+from .._http.values import MAX_BODY_BYTES, Request, Response
+from .._options import ClientStreamOptions
+from .._protocol.deflate import Agreement, client_check, client_offer
+from .._protocol.events import Role
+from .._transport.stream import Transport
+from .both_sides import REFUSAL_LINGER, accept_value, make_wire, read_head, send_all
+
+
+async def request_connection(
+    transport: Transport, url: WebSocketURL, options: ClientStreamOptions
+) -> Opening:
+    """Send the opening request and check what answers it.
+
+    Raises:
+        ConnectionRejected: the server answered properly, but not with 101.
+        InvalidResponse: it answered with something else.
+        ConnectionFailed: the connection broke first.
+    """
+    key = base64.b64encode(os.urandom(16)).decode("ascii")
+    request = Request(
+        method="GET",
+        target=url.resource,
+        headers=_request_headers(url, key, options),
+        scheme=url.scheme,
+        remote_address=transport.remote_address,
+        local_address=transport.local_address,
+    )
+    exchange = ClientExchange()
+    buffer = HeadBuffer(ClientExchange.STARTS)
+    await send_all(transport, exchange.request(request.target, request.headers))
+    try:
+        response = await _read_response(transport, exchange, buffer)
+    except (MalformedHead, HeadTooLarge) as exc:
+        raise InvalidResponse(f"the server's answer is not a WebSocket response: {exc}") from exc
+    if response.status != 101:
+        body = await _read_body(transport, exchange, buffer.rest() or None)
+        raise ConnectionRejected(Response(response.status, response.headers, body))
+
+    subprotocol = _check_response(response.headers, key, options)
+    wire = make_wire(Role.CLIENT, options, _agreed_compression(response.headers, options))
+    return Opening(wire, request, response, subprotocol, buffer.rest())
+
+
+def _request_headers(url: WebSocketURL, key: str, options: ClientStreamOptions) -> Headers:
+    fields = [
+        ("Host", url.host_header),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", "13"),
+    ]
+    if options.subprotocols:
+        fields.append(("Sec-WebSocket-Protocol", ", ".join(options.subprotocols)))
+    if options.compression is not None:
+        fields.append(("Sec-WebSocket-Extensions", client_offer(options.compression)))
+    if options.origin is not None:
+        fields.append(("Origin", options.origin))
+    if options.user_agent is not None and "User-Agent" not in options.extra_headers:
+        fields.append(("User-Agent", options.user_agent))
+    if url.authorization is not None and "Authorization" not in options.extra_headers:
+        fields.append(("Authorization", url.authorization))
+    return Headers([*fields, *options.extra_headers.fields])
+
+
+async def _read_response(
+    transport: Transport, exchange: ClientExchange, buffer: HeadBuffer
+) -> Response:
+    while True:
+        response, version = exchange.response(await read_head(transport, buffer))
+        if response.status == 101 and not "1.1" <= version < "2":
+            raise MalformedHead(f"HTTP/{version} knows no 101")
+        # 100 and 103 announce the final response (RFC 9110 section 15.2); 101 is final here.
+        if response.status == 101 or response.status >= 200:
+            return response
+
+
+def _check_response(headers: Headers, key: str, options: ClientStreamOptions) -> str | None:
+    """RFC 6455 section 4.1, the client's checks of a 101 response; gives the subprotocol."""
+    if not has_token(headers, "Upgrade", "websocket"):
+        raise InvalidResponse("the 101 response does not say Upgrade: websocket")
+    if not has_token(headers, "Connection", "upgrade"):
+        raise InvalidResponse("the 101 response does not say Connection: Upgrade")
+    if headers.get_all("Sec-WebSocket-Accept") != (accept_value(key),):
+        raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")
+    if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
+        raise InvalidResponse("the 101 response has a body")
+    # Some servers send the field in any case, and leave it empty where they chose nothing. Two
+    # names read as "a, b", which was not offered either.
+    chosen = ", ".join(headers.tokens("Sec-WebSocket-Protocol")) or None
+    if chosen is not None and chosen not in options.subprotocols:
+        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")
+    return chosen
+
+
+def _agreed_compression(headers: Headers, options: ClientStreamOptions) -> Agreement | None:
+    if not headers.tokens("Sec-WebSocket-Extensions"):  # or an empty field, as with subprotocols
+        return None
+    if options.compression is None:
+        raise InvalidResponse("the server uses an extension that was not offered")
+    try:
+        return client_check(headers["Sec-WebSocket-Extensions"])
+    except ValueError as exc:
+        raise InvalidResponse(str(exc)) from exc
+
+
+async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes | None) -> bytes:
+    """The body of a refusal, up to `MAX_BODY_BYTES`: an endless one is cut, not waited for."""
+    body, complete = exchange.body(data)
+    with (
+        trio.move_on_after(REFUSAL_LINGER),
+        suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+    ):
+        while not complete and len(body) < MAX_BODY_BYTES:
+            piece, complete = exchange.body(await transport.receive())
+            body += piece
+    return body[:MAX_BODY_BYTES]
