@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import final
 
 import trio
 
 from .._errors import CloseCode, UnexpectedMessage
-from .._nursery import leaf_exceptions, open_bare_nursery, protected_context
-from .flusher import Flusher
-from .watchdog import Watchdog
+from .._nursery import leaf_exceptions, protected_context
+from .services import Services, open_services
 from .websocket import WebSocket
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What connections share: two tasks, and the nursery in which each has tasks of its own.
-
-    Those raise nothing, and end when their connection does.
-    """
-
-    nursery: trio.Nursery
-    watchdog: Watchdog
-    flusher: Flusher
-
-
-@protected_context
-async def open_services() -> AsyncGenerator[Services, None]:
-    """Services for the connections that live within the block.
-
-    A cancellation reaches the block and not the services: they are needed to close connections.
-    """
-    watchdog, flusher = Watchdog(), Flusher()
-    scopes = [trio.CancelScope(shield=True), trio.CancelScope(shield=True)]
-    async with open_bare_nursery() as nursery:
-        for scope, run in zip(scopes, (watchdog.run, flusher.run), strict=True):
-            nursery.start_soon(_run_within, scope, run)
-        try:
-            yield Services(nursery, watchdog, flusher)
-        finally:
-            for scope in scopes:
-                scope.cancel()
-
-
-@trio.lowlevel.enable_ki_protection
-async def _run_within(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
-    with scope:
-        await run()
 
 
 @protected_context

@@ -39,7 +39,8 @@ from .._arguments import (
     check_server_context,
     is_name,
 )
-from .._connection.lifetime import Lifetime, Services, open_services, run_connection
+from .._connection.lifetime import Lifetime, run_connection
+from .._connection.services import Services, open_services
 from .._connection.websocket import WebSocket
 from .._errors import CloseCode, ConnectionRejected, HandshakeError, InvalidRequest, close_code
 from .._handshake.accepting import (
