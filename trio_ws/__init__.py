@@ -2,8 +2,8 @@
 
 from ._addresses import Address
 from ._broadcast.broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
-from ._broadcast.delivery import Dropped
 from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
+from ._broadcast.tally import Dropped
 from ._client.client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection.byte_stream import as_stream
 from ._connection.pieces import MessageReader, MessageWriter

@@ -35,9 +35,11 @@ from .._protocol.message import Message, checked_message
 from .._protocol.prepared import Prepared
 from .._threads import in_other_thread
 from ..backplane._base import Backplane
-from .delivery import Audience, Dropped, Tally, ToChannel, ToWebSocket
 from .history import History, Kept
 from .policies import Disconnect, Limits, SlowReaderPolicy
+from .tally import Dropped, Tally
+from .to_channel import ToChannel
+from .to_websocket import Audience, ToWebSocket
 
 #: How many messages may wait for one subscriber, unless it is said otherwise. A reader this far
 #: behind, at ten messages a second, is half a minute late.

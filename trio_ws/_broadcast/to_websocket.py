@@ -1,23 +1,18 @@
-"""How a published message gets to one subscriber, and what becomes of it where there is no room.
+"""How a published message gets to a connection, and what becomes of it where there is no room.
 
-This module owns the policies' deeds. It does not know who publishes and what is subscribed to: it
-is given messages, one by one, and never waits and never raises.
+This module owns the policies' deeds for connections. It does not know who publishes and what is
+subscribed to: it is given messages, one by one, and never waits and never raises.
 
 A connection's messages wait in its own outbox, where they keep their order with what is sent to it
-directly, and can be taken back until their turn comes (see `_line`). A channel's wait in the
-channel.
+directly, and can be taken back until their turn comes (see `line` in `_connection`).
 """
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Iterable
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple, final
-
-import trio
 
 from .._connection.line import Parcel
 from .._connection.outbox import Outbox, post_to_all
@@ -25,74 +20,14 @@ from .._connection.websocket import WebSocket
 from .._protocol.prepared import Prepared
 from .._transport.stream import Buffer
 from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
+from .tally import Dropped, Tally, has_room
 
 #: Up to this many bytes of a history are written together.
 JOIN_UP_TO = 64 * 1024
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """What a slow subscriber did not get.
-
-    Attributes:
-        websocket: whose subscription it was, or `None` for a channel.
-        topic: what the message was published to.
-        message: the message.
-        policy: what made the decision. If it is a `Disconnect`, the subscriber was disconnected
-            over this message, and what waited before it is also lost.
-    """
-
-    websocket: WebSocket | None
-    topic: str
-    message: str | bytes
-    policy: SlowReaderPolicy
-
-
-class Tally:
-    """What all subscribers of a broadcast did not get: counted, and noted down to be reported."""
-
-    def __init__(self, logger: logging.Logger, *, reporting: bool) -> None:
-        self.logger = logger
-        self.dropped = self.replaced = self.disconnected = 0
-        #: Whether anybody wants reports, and those that were not made yet.
-        self.reporting = reporting
-        self.reports: list[Dropped] = []
-
-    def drop(self, report: Dropped) -> None:
-        if isinstance(report.policy, Disconnect):
-            self.disconnected += 1
-        else:
-            self.dropped += 1
-        if self.reporting:
-            self.reports.append(report)
-
-    def key_of(self, policy: Latest, message: str | bytes) -> Hashable:
-        """The message's key; one that no other has where it cannot be told."""
-        try:
-            key = policy.key(message) if policy.key is not None else None
-            hash(key)
-        except Exception:
-            # The mistake is the application's, but not the publisher's.
-            self.logger.exception("the key of Latest failed, over %.100r", message)
-            return object()
-        return key
-
-
-def has_room(limits: Limits, messages: int, bytes_queued: int, size: int) -> bool:
-    """Whether one more of `size` bytes may wait. Where none waits, it may be of any size."""
-    return not messages or (
-        messages < limits.max_queued_messages and bytes_queued + size <= limits.max_queued_bytes
-    )
-
-
-# ---------------------------------------------------------------------------
-# To a connection
-# ---------------------------------------------------------------------------
-
-
-@final
-class _Waiting(Parcel):
+class WaitingMessage(Parcel):
     """A message in the line of a connection."""
 
     __slots__ = ("_delivery", "key", "message", "replayed", "size", "topic")
@@ -141,9 +76,9 @@ class ToWebSocket:
         self._limits = limits
         self._tally = tally
         #: What waits, the oldest first; made for the first.
-        self._waiting: OrderedDict[_Waiting, None] | None = None
+        self._waiting: OrderedDict[WaitingMessage, None] | None = None
         #: The same by topic and key, where the policy is `Latest`.
-        self._by_key: dict[Hashable, _Waiting] | None = None
+        self._by_key: dict[Hashable, WaitingMessage] | None = None
         #: How much of it is history.
         self._replayed_messages = self._replayed_bytes = 0
 
@@ -164,21 +99,21 @@ class ToWebSocket:
                 return True
         if not self.has_room(len(frame)) and not self._make_room(policy, message, frame, topic):
             return False
-        parcel = _Waiting(self, message, topic, len(frame), replayed=False)
+        parcel = WaitingMessage(self, message, topic, len(frame), replayed=False)
         if key is not None:
             self._index[key] = parcel
             parcel.key = key
         self._post(parcel, frame)
         return True
 
-    def _post(self, parcel: _Waiting, frame: Buffer) -> None:
+    def _post(self, parcel: WaitingMessage, frame: Buffer) -> None:
         if self._waiting is None:
             self._waiting = OrderedDict()
         self._waiting[parcel] = None
         self._outbox.post(parcel, frame)
 
     @property
-    def _index(self) -> dict[Hashable, _Waiting]:
+    def _index(self) -> dict[Hashable, WaitingMessage]:
         if self._by_key is None:
             self._by_key = {}
         return self._by_key
@@ -221,16 +156,16 @@ class ToWebSocket:
     def _drop(self, message: Prepared, topic: str) -> None:
         self._tally.drop(Dropped(self.websocket, topic, message.data, self._limits.policy))
 
-    def _take_back(self, parcel: _Waiting) -> None:
+    def _take_back(self, parcel: WaitingMessage) -> None:
         self._outbox.take_back(parcel)
         self._forget(parcel)
 
-    def _left(self, parcel: _Waiting, *, sent: bool) -> None:
+    def _left(self, parcel: WaitingMessage, *, sent: bool) -> None:
         self._forget(parcel)
         if sent:
             self.websocket._note_sent(parcel.message.data)
 
-    def _forget(self, parcel: _Waiting) -> None:
+    def _forget(self, parcel: WaitingMessage) -> None:
         assert self._waiting is not None
         del self._waiting[parcel]
         if parcel.replayed:
@@ -258,7 +193,7 @@ class ToWebSocket:
         for message, frame in left:
             self._replayed_messages += 1
             self._replayed_bytes += len(frame)
-            self._post(_Waiting(self, message, topic, len(frame), replayed=True), frame)
+            self._post(WaitingMessage(self, message, topic, len(frame), replayed=True), frame)
         return complete
 
     def _shorten(self, messages: deque[tuple[Prepared, Buffer]]) -> None:
@@ -311,16 +246,16 @@ class ToWebSocket:
         return self._outbox.messages_in_line, self._outbox.bytes_in_line
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """Subscribers for which the same messages go out as they are, and where these go."""
 
     plain_below: float
     deliveries: list[ToWebSocket]
     outboxes: list[Outbox]
 
-    def without(self, excluded: Collection[WebSocket]) -> _Group:
+    def without(self, excluded: Collection[WebSocket]) -> Group:
         left = [each for each in self.deliveries if each.websocket not in excluded]
-        return _Group(self.plain_below, left, [each._outbox for each in left])
+        return Group(self.plain_below, left, [each._outbox for each in left])
 
 
 @final
@@ -330,9 +265,9 @@ class Audience:
     __slots__ = ("_groups",)
 
     def __init__(self, deliveries: Iterable[ToWebSocket]) -> None:
-        groups: dict[float, _Group] = {}
+        groups: dict[float, Group] = {}
         for each in deliveries:
-            group = groups.setdefault(each.plain_below, _Group(each.plain_below, [], []))
+            group = groups.setdefault(each.plain_below, Group(each.plain_below, [], []))
             group.deliveries.append(each)
             group.outboxes.append(each._outbox)
         self._groups = tuple(groups.values())
@@ -352,136 +287,3 @@ class Audience:
             for each in left:
                 count += each.deliver(message, topic)
         return count
-
-
-# ---------------------------------------------------------------------------
-# To a channel
-# ---------------------------------------------------------------------------
-
-
-class _Item(NamedTuple):
-    """A message that waits in a channel."""
-
-    data: str | bytes
-    size: int
-    key: Hashable = None
-    replayed: bool = False
-    """It is a part of a history, for which the bounds are not meant."""
-
-
-@final
-class ToChannel:
-    """One memory channel. It has no bounds of its own: they are held here, in bytes too."""
-
-    def __init__(self, topic: str, limits: Limits, tally: Tally) -> None:
-        self.topic = topic
-        self._limits = limits
-        self._tally = tally
-        self._send, self.channel = trio.open_memory_channel[str | bytes](inf)
-        #: Our own end, to take messages back. What is open besides is the application's.
-        self._receive = self.channel.clone()
-        #: What waits in the channel, as far as it has not been received since we last looked.
-        self._items: deque[_Item] = deque()
-        #: How many of them are history, and how many bytes the others are.
-        self._replayed = 0
-        self._bytes = 0
-
-    def deliver(self, message: Prepared) -> bool:
-        """Hand over a message; false if it was dropped, or nobody receives any more."""
-        self._look()
-        if self._is_over:
-            return False
-        policy = self._limits.policy
-        key = self._tally.key_of(policy, message.data) if isinstance(policy, Latest) else None
-        item = _Item(message.data, len(message.plain), key)
-        if isinstance(policy, Latest) and self._replace(item):
-            return True
-        if not self._has_room(item) and not self._make_room(policy, item):
-            return False
-        self._put(item)
-        return True
-
-    @property
-    def _is_over(self) -> bool:
-        statistics = self._receive.statistics()
-        return statistics.open_receive_channels < 2 or not statistics.open_send_channels
-
-    def _look(self) -> None:
-        """Forget what was received."""
-        waiting = self._receive.statistics().current_buffer_used
-        while len(self._items) > waiting:
-            self._pop()
-
-    def _has_room(self, item: _Item) -> bool:
-        messages = len(self._items) - self._replayed
-        return has_room(self._limits, messages, self._bytes, item.size)
-
-    def _put(self, item: _Item) -> None:
-        self._items.append(item)
-        self._replayed += item.replayed
-        self._bytes += item.size
-        self._send.send_nowait(item.data)
-
-    def _pop(self) -> _Item:
-        item = self._items.popleft()
-        self._replayed -= item.replayed
-        self._bytes -= item.size
-        return item
-
-    def _take(self) -> _Item:
-        """Take back the oldest."""
-        self._receive.receive_nowait()
-        return self._pop()
-
-    def _replace(self, item: _Item) -> bool:
-        """Put a message where an older one with its key waits; false if there is no such place.
-
-        A channel has no places, so all of it is taken out and put in again. That is no more than
-        the bounds allow, and only for a reader that is slow.
-        """
-        same = (other for other in self._items if other.key == item.key and not other.replayed)
-        older = next(same, None)
-        if older is None:
-            return False
-        self._tally.replaced += 1
-        bytes_queued = self._bytes + item.size - older.size
-        fits = bytes_queued <= self._limits.max_queued_bytes or len(self._items) == 1
-        for other in [self._take() for _ in range(len(self._items))]:
-            if other is not older:
-                self._put(other)
-            elif fits:
-                self._put(item)
-        return fits
-
-    def _make_room(self, policy: SlowReaderPolicy, item: _Item) -> bool:
-        """Do what the policy says, and say whether the message may wait now."""
-        if isinstance(policy, Disconnect):
-            self._send.close()
-        elif not isinstance(policy, DropNewest):
-            while not self._has_room(item):
-                self._drop(self._take())
-            return True
-        self._drop(item)
-        return False
-
-    def _drop(self, item: _Item) -> None:
-        self._tally.drop(Dropped(None, self.topic, item.data, self._limits.policy))
-
-    def replay(self, messages: list[Prepared]) -> None:
-        """Put a history into the channel, on top of its bounds."""
-        for message in messages:
-            self._put(_Item(message.data, 0, replayed=True))
-
-    def queued(self) -> tuple[int, int]:
-        """How many messages wait, and how many bytes they take."""
-        self._look()
-        return len(self._items), self._bytes
-
-    def end(self) -> None:
-        """Nothing more will come; what waits can still be received."""
-        self._send.close()
-
-    def close(self) -> None:
-        """Nobody will receive any more."""
-        for channel in (self._send, self._receive, self.channel):
-            channel.close()
