@@ -146,21 +146,29 @@ def chosen_cases(options: argparse.Namespace) -> list[Case]:
     if options.case:
         return [CASES[name] for name in options.case]
     if options.targets:
-        wanted = {target.case for target in TARGETS}
-        return [case for case in MAIN if case.name in wanted]
+        # Each with nobody but those that its targets are about.
+        cases = [replace(case, peers=peers_of(case)) for case in CASES.values()]
+        return [case for case in cases if case.peers]
     return [*MAIN, *PACED * options.paced, *SCALE * options.scale]
 
 
 def chosen_peers(options: argparse.Namespace) -> list[Peer]:
-    names = options.peer
-    if not names and options.targets:
-        names = {target.subject for target in TARGETS} | {target.peer for target in TARGETS}
-    peers = [peer for peer in BY_NAME.values() if not names or peer.name in names]
+    peers = [peer for peer in BY_NAME.values() if not options.peer or peer.name in options.peer]
     if options.beside:
         for ours, other in zip(OURS, BESIDE, strict=True):
             if ours in peers:
                 peers.insert(peers.index(ours) + 1, replace(other, library=options.beside))
     return peers
+
+
+def peers_of(case: Case) -> tuple[str, ...]:
+    """Those that a target in this case is about."""
+    return tuple(
+        peer
+        for target in TARGETS
+        for peer in (target.subject, target.peer)
+        if target.case == case.name and peer
+    )
 
 
 def read(file: Path) -> Report:

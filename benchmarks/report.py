@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.cases import CASES, MAIN, PACED, SCALE, Case, Echo
+from benchmarks.cases import CASES, MAIN, PACED, SCALE, Case, Echo, Paced
 from benchmarks.paced import LATE, PERCENTILES
-from benchmarks.roster import KNOWN, Peer
+from benchmarks.roster import BESIDE, KNOWN, OURS, Peer
 from benchmarks.rounds import Result
 from benchmarks.targets import PLAIN, SPEEDUPS, TARGETS, Target
 
 #: From this part of the time on, the load is as busy as it can be: a faster server might show
 #: better than this.
 SATURATED = 0.9
+
+#: A server that answers less than this part of what a paced load sends fell behind.
+FELL_BEHIND = 0.95
 
 #: From this part of the time on, others disturbed the process under test, and it is said.
 DISTURBED = 0.02
@@ -29,6 +32,8 @@ class Figure:
     value: float
     rounds: list[float]
     details: dict[str, float] = field(default_factory=dict)
+    costs: list[float] = field(default_factory=list)
+    """Processor time for each event, in microseconds, of all rounds."""
 
     @classmethod
     def of(cls, result: Result) -> Figure:
@@ -37,6 +42,11 @@ class Figure:
             tidy(result.value),
             [tidy(measurement.value) for measurement in result.measurements],
             {name: tidy(value) for name, value in result.details.items()},
+            [
+                tidy(measurement.details["microseconds"])
+                for measurement in result.measurements
+                if "microseconds" in measurement.details
+            ],
         )
 
     @property
@@ -115,6 +125,10 @@ def to_markdown(report: Report) -> str:
 
 def parts(report: Report) -> Iterator[Iterable[str]]:
     main, paced, scale = map(report.measured, (MAIN, PACED, SCALE))
+    compared = list(beside_rows(report))
+    if compared:
+        yield ["### Beside the other checkout"]
+        yield [*BESIDE_HEAD, *compared]
     if main:
         yield ["### In numbers"]
         yield table(report, main, value_cell)
@@ -136,6 +150,7 @@ def parts(report: Report) -> Iterator[Iterable[str]]:
         yield table(report, paced, latency_cell, lambda case: f"ms, {' / '.join(PERCENTILES)}")
         if any(figure.is_late for case in paced for figure in report.figures[case.name].values()):
             yield ["~: others held the load's core now and then, which may be in these latencies."]
+        yield from overtaxed(report, paced)
     if scale:
         yield ["### As the load grows"]
         yield table(report, scale, value_cell)
@@ -179,6 +194,21 @@ def latency_cell(case: Case, figure: Figure) -> str:
     return "~ " * figure.is_late + " / ".join(times)
 
 
+def overtaxed(report: Report, cases: Sequence[Case]) -> Iterator[Iterable[str]]:
+    """Who fell behind. Its latencies say only for how long the load went on."""
+    for case in cases:
+        assert isinstance(case, Paced)
+        planned = case.rate * case.connections
+        slow = [
+            f"{KNOWN[peer].title} {show(figure.details['rate'])}"
+            for peer, figure in report.figures[case.name].items()
+            if figure.details.get("rate", planned) < FELL_BEHIND * planned
+        ]
+        if slow:
+            told = f"{', '.join(slow)} messages a second instead of {planned:,.0f}"
+            yield [f"{case.title}: too much for {told}."]
+
+
 def show(number: float) -> str:
     """Three digits or so, which is more than two runs agree in."""
     if number >= 1000:
@@ -188,18 +218,20 @@ def show(number: float) -> str:
 
 def cost_unit(case: Case) -> str | None:
     if case.less_is_better:
-        return None  # memory
+        return None  # memory, or processor time itself
     return "ns/byte" if case.unit == "MB/s" else f"µs/{case.unit.removesuffix('s/s')}"
 
 
 def cost_cell(case: Case, figure: Figure) -> str:
     microseconds = figure.details.get("microseconds")
-    if microseconds is None:
-        return ""
+    return "" if microseconds is None else show(cost_in_unit(case, microseconds))
+
+
+def cost_in_unit(case: Case, microseconds: float) -> float:
     if case.unit == "MB/s":
         assert isinstance(case, Echo)
-        return show(microseconds * 1000 / case.size)
-    return show(microseconds)
+        return microseconds * 1000 / case.size
+    return microseconds
 
 
 def notes(report: Report, cases: Sequence[Case]) -> Iterator[Iterable[str]]:
@@ -247,6 +279,38 @@ def advantage(case: Case, ours: Figure, theirs: Figure) -> float:
 
 def ratio_cell(ratio: float) -> str:
     return f"{ratio:.2f} ×" if ratio >= 1 else f"**{ratio:.2f} ×**"
+
+
+BESIDE_HEAD = (
+    row("", "", "processor time", "this", "the other", "times better", "in each round"),
+    row(":--", ":--", ":--", "--:", "--:", "--:", "--:"),
+)
+
+
+def beside_rows(report: Report) -> Iterator[str]:
+    """Processor time of both checkouts, or memory. A round of the one is beside one of the other,
+    so that their ratios show how much the result is to be trusted.
+    """
+    for case in report.measured(CASES.values()):
+        for ours, other in zip(OURS, BESIDE, strict=True):
+            figures = [report.find(case.name, peer.name) for peer in (ours, other)]
+            costs = [costs_of(case, figure) for figure in figures if figure]
+            if len(costs) == 2 and all(costs):
+                this, that = map(statistics.median, costs)
+                ratios = [theirs / mine for mine, theirs in zip(*costs, strict=True)]
+                yield row(
+                    *(case.title, ours.title, cost_unit(case) or case.unit),
+                    *(show(cost) for cost in (this, that)),
+                    ratio_cell(that / this),
+                    f"{min(ratios):.2f} – {max(ratios):.2f}",
+                )
+
+
+def costs_of(case: Case, figure: Figure) -> list[float]:
+    """Of each round, in the unit of `cost_unit`."""
+    if case.less_is_better:
+        return figure.rounds
+    return [cost_in_unit(case, cost) for cost in figure.costs]
 
 
 def machine_list(report: Report) -> Iterator[str]:

@@ -30,9 +30,11 @@ def targets(
 
 
 TARGETS = (
-    *targets("echo-16", "echo-1k", picows=1.1, raw_trio=0.75),
+    *targets("echo-16", "echo-1k", picows=1.1, raw_trio=0.75, bare_trio=0.9),
     *targets("flight-16", "flight-125", picows=1.8, websockets_trio=8),
-    *targets("many-125", raw_trio=0.85, websockets_trio=2.5),
+    *targets("many-125", raw_trio=0.85, bare_trio=0.9, websockets_trio=2.5),
+    *targets("paced-100", "paced-1000", "paced-5000", bare_trio=0.74, websockets_asyncio=1.11),
+    *targets("paced-100-tls", "paced-1000-tls", "paced-5000-tls", websockets_asyncio=1.11),
     *targets("echo-1m", subject=SPEEDUPS, websockets_asyncio=1.5, websockets_trio=3),
     *targets("echo-64k", subject=SPEEDUPS, websockets_asyncio=0.9, websockets_trio=1.6),
     *targets("echo-64k", "echo-1m", websockets_trio=0.8),

@@ -336,6 +336,34 @@ def test_latencies_of_a_paced_load_say_whether_it_was_late() -> None:
     assert "~: others held the load's core" in tables
 
 
+def test_a_server_that_falls_behind_a_paced_load_is_named() -> None:
+    report = made_up_report()
+    assert "too much for" not in to_markdown(report)
+    report.figures["paced-100"]["trio_ws"].details["rate"] = 2000.0
+    report.figures["paced-100"]["picows"].details["rate"] = 1234.5
+    assert (
+        "connections × 20 a second: too much for picows, uvloop 1,230 messages a second instead"
+        " of 2,000." in to_markdown(report)
+    )
+
+
+def test_checkouts_are_compared_by_processor_time_and_by_each_round() -> None:
+    report = made_up_report()
+    assert "the other checkout" not in to_markdown(report)
+    for case in ("echo-16", "echo-64k", "memory"):
+        for peer, one in (("trio_ws", 2.0), ("trio_ws_beside", 3.0)):
+            rounds = [one, one * one, one + 1]
+            report.figures[case][peer] = Figure(one, rounds, costs=rounds)
+    rows = to_markdown(report).splitlines()
+    times = "3.00 | 4.00 | 1.33 × | 1.33 – 2.25 |"
+    assert f"| 16 B, one in flight | trio_ws | µs/message | {times}" in rows
+    assert f"| memory of an idle connection | trio_ws | KiB | {times}" in rows
+    assert any(
+        row.startswith("| 64 KiB, 4 in flight | trio_ws | ns/byte | 0.0458 | 0.0610 | 1.33 ×")
+        for row in rows
+    )
+
+
 def test_a_disturbed_run_says_so() -> None:
     report = made_up_report()
     assert "disturbed" not in to_markdown(report)
@@ -415,6 +443,8 @@ def test_the_command_measures_another_checkout_beside_this_one(tmp_path: Path) -
     (figures,) = results.figures.values()
     assert set(figures) <= set(KNOWN)
     assert "| trio_ws | trio_ws[speedups] | trio_ws, beside | " in to_markdown(results)
+    if ProcessorTime.is_told():
+        assert "| 125 B, 10 connections | trio_ws | µs/message | " in to_markdown(results)
 
 
 def test_the_command_refuses_a_folder_without_trio_ws_beside_this_one(tmp_path: Path) -> None:
