@@ -25,14 +25,14 @@ from trio_ws import (
     ServerStreamOptions,
 )
 from trio_ws._hints import ELSEWHERE, what_was_meant
-from trio_ws._options import (
+from trio_ws._keywords import (
     ClientKeywords,
     ClientStreamKeywords,
     ConnectionKeywords,
     ListenerKeywords,
     ServerStreamKeywords,
-    make_options,
 )
+from trio_ws._options import make_options
 from trio_ws.backplane import RedisBackplane, RedisOptions
 from trio_ws.testing import (
     MemoryClient,

@@ -16,11 +16,9 @@ from ._errors import (
     ConnectionEnded,
     ConnectionFailed,
     ConnectionLost,
-    ConnectionRejected,
     HandshakeError,
     HandshakeTimeout,
     Initiator,
-    InvalidRequest,
     InvalidResponse,
     InvalidURL,
     TooManyRedirects,
@@ -30,15 +28,14 @@ from ._errors import (
 from ._http.context import Context
 from ._http.headers import Headers, HeadersLike
 from ._http.query import QueryParams
-from ._http.values import Accept, Request, Response
+from ._http.values import Accept, ConnectionRejected, InvalidRequest, Request, Response
+from ._keywords import HandlerErrorPolicy, PingPongHook
 from ._options import (
     ClientOptions,
     ClientStreamOptions,
     ConnectionOptions,
-    HandlerErrorPolicy,
     ListenerOptions,
     Origins,
-    PingPongHook,
     ProcessRequest,
     ProxyHeader,
     ServerStreamOptions,

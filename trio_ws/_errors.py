@@ -1,6 +1,7 @@
 """Close codes, close reasons and every exception that trio_ws raises.
 
-This module owns the names of failure and knows nothing of sockets, frames or tasks.
+This module owns the names of failure and knows nothing of sockets, frames or tasks. The two errors
+that carry a response are defined beside it, in `_http`.
 
 The tree::
 
@@ -30,14 +31,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import trio
 
 from ._redaction import masked
-
-if TYPE_CHECKING:
-    from ._http.values import Response
 
 # ---------------------------------------------------------------------------
 # Why a connection closed
@@ -219,38 +216,6 @@ class HandshakeTimeout(HandshakeError, trio.TooSlowError):
 
 class InvalidResponse(HandshakeError):
     """The server answered with something that is no proper HTTP or WebSocket response."""
-
-
-class InvalidRequest(HandshakeError):
-    """A client sent something that is no proper WebSocket request.
-
-    Servers answer it with `response` and write one line to the log; it reaches a caller only
-    from `wrap_server_stream`.
-    """
-
-    def __init__(self, problem: str, response: Response) -> None:
-        super().__init__(problem, response)
-        self.problem = problem
-        self.response = response
-
-    def __str__(self) -> str:
-        return self.problem
-
-
-class ConnectionRejected(HandshakeError):
-    """An HTTP response other than 101 ended the handshake.
-
-    On the client, `response` is what the server sent, its body cut at 64 KiB or after a
-    second. From `wrap_server_stream`, it is the response that this side gave (a page, a health
-    check).
-    """
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response)
-        self.response = response
-
-    def __str__(self) -> str:
-        return f"the handshake ended with HTTP status {self.response.status}"
 
 
 class TooManyRedirects(HandshakeError):

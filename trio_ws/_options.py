@@ -1,9 +1,7 @@
 """Every option of the library: its name, type, default, reason and check, once.
 
-An entry point takes ``**options: Unpack[…Keywords]`` and turns them into one frozen value, which
-is all that the layers below ever see. The dataclasses are the definition; the ``…Keywords`` types
-are the same names again, because a type checker cannot derive keyword arguments from a dataclass,
-and a test holds the two equal.
+An entry point takes keyword arguments, see `_keywords`, and turns them into one frozen value, which
+is all that the layers below ever see.
 
 How to choose a number: if in doubt, leave the default. All times are in seconds, all sizes in
 bytes, and `math.inf` lifts any limit or timeout.
@@ -21,30 +19,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from ._arguments import check_callable, check_client_context, check_plain, check_whole
 from ._hints import what_was_meant
 from ._http.headers import Headers, HeadersLike, is_field_value, is_token
 from ._http.networks import Networks
 from ._http.url import checked_host
+from ._http.values import Answer, Request
 from ._protocol.deflate import Deflate
 from ._version import __version__
-
-if TYPE_CHECKING:
-    from ._connection.websocket import WebSocket
-    from ._http.values import Answer, Request
 
 T = TypeVar("T")
 
 #: What is asked about each request: see the option `process_request`.
-ProcessRequest: TypeAlias = "Callable[[Request], Answer | Awaitable[Answer]]"
-#: What becomes of a handler's exception: see the option `on_handler_error`.
-HandlerErrorPolicy: TypeAlias = (
-    "Literal['log', 'propagate'] | Callable[[WebSocket, Exception], None]"
-)
-#: What is told of pings and pongs: see the option `on_ping_pong`.
-PingPongHook: TypeAlias = "Callable[[WebSocket, Literal['ping', 'pong'], bytes], object]"
+ProcessRequest: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
+# These two are given a connection, which is above this floor: `_keywords` says so.
+HandlerErrorPolicy: TypeAlias = Literal["log", "propagate"] | Callable[..., None]
+PingPongHook: TypeAlias = Callable[..., object]
 #: How trusted proxies tell the client's address: see the option `proxy_header`.
 ProxyHeader: TypeAlias = Literal["X-Forwarded-For", "Forwarded", "PROXY"]
 #: Which pages may connect: see the option `origins`.
@@ -150,25 +142,6 @@ class ConnectionOptions:
         return self.headers
 
 
-class ConnectionKeywords(TypedDict, total=False):
-    """The keyword arguments of `ConnectionOptions`."""
-
-    max_message_size: float
-    max_queued_messages: float
-    max_queued_bytes: float
-    max_send_buffer: float
-    open_timeout: float
-    close_timeout: float
-    ping_interval: float
-    ping_timeout: float
-    compression: Deflate | None
-    subprotocols: Sequence[str]
-    headers: HeadersLike
-    decode_text: bool
-    on_ping_pong: PingPongHook | None
-    logger: logging.Logger
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClientStreamOptions(ConnectionOptions):
     """What a client has over any stream: the options of `wrap_client_stream`."""
@@ -183,13 +156,6 @@ class ClientStreamOptions(ConnectionOptions):
         super().__post_init__()
         _check_field("origin", self.origin)
         _check_field("user_agent", self.user_agent)
-
-
-class ClientStreamKeywords(ConnectionKeywords, total=False):
-    """The keyword arguments of `ClientStreamOptions`."""
-
-    origin: str | None
-    user_agent: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,15 +189,6 @@ class ClientOptions(ClientStreamOptions):
         if self.path is not None and not os.fspath(self.path):
             raise ValueError("path is that of a Unix socket, or None for TCP, and not empty")
         check_whole("max_redirects", self.max_redirects, 0, 10)
-
-
-class ClientKeywords(ClientStreamKeywords, total=False):
-    """The keyword arguments of `ClientOptions`."""
-
-    ssl_context: ssl.SSLContext | None
-    server_hostname: str | None
-    path: str | os.PathLike[str] | None
-    max_redirects: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,18 +244,6 @@ class ServerStreamOptions(ConnectionOptions):
         return Networks(self.trusted_proxies)
 
 
-class ServerStreamKeywords(ConnectionKeywords, total=False):
-    """The keyword arguments of `ServerStreamOptions`."""
-
-    process_request: ProcessRequest | None
-    origins: Origins | None
-    server_header: str | None
-    trusted_proxies: Sequence[str]
-    proxy_header: ProxyHeader
-    idle_timeout: float
-    max_lifetime: float
-
-
 @dataclass(frozen=True, kw_only=True)
 class ListenerOptions(ServerStreamOptions):
     """What a server has that accepts its own connections: `serve_listeners`."""
@@ -332,16 +277,6 @@ class ListenerOptions(ServerStreamOptions):
         super().__post_init__()
         if self.on_handler_error not in ("log", "propagate"):
             _check_error_policy(self.on_handler_error)
-
-
-class ListenerKeywords(ServerStreamKeywords, total=False):
-    """The keyword arguments of `ListenerOptions`."""
-
-    on_handler_error: HandlerErrorPolicy
-    grace_period: float
-    max_connections: float
-    max_body_size: float
-    keep_alive_timeout: float
 
 
 # ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import trio
 
 from tests.helpers import HOST
 from trio_ws._command.exits import CommandFailed
-from trio_ws._server.listening import bound_tcp_sockets, listen, port_of
+from trio_ws._command.listening import bound_tcp_sockets, listen, port_of
 
 #: For documentation (RFC 5737, RFC 3849): no machine has these.
 ELSEWHERE, ELSEWHERE_6 = "192.0.2.1", "2001:db8::1"

@@ -1,8 +1,8 @@
 """Broadcasting: what one publishes, many get, and none of them holds up another.
 
 This module owns topics: who is subscribed to which, their history, and who waits for somebody to
-come or go. How a message gets to one subscriber is `_delivery`'s, and other processes are the
-backplane's.
+come or go. How a message gets to one subscriber is `to_websocket`'s and `to_channel`'s, and other
+processes are the backplane's.
 
 All of it belongs to one trio loop and is plain code without awaits: a message is with all its
 subscribers, or in line for them, when `publish` returns. So nothing is ever half done, and no lock

@@ -1,6 +1,6 @@
 """What becomes of a message for which a slow reader has no room: the choices, and the bounds.
 
-This module owns the values. What acts on them is `_delivery`.
+This module owns the values. What acts on them is `to_websocket` and `to_channel`.
 """
 
 from __future__ import annotations

@@ -18,21 +18,16 @@ import trio
 from .._addresses import show_address
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
-from .._errors import ConnectionRejected, InvalidResponse, InvalidURL, TooManyRedirects
+from .._errors import InvalidResponse, InvalidURL, TooManyRedirects
 from .._handshake.both_sides import opening_deadline
 from .._handshake.requesting import request_connection
 from .._http.headers import Headers
 from .._http.url import WebSocketURL, follow_redirect, join_url, parse_url
-from .._http.values import Response
+from .._http.values import ConnectionRejected, Response
+from .._keywords import ClientKeywords, ClientStreamKeywords
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import protected_context
-from .._options import (
-    ClientKeywords,
-    ClientOptions,
-    ClientStreamKeywords,
-    ClientStreamOptions,
-    make_options,
-)
+from .._options import ClientOptions, ClientStreamOptions, make_options
 from .._reasons import connection_failed, root_of
 from .._redaction import is_secret_field, masked
 from .._transport.checks import check_stream

@@ -31,14 +31,15 @@ from .. import _options
 from .._arguments import check_host
 from .._errors import HandshakeError, InvalidURL
 from .._http.url import parse_url
+from .._keywords import ClientKeywords, ListenerKeywords
 from .._nursery import leaf_exceptions
-from .._options import ClientKeywords, ClientOptions, ListenerKeywords, ListenerOptions
+from .._options import ClientOptions, ListenerOptions
 from .._reasons import reason_of
 from .._redaction import without_secrets
-from .._server.listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from .._version import __version__
 from .application import load_application
 from .exits import FAILED, INTERRUPTED, USAGE, CommandFailed
+from .listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
 from .reload import reload_worker
 from .serving import Service, serve_alone, serve_as_worker
 from .talking import STDIN, talk

@@ -1,6 +1,6 @@
 """``trio-ws serve --reload``: one worker, restarted when a source file changes. For development.
 
-This module owns looking at files, and when to start and stop. The processes are `_workers`'.
+This module owns looking at files, and when to start and stop. The processes are `workers`'.
 """
 
 from __future__ import annotations

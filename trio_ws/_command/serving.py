@@ -6,7 +6,7 @@ end comes when all connections are closed.
 
 A process serves alone, and obeys the terminal and whoever manages services, or as a worker, which
 obeys its supervisor and tells it when it is ready. How many workers there are, and what becomes of
-one that ends, is `_workers`' to know.
+one that ends, is `workers`' to know.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import Final, NoReturn, final
 import trio
 
 from .._addresses import show_address
+from .._keywords import ListenerKeywords
 from .._nursery import leaf_exceptions, open_bare_nursery
-from .._options import ListenerKeywords
-from .._server.listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
 from .._server.server import Handler, WebSocketServer, serve_listeners
 from .application import Application, check_handler
 from .exits import DONE, SIGNALLED, CommandFailed
+from .listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
 
 logger = logging.getLogger("trio_ws.serve")
 

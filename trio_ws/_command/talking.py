@@ -19,7 +19,7 @@ import trio
 from .._client.client import open_websocket_url
 from .._connection.websocket import WebSocket
 from .._errors import ConnectionLost
-from .._options import ClientKeywords
+from .._keywords import ClientKeywords
 from .._redaction import masked
 from .exits import DONE, FAILED
 

@@ -5,7 +5,7 @@ the kernel gives each new connection to one of them. Beyond that the workers sha
 
 What a worker and its supervisor tell each other: the worker says one byte over a socket when it
 accepts connections; the supervisor says SIGTERM. Each learns from the kernel when the other is
-gone. What is in a worker is `_serving`'s affair.
+gone. What is in a worker is `serving`'s affair.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 This module owns the life of a connection from the end of the opening handshake to the closed
 socket. It does not know how connections come about (`_client`, `_server`), what a frame looks like
-(`_wire`) or what a socket is (`_transport`).
+(`_protocol`) or what a socket is (`_transport`).
 
 Who does what:
 

@@ -17,7 +17,7 @@ from typing import overload
 
 from .._addresses import Address
 from .._connection.opening import Opening
-from .._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
+from .._errors import ConnectionFailed
 from .._http.exchange import (
     HeadBuffer,
     HeadTooLarge,
@@ -26,13 +26,12 @@ from .._http.exchange import (
     StartLineTooLong,
 )
 from .._http.headers import Headers, has_token
-from .._http.values import Accept, Request, Response, refusal
+from .._http.values import Accept, ConnectionRejected, InvalidRequest, Request, Response, refusal
 from .._log import ConnectionLogger
-from .._options import ServerStreamOptions
+from .._options import ProcessRequest, ServerStreamOptions
 from .._protocol.deflate import Agreement, server_choice
 from .._protocol.events import Role
 from .._transport.stream import Transport
-from .._web.site import Site
 from .asking import ask
 from .both_sides import accept_value, make_wire, read_head, respond_and_hang_up, send_all
 from .forwarded import from_client, read_proxy_header
@@ -64,7 +63,7 @@ async def accept_connection(
     logger: ConnectionLogger,
     *,
     client: Address = None,
-    site: Site | None,
+    admit: ProcessRequest | None,
     received: bytes = b"",
     deciding: Callable[[], AbstractContextManager[object]] = nullcontext,
     refusing: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -77,15 +76,16 @@ async def accept_connection(
     logger: ConnectionLogger,
     *,
     client: Address = None,
-    site: Site | None = None,
+    admit: ProcessRequest | None = None,
     received: bytes = b"",
     deciding: Callable[[], AbstractContextManager[object]] = nullcontext,
     refusing: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Opening | PlainRequest:
-    """Read one request and answer it, unless it is plain HTTP and there is a `site` for that.
+    """Read one request and answer it, unless it is plain HTTP and there is `admit`.
 
-    The site is also asked about WebSockets. `received` is the start of the request, where that is
-    here already; `client` is the client's address, where a proxy told it before.
+    That is a hook of whoever answers plain HTTP, and is also asked about WebSockets. `received` is
+    the start of the request, where that is here already; `client` is the client's address, where a
+    proxy told it before.
 
     All that comes before an answer is done within `deciding`, which may end it with a
     `ConnectionRejected` of its own. A refusal is sent within `refusing`, which ends when the client
@@ -111,19 +111,19 @@ async def accept_connection(
                 _check_no_body(request)
                 _check_upgrade(request)
                 _check_origin(request, options)
-            elif site is not None:
+            elif admit is not None:
                 _check_framing(request, version)
                 return PlainRequest(exchange, _as_http(request), buffer.rest())
             else:
                 _check_version(version, "1.1")
                 _check_no_body(request)
                 request = _as_http(request)
-            answer = await ask(request, options, logger, site)
+            answer = await ask(request, options, logger, admit)
             if isinstance(answer, Response):
                 raise ConnectionRejected(answer)
             if not request.is_upgrade:
                 raise _refusal_of_plain_http(request)
-            if (site or options.process_request) is not None and transport.has_left():
+            if (admit or options.process_request) is not None and transport.has_left():
                 raise ConnectionFailed(
                     "the client hung up while it was decided whether to let it in"
                 )

@@ -9,20 +9,18 @@ import inspect
 
 import trio
 
-from .._errors import ConnectionRejected
-from .._http.values import Accept, Answer, Request, Response, both
+from .._http.values import Accept, Answer, ConnectionRejected, Request, Response, both
 from .._log import ConnectionLogger
 from .._options import ProcessRequest, ServerStreamOptions, check_extra_headers
-from .._web.site import Site
 
 
 async def ask(
     request: Request,
     options: ServerStreamOptions,
     logger: ConnectionLogger,
-    site: Site | None = None,
+    admit: ProcessRequest | None = None,
 ) -> Answer:
-    """What `process_request` and then the site say.
+    """What `process_request` and then `admit` say.
 
     Raises:
         ConnectionRejected: with 500, where one of them failed.
@@ -33,9 +31,9 @@ async def ask(
         if options.process_request is not None:
             answer = await _run_process_request(options.process_request, request)
             check_answer(answer, request)
-        if site is not None and not isinstance(answer, Response):
+        if admit is not None and not isinstance(answer, Response):
             asked = "a hook"
-            further = await _run_process_request(site.admit, request)
+            further = await _run_process_request(admit, request)
             answer = further if isinstance(further, Response) else both(answer, further)
     except Exception as exc:
         logger.exception("%s failed for %s %s", asked, request.method, request.target)

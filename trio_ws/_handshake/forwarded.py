@@ -1,7 +1,7 @@
 """What a trusted proxy says about the client: fields of a request, or a header before all of it.
 
 This module owns ``X-Forwarded-For``, RFC 7239's ``Forwarded`` and the PROXY protocol. Whose word
-is taken is `_networks`'; nothing here is looked at before the peer was found there.
+is taken is `networks`'; nothing here is looked at before the peer was found there.
 
 A proxy adds what it knows at the end, and what stands before that may be the client's invention. So
 addresses are read from the end, and the first that is no trusted proxy is the client.

@@ -14,11 +14,11 @@ from contextlib import suppress
 import trio
 
 from .._connection.opening import Opening
-from .._errors import ConnectionRejected, InvalidResponse
+from .._errors import InvalidResponse
 from .._http.exchange import ClientExchange, HeadBuffer, HeadTooLarge, MalformedHead
 from .._http.headers import Headers, has_token
 from .._http.url import WebSocketURL
-from .._http.values import MAX_BODY_BYTES, Request, Response
+from .._http.values import MAX_BODY_BYTES, ConnectionRejected, Request, Response
 from .._options import ClientStreamOptions
 from .._protocol.deflate import Agreement, client_check, client_offer
 from .._protocol.events import Role

@@ -1,6 +1,7 @@
 """Which peers are proxies that are believed: networks, checked when they are given.
 
-This module owns what an address is trusted by. What a trusted proxy says is `_forwarded`'s.
+This module owns what an address is trusted by. What a trusted proxy says is `forwarded`'s, in
+`_handshake`.
 """
 
 from __future__ import annotations

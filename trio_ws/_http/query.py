@@ -1,6 +1,6 @@
 """The query of a request: names and values, taken apart as forms and links write them.
 
-This module owns what the text after the ``?`` means. Where it comes from is `_http`'s.
+This module owns what the text after the ``?`` means. Where it comes from is `values`'.
 """
 
 from __future__ import annotations

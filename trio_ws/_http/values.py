@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from .._addresses import Address
 from .._buffer import bytes_of
-from .._errors import InvalidRequest
+from .._errors import HandshakeError
 from .._json import from_json, to_json
 from .context import Context
 from .headers import Headers, HeadersLike, has_token, is_token
@@ -234,6 +234,43 @@ class Response:
             return "Unknown"
 
 
+class InvalidRequest(HandshakeError):
+    """A client sent something that is no proper WebSocket request.
+
+    Servers answer it with `response` and write one line to the log; it reaches a caller only
+    from `wrap_server_stream`.
+    """
+
+    # Tracebacks show where an exception can be imported from, as those of `_errors` do.
+    __module__ = "trio_ws"
+
+    def __init__(self, problem: str, response: Response) -> None:
+        super().__init__(problem, response)
+        self.problem = problem
+        self.response = response
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class ConnectionRejected(HandshakeError):
+    """An HTTP response other than 101 ended the handshake.
+
+    On the client, `response` is what the server sent, its body cut at 64 KiB or after a
+    second. From `wrap_server_stream`, it is the response that this side gave (a page, a health
+    check).
+    """
+
+    __module__ = "trio_ws"
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"the handshake ended with HTTP status {self.response.status}"
+
+
 @final
 @dataclass(frozen=True)
 class Accept:
@@ -264,7 +301,7 @@ class Accept:
 
 
 #: What a hook, and everything that is asked about a request before it is served, may answer.
-Answer: TypeAlias = "Accept | Response | None"
+Answer: TypeAlias = Accept | Response | None
 
 
 def both(first: Accept | None, second: Accept | None) -> Accept | None:

@@ -3,7 +3,7 @@
 Nearly every message comes in one *plain* frame: text or binary, FIN set, no reserved bit, masked as
 its sender must mask it, the length in its shortest form (RFC 6455 section 5.2). This module takes
 such frames apart and puts them together, hundreds in one pass where a read brought that many. It
-decides nothing: whatever is not a plain frame, or not a whole one, is left where it is, for `_wire`
+decides nothing: whatever is not a plain frame, or not a whole one, is left where it is, for `wire`
 to deal with.
 """
 

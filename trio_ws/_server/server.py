@@ -42,7 +42,7 @@ from .._arguments import (
 from .._connection.lifetime import Lifetime, run_connection
 from .._connection.services import Services, open_services
 from .._connection.websocket import WebSocket
-from .._errors import CloseCode, ConnectionRejected, HandshakeError, InvalidRequest, close_code
+from .._errors import CloseCode, HandshakeError, close_code
 from .._handshake.accepting import (
     PlainRequest,
     accept_connection,
@@ -51,7 +51,8 @@ from .._handshake.accepting import (
     unavailable,
 )
 from .._handshake.both_sides import REFUSAL_LINGER, glance, opening_deadline
-from .._http.values import Request
+from .._http.values import ConnectionRejected, InvalidRequest, Request
+from .._keywords import ListenerKeywords, ServerStreamKeywords
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import (
     errors_in,
@@ -62,13 +63,7 @@ from .._nursery import (
     protected_context,
     raise_as_is,
 )
-from .._options import (
-    ListenerKeywords,
-    ListenerOptions,
-    ServerStreamKeywords,
-    ServerStreamOptions,
-    make_options,
-)
+from .._options import ListenerOptions, ServerStreamOptions, make_options
 from .._threads import check_in_trio
 from .._transport.accepting import wrap_listener
 from .._transport.checks import check_listeners, check_stream
@@ -475,7 +470,7 @@ class WebSocketServer:
                 self._options,
                 logger,
                 client=visit.client,
-                site=self._site,
+                admit=self._site.admit if self._site is not None else None,
                 received=received,
                 deciding=deciding,
                 refusing=refusing,

@@ -17,12 +17,12 @@ from collections.abc import Callable
 import trio
 
 from .._addresses import show_address
-from .._errors import ConnectionFailed, ConnectionRejected, InvalidRequest
+from .._errors import ConnectionFailed
 from .._handshake.accepting import PlainRequest
 from .._handshake.asking import ask, check_answer
 from .._handshake.both_sides import hang_up
 from .._http.exchange import MalformedHead, ServerExchange, after_empty_lines
-from .._http.values import Request, Response, refusal
+from .._http.values import ConnectionRejected, InvalidRequest, Request, Response, refusal
 from .._log import ConnectionLogger
 from .._nursery import errors_in
 from .._options import ListenerOptions
@@ -118,7 +118,7 @@ class Conversation:
         if rest is not None:
             rest = plain.received  # it has no body
         try:
-            answer = await ask(request, self._options, self._logger, self._site)
+            answer = await ask(request, self._options, self._logger, self._site.admit)
             if isinstance(answer, Response):
                 return answer, rest
             if rest is None:

@@ -1,7 +1,7 @@
 """Which path is served by what: WebSocket handlers, HTTP endpoints, files, other routers.
 
 This module owns the table of routes and is the only one that knows werkzeug, which matches and
-builds paths. How a request is read and a response sent is `_web`'s.
+builds paths. How a request is read and a response sent is `conversation`'s.
 
 werkzeug is imported when the first `Router` is made, because it is an extra: whoever makes none
 need not have it.

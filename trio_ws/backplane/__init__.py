@@ -1,4 +1,8 @@
-"""Joins the `Broadcast`s of several processes or hosts."""
+"""Joins the `Broadcast`s of several processes or hosts.
+
+Read `_base` first: it is what every backplane is to a broadcast. `_redis` has everything that knows
+Redis. What a broadcast is does not come in here.
+"""
 
 from ._base import Backplane, BackplaneError, BackplaneStatistics, Deliver, Gap, HistoryEntry
 from ._memory import MemoryBackplane, MemoryHub

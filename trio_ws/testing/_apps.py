@@ -20,16 +20,9 @@ from .._connection.websocket import WebSocket
 from .._errors import WebSocketError
 from .._http.url import parse_url
 from .._http.values import Request
+from .._keywords import ClientStreamKeywords, ListenerKeywords, ServerStreamKeywords
 from .._nursery import leaf_exceptions, open_bare_nursery, protected_context, raise_as_is
-from .._options import (
-    ClientStreamKeywords,
-    ClientStreamOptions,
-    ListenerKeywords,
-    ListenerOptions,
-    ProcessRequest,
-    ServerStreamKeywords,
-    make_options,
-)
+from .._options import ClientStreamOptions, ListenerOptions, ProcessRequest, make_options
 from .._server.server import (
     Handler,
     WebSocketServer,

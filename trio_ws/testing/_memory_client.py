@@ -26,13 +26,14 @@ from .._buffer import bytes_of
 from .._client.client import follow_redirects, location_in, shake_hands
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
-from .._errors import ConnectionFailed, ConnectionRejected, InvalidResponse
+from .._errors import ConnectionFailed, InvalidResponse
 from .._http.headers import Headers, HeadersLike
 from .._http.url import WebSocketURL, follow_redirect, parse_url
-from .._http.values import Response
+from .._http.values import ConnectionRejected, Response
 from .._json import from_json, to_json
+from .._keywords import ClientStreamKeywords
 from .._nursery import protected_context
-from .._options import ClientOptions, ClientStreamKeywords, ClientStreamOptions, make_options
+from .._options import ClientOptions, ClientStreamOptions, make_options
 from .._redaction import is_secret_field
 
 if TYPE_CHECKING:

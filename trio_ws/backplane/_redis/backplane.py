@@ -1,8 +1,8 @@
 """A backplane over Redis: connections that are kept, and what goes over them.
 
 This module owns the options and the life of the connections: when to connect, when to give up, and
-when to try again. The commands are the mode's, `_pubsub` or `_streams`; the connections are
-`_link`'s, which is imported only when one of these is made, because it needs coredis.
+when to try again. The commands are the mode's, `pubsub` or `streams`; the connections are
+`link`'s, which is imported only when one of these is made, because it needs coredis.
 """
 
 from __future__ import annotations

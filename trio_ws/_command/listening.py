@@ -16,8 +16,8 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from .._command.exits import CommandFailed
 from .._reasons import reason_of
+from .exits import CommandFailed
 
 #: How many ports are tried where any will do: what is free on one address may be taken on another.
 _ATTEMPTS: Final = 10

@@ -1,0 +1,80 @@
+"""The options as keyword arguments of the entry points.
+
+`_options` defines them. These are the same names again, because a type checker cannot derive
+keyword arguments from a dataclass, and a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias, TypedDict
+
+from ._connection.websocket import WebSocket
+from ._http.headers import HeadersLike
+from ._options import Origins, ProcessRequest, ProxyHeader
+from ._protocol.deflate import Deflate
+
+#: What becomes of a handler's exception: see the option `on_handler_error`.
+HandlerErrorPolicy: TypeAlias = Literal["log", "propagate"] | Callable[[WebSocket, Exception], None]
+#: What is told of pings and pongs: see the option `on_ping_pong`.
+PingPongHook: TypeAlias = Callable[[WebSocket, Literal["ping", "pong"], bytes], object]
+
+
+class ConnectionKeywords(TypedDict, total=False):
+    """The keyword arguments of `ConnectionOptions`."""
+
+    max_message_size: float
+    max_queued_messages: float
+    max_queued_bytes: float
+    max_send_buffer: float
+    open_timeout: float
+    close_timeout: float
+    ping_interval: float
+    ping_timeout: float
+    compression: Deflate | None
+    subprotocols: Sequence[str]
+    headers: HeadersLike
+    decode_text: bool
+    on_ping_pong: PingPongHook | None
+    logger: logging.Logger
+
+
+class ClientStreamKeywords(ConnectionKeywords, total=False):
+    """The keyword arguments of `ClientStreamOptions`."""
+
+    origin: str | None
+    user_agent: str | None
+
+
+class ClientKeywords(ClientStreamKeywords, total=False):
+    """The keyword arguments of `ClientOptions`."""
+
+    ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
+    path: str | os.PathLike[str] | None
+    max_redirects: int
+
+
+class ServerStreamKeywords(ConnectionKeywords, total=False):
+    """The keyword arguments of `ServerStreamOptions`."""
+
+    process_request: ProcessRequest | None
+    origins: Origins | None
+    server_header: str | None
+    trusted_proxies: Sequence[str]
+    proxy_header: ProxyHeader
+    idle_timeout: float
+    max_lifetime: float
+
+
+class ListenerKeywords(ServerStreamKeywords, total=False):
+    """The keyword arguments of `ListenerOptions`."""
+
+    on_handler_error: HandlerErrorPolicy
+    grace_period: float
+    max_connections: float
+    max_body_size: float
+    keep_alive_timeout: float
