@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import machine, paced
-from benchmarks.cases import CASES, MAIN, PACED, SCALE, Case, Paced
+from benchmarks import machine
+from benchmarks.cases import CASES, MAIN, PACED, SCALE, Case
 from benchmarks.chart import to_svg
 from benchmarks.processes import Stage
 from benchmarks.report import Figure, Report, show, targets_to_markdown, to_markdown
@@ -41,8 +41,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--load",
         choices=("c", "python"),
-        default="c",
-        help="which load paces: in C, where that can be built (c), or in Python",
+        help="whether it is in C, where that can be built, which echoes and paced cases can have,"
+        " or in Python; by default, only the paced cases have that in C",
     )
     parser.add_argument(
         "--out",
@@ -105,9 +105,11 @@ def run(options: argparse.Namespace) -> Report:
     cases = chosen_cases(options)
     if options.beside:
         remark(f"beside: trio_ws in {options.beside}")
-    for text in {load_of(case, options) for case in cases if isinstance(case, Paced)}:
-        remark(text)
-    with Stage(loads_in_c=options.load == "c") as stage:
+    # Results of two loads are not to be compared unawares.
+    in_c = [case.name for case in cases if case.load_in_c(options.load)]
+    if in_c:
+        remark(f"with the load in C: {', '.join(in_c)}")
+    with Stage(load=options.load) as stage:
         if not stage.is_pinned:
             remark("without two cores to pin them to, load and server share what there is")
         for results in measure(
@@ -125,13 +127,6 @@ def run(options: argparse.Namespace) -> Report:
                 report.figures.setdefault(case.name, {})[result.peer.name] = figure
                 say(f"  {result.peer.title:22}{figure.value:14,.1f}  {show_details(figure)}")
     return report
-
-
-def load_of(case: Paced, options: argparse.Namespace) -> str:
-    """Which load paces: results of two loads are not to be compared unawares."""
-    in_c = options.load == "c" and paced.build(tls=case.is_tls)
-    language = "C" if in_c else "Python"
-    return f"paced {'TLS ' * case.is_tls}load: that in {language}"
 
 
 def show_details(figure: Figure) -> str:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from benchmarks.load import (
     BlockingExchange,
     BroadcastExchange,
     DuplexExchange,
+    Endpoint,
     Handshakes,
     LoadFailed,
     ManyExchange,
@@ -28,8 +30,9 @@ from benchmarks.load import (
     read_exactly,
     receive_head,
 )
+from benchmarks.load_in_c import build, open_load_in_c
 from benchmarks.paced import Pace, open_load
-from benchmarks.processes import ProcessorTime, Stage, Subject
+from benchmarks.processes import ProcessorTime, Server, Stage, Subject
 from benchmarks.roster import BESIDE, OURS, Peer
 from benchmarks.subject import HOST, Mode
 
@@ -69,6 +72,9 @@ class Exchange(Protocol):
     It stops with an event, the first one after that time, so that no part of one is lost.
     """
 
+    pid: str
+    """The process that does it, as /proc names it."""
+
     def run(self, seconds: float) -> float: ...
 
 
@@ -92,6 +98,14 @@ class Case(ABC):
         chosen = not self.peers or peer.name in self.peers
         return chosen and (self.mode is None or self.mode in peer.modes)
 
+    @property
+    def is_tls(self) -> bool:
+        return self.mode is Mode.TLS
+
+    def load_in_c(self, load: str | None) -> Path | None:
+        """The program, if it is what loads here: because "c" was asked for, or nothing."""
+        return None
+
     @abstractmethod
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement: ...
 
@@ -99,9 +113,9 @@ class Case(ABC):
 def timed(exchange: Exchange, seconds: float, subject: Subject) -> Measurement:
     """Warm up, then measure."""
     exchange.run(seconds * WARM_UP)
-    start, subject_before, load_before = perf_counter(), *times(subject)
+    start, subject_before, load_before = perf_counter(), *times(subject, exchange.pid)
     rate = exchange.run(seconds)
-    elapsed, subject_after, load_after = perf_counter() - start, *times(subject)
+    elapsed, subject_after, load_after = perf_counter() - start, *times(subject, exchange.pid)
     subject_time, load_time = subject_after - subject_before, load_after - load_before
     details = {
         "microseconds": subject_time.ran / (rate * elapsed) * 1e6,
@@ -111,8 +125,8 @@ def timed(exchange: Exchange, seconds: float, subject: Subject) -> Measurement:
     return Measurement(rate, {name: n for name, n in details.items() if not math.isnan(n)})
 
 
-def times(subject: Subject, load: str = "self") -> tuple[ProcessorTime, ProcessorTime]:
-    """Of the process under test, and of the load: this process, if no other."""
+def times(subject: Subject, load: str) -> tuple[ProcessorTime, ProcessorTime]:
+    """Of the process under test, and of the load."""
     return subject.processor_time(), ProcessorTime.of(load)
 
 
@@ -129,11 +143,16 @@ class Echo(Case):
     in_flight: int = 1
     mode: Mode = Mode.ECHO
 
+    def load_in_c(self, load: str | None) -> Path | None:
+        return build(tls=self.is_tls) if load == "c" else None
+
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
         payload, frame = self._message()
         with stage.server(peer) as server:
-            port = server.ports[self.mode]
-            with self._exchange(peer, stage, port, payload, frame) as (exchange, reply_size):
+            endpoint = self._endpoint(server, peer, stage)
+            with open_pipe(endpoint) as pipe:
+                reply_size = check_echo(pipe, peer, payload, frame)
+            with self._exchange(endpoint, stage, frame, reply_size) as exchange:
                 measured = timed(exchange, seconds, server)
         if self.mode is Mode.DEFLATE:
             measured.details["reply_size"] = reply_size
@@ -150,24 +169,35 @@ class Echo(Case):
         payload = wire.text(self.size)
         return payload, wire.frame(wire.FIN | wire.TEXT, payload, masked=True)
 
+    def _endpoint(self, server: Server, peer: Peer, stage: Stage) -> Endpoint:
+        return Endpoint(
+            server.ports[self.mode],
+            stage.client_context if self.is_tls else None,
+            peer.is_websocket,
+            wire.DEFLATE_WITHOUT_TAKEOVER if self.mode is Mode.DEFLATE else None,
+        )
+
     @contextmanager
     def _exchange(
-        self, peer: Peer, stage: Stage, port: int, payload: bytes, frame: bytes
-    ) -> Iterator[tuple[Exchange, int]]:
-        """The load, ready to run, on connections on which the echo was seen to be right."""
-        extension = wire.DEFLATE_WITHOUT_TAKEOVER if self.mode is Mode.DEFLATE else None
-        if self.connections > 1:
-            with open_connections(port, self.connections, websocket=peer.is_websocket) as sockets:
-                reply_size = check_echo(Pipe(sockets[0]), peer, payload, frame)
-                yield ManyExchange(sockets, frame, reply_size), reply_size
-            return
-        context = stage.client_context if self.mode is Mode.TLS else None
-        with open_pipe(port, context, websocket=peer.is_websocket, extension=extension) as pipe:
-            reply_size = check_echo(pipe, peer, payload, frame)
-            if context or len(frame) * self.in_flight > FITS_BUFFERS:
-                yield DuplexExchange(pipe, frame, reply_size, self.in_flight), reply_size
-            else:
-                yield BlockingExchange(pipe.sock, frame, reply_size, self.in_flight), reply_size
+        self, endpoint: Endpoint, stage: Stage, frame: bytes, reply_size: int
+    ) -> Iterator[Exchange]:
+        """The load, ready to run."""
+        program = self.load_in_c(stage.load)
+        if program:
+            numbers = {"connections": self.connections, "in_flight": self.in_flight}
+            with open_load_in_c(program, endpoint, frame, reply_size, **numbers) as load:
+                yield load
+        elif self.connections > 1:
+            with open_connections(
+                endpoint.port, self.connections, websocket=endpoint.websocket
+            ) as sockets:
+                yield ManyExchange(sockets, frame, reply_size)
+        else:
+            with open_pipe(endpoint) as pipe:
+                if endpoint.context or len(frame) * self.in_flight > FITS_BUFFERS:
+                    yield DuplexExchange(pipe, frame, reply_size, self.in_flight)
+                else:
+                    yield BlockingExchange(pipe.sock, frame, reply_size, self.in_flight)
 
 
 def check_echo(pipe: Pipe, peer: Peer, payload: bytes, frame: bytes) -> int:
@@ -221,23 +251,20 @@ class Paced(Case):
     """Messages a second on each connection."""
     mode: Mode = Mode.ECHO
 
-    @property
-    def is_tls(self) -> bool:
-        return self.mode is Mode.TLS
+    def load_in_c(self, load: str | None) -> Path | None:
+        return None if load == "python" else build(tls=self.is_tls)
 
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
         seconds *= PACED_TIMES
         payload = wire.text(self.size)
         frame = wire.frame(wire.FIN | wire.TEXT, payload, masked=True)
-        context = stage.client_context if self.is_tls else None
         with stage.server(peer) as server:
-            port = server.ports[self.mode]
-            with open_pipe(port, context, websocket=peer.is_websocket) as pipe:
+            context = stage.client_context if self.is_tls else None
+            endpoint = Endpoint(server.ports[self.mode], context, peer.is_websocket)
+            with open_pipe(endpoint) as pipe:
                 reply_size = check_echo(pipe, peer, payload, frame)
             pace = Pace(self.connections, self.rate, frame, reply_size)
-            with open_load(
-                port, pace, context, websocket=peer.is_websocket, in_c=stage.loads_in_c
-            ) as load:
+            with open_load(endpoint, pace, self.load_in_c(stage.load)) as load:
                 load.run(seconds * WARM_UP)
                 start, subject_before, load_before = perf_counter(), *times(server, load.pid)
                 seen = load.run(seconds)

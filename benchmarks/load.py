@@ -16,6 +16,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
@@ -185,25 +186,32 @@ class TLSPipe(Pipe):
                 self._incoming.write(self.sock.recv(65536))
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a server listens, and how one opens a connection there."""
+
+    port: int
+    context: ssl.SSLContext | None = None
+    """For TLS."""
+    websocket: bool = True
+    """Whether there is an opening handshake."""
+    extension: str | None = None
+    """What this offers."""
+
+    @property
+    def request(self) -> bytes:
+        return wire.request(self.port, self.extension) if self.websocket else b""
+
+
 @contextmanager
-def open_pipe(
-    port: int,
-    context: ssl.SSLContext | None = None,
-    *,
-    websocket: bool = True,
-    extension: str | None = None,
-) -> Iterator[Pipe]:
-    """One connection, with the opening handshake behind it if it has one; with a context, TLS."""
-    with connect(port) as sock:
-        pipe = TLSPipe(sock, context) if context else Pipe(sock)
-        if websocket:
-            shake_hands(pipe, port, extension)
+def open_pipe(endpoint: Endpoint) -> Iterator[Pipe]:
+    """One connection, with the opening handshake behind it if it has one."""
+    with connect(endpoint.port) as sock:
+        pipe = TLSPipe(sock, endpoint.context) if endpoint.context else Pipe(sock)
+        if endpoint.websocket:
+            pipe.send(memoryview(endpoint.request))
+            check_response(receive_head(pipe.read), endpoint.extension)
         yield pipe
-
-
-def shake_hands(pipe: Pipe, port: int, extension: str | None = None) -> None:
-    pipe.send(memoryview(wire.request(port, extension)))
-    check_response(receive_head(pipe.read), extension)
 
 
 def read_exactly(pipe: Pipe, size: int) -> bytes:
@@ -221,7 +229,14 @@ def read_exactly(pipe: Pipe, size: int) -> bytes:
 # ---------------------------------------------------------------------------
 
 
-class BlockingExchange:
+class InThisProcess:
+    """A load that works here."""
+
+    #: The process, as /proc names it.
+    pid = "self"
+
+
+class BlockingExchange(InThisProcess):
     """One connection, few bytes under way: it sends and receives in turn, the cheapest way.
 
     For each `reply_size` bytes that come, `frame` is sent. `in_flight` of them start it, or none
@@ -258,7 +273,7 @@ class BlockingExchange:
         return count / (now - start)
 
 
-class DuplexExchange:
+class DuplexExchange(InThisProcess):
     """One connection, with more under way than the kernel's buffers hold, or with TLS.
 
     It never waits to send: a server that waits for its echo to be read would wait for ever.
@@ -292,7 +307,7 @@ class DuplexExchange:
         return count / (now - start)
 
 
-class ManyExchange:
+class ManyExchange(InThisProcess):
     """Many connections, with one message under way on each.
 
     It runs until each has had two echoes or so, however short it is to be: a server may well take
@@ -362,7 +377,7 @@ def _some(poll: Callable[[], Sequence[tuple[int, int]]]) -> Sequence[tuple[int, 
 # ---------------------------------------------------------------------------
 
 
-class BroadcastExchange:
+class BroadcastExchange(InThisProcess):
     """Many connections to a broadcaster. The first says something, and all hear it."""
 
     def __init__(self, sockets: Sequence[socket.socket], frame: bytes, reply_size: int) -> None:
@@ -400,7 +415,7 @@ class BroadcastExchange:
         return first, perf_counter()
 
 
-class Handshakes:
+class Handshakes(InThisProcess):
     """Connections that are opened and closed again, with both handshakes, so many at once."""
 
     def __init__(self, port: int, at_once: int) -> None:

@@ -1,20 +1,15 @@
 """The paced load: on each of many connections a small message now and then, at fixed times.
 
-There are two of it that do the same. The one in C, `paced.c`, costs a tenth of the one in Python,
-and keeps its times better; it is built when it is first needed, where there is a C compiler and
-epoll. Both send at equal distances, in turn on each connection, whether echoes come or not.
+There are two of it that do the same. The one in C, `load.c`, costs less than the one in Python, and
+keeps its times better. Both send at equal distances, in turn on each connection, whether echoes
+come or not.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import select
 import selectors
-import shutil
-import ssl
-import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,11 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol, Self
 
-from benchmarks import wire
-from benchmarks.load import PATIENCE, LoadFailed, Pipe, open_pipe
-
-SOURCE = Path(__file__).with_name("paced.c")
-BUILT = Path(__file__).parents[1] / ".tools" / "benchmarks"
+from benchmarks.load import PATIENCE, Endpoint, InThisProcess, LoadFailed, Pipe, open_pipe
+from benchmarks.load_in_c import LoadInC, open_load_in_c
 
 #: The latencies of interest.
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
@@ -73,103 +65,34 @@ class PacedLoad(Protocol):
 
 
 @contextmanager
-def open_load(
-    port: int,
-    pace: Pace,
-    context: ssl.SSLContext | None = None,
-    *,
-    websocket: bool = True,
-    in_c: bool = True,
-) -> Iterator[PacedLoad]:
+def open_load(endpoint: Endpoint, pace: Pace, program: Path | None = None) -> Iterator[PacedLoad]:
     """That in C if wanted and possible, or else that in Python. With a context, by TLS."""
-    program = build(tls=context is not None) if in_c else None
     if program:
-        with open_load_in_c(program, port, pace, websocket=websocket) as load:
-            yield load
+        with open_load_in_c(
+            program,
+            endpoint,
+            pace.frame,
+            pace.reply_size,
+            connections=pace.connections,
+            rate=pace.rate,
+        ) as load:
+            yield PacedInC(load)
     else:
         with Watch() as watch, ExitStack() as stack:
-            pipes = [
-                stack.enter_context(open_pipe(port, context, websocket=websocket))
-                for _ in range(pace.connections)
-            ]
+            pipes = [stack.enter_context(open_pipe(endpoint)) for _ in range(pace.connections)]
             yield LoadInPython(pipes, pace, watch)
 
 
-# ---------------------------------------------------------------------------
-# In C
-# ---------------------------------------------------------------------------
+class PacedInC:
+    """The load in C."""
 
-
-def build(*, tls: bool = False) -> Path | None:
-    """The program, made anew if it is older than its source; nothing where it cannot be made.
-
-    For TLS it needs OpenSSL's headers.
-    """
-    compiler = shutil.which("cc")
-    if compiler is None or not hasattr(select, "epoll"):
-        return None
-    program = BUILT / ("paced-tls" if tls else "paced")
-    if program.exists() and program.stat().st_mtime >= SOURCE.stat().st_mtime:
-        return program
-    BUILT.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILT) as folder:
-        fresh = Path(folder) / program.name
-        options = ["-DTLS", "-lssl", "-lcrypto"] if tls else []
-        command = [compiler, "-std=c11", "-O2", "-o", str(fresh), str(SOURCE), *options]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            return None
-        return fresh.replace(program)
-
-
-@contextmanager
-def open_load_in_c(
-    program: Path, port: int, pace: Pace, *, websocket: bool = True
-) -> Iterator[LoadInC]:
-    request = wire.request(port) if websocket else b""
-    arguments = (port, pace.connections, pace.rate, request.hex(), pace.frame.hex())
-    with (
-        tempfile.TemporaryFile("w+") as complaints,
-        subprocess.Popen(
-            [program, *map(str, arguments), str(pace.reply_size)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-        ) as process,
-    ):
-        try:
-            load = LoadInC(process)
-            load.read()
-            yield load
-        except (OSError, LoadFailed):
-            complaints.seek(0)
-            raise LoadFailed(complaints.read().strip() or "the load ended") from None
-        finally:
-            process.kill()
-
-
-class LoadInC:
-    """The program, as seen from here."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.pid = str(process.pid)
+    def __init__(self, load: LoadInC) -> None:
+        self._load = load
+        self.pid = load.pid
 
     def run(self, seconds: float) -> Seen:
-        assert self._process.stdin
-        self._process.stdin.write(f"{seconds}\n")
-        self._process.stdin.flush()
-        fields = json.loads(self.read())
-        return Seen(fields.pop("messages"), fields.pop("seconds"), fields)
-
-    def read(self) -> str:
-        """The next line that it says."""
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            raise LoadFailed("the load ended")
-        return line
+        seen = self._load.ask(seconds)
+        return Seen(seen.pop("messages"), seen.pop("seconds"), seen)
 
 
 # ---------------------------------------------------------------------------
@@ -221,10 +144,8 @@ class Connection:
     unfinished: int = 0
 
 
-class LoadInPython:
-    """The same in this process."""
-
-    pid = "self"
+class LoadInPython(InThisProcess):
+    """The same in Python."""
 
     def __init__(self, pipes: list[Pipe], pace: Pace, watch: Watch) -> None:
         self._pace = pace

@@ -37,13 +37,13 @@ class Stage:
 
     The load, which is this process, has the first core, each process under test the last one. A
     server is started anew for each measurement, so that none inherits the memory of another; with
-    `keep` it stays, as a test that has no time prefers. The paced load is the one in C where that
-    can be built, unless this is not wanted.
+    `keep` it stays, as a test that has no time prefers. `load` says whether the load is in C or in
+    Python, or nothing: see `Case.load_in_c`.
     """
 
-    def __init__(self, *, keep: bool = False, loads_in_c: bool = True) -> None:
+    def __init__(self, *, keep: bool = False, load: str | None = None) -> None:
         self.descriptor_limit: float = math.inf
-        self.loads_in_c = loads_in_c
+        self.load = load
         self._keep = keep
         self._cleanup = ExitStack()
         self._kept: dict[str, Server] = {}

@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine, paced, wire
+from benchmarks import machine, wire
 from benchmarks.cases import CASES, PACED, Case, Echo, read_reply
 from benchmarks.chart import to_svg
-from benchmarks.load import LoadFailed, Pipe
+from benchmarks.load import Endpoint, LoadFailed, Pipe
+from benchmarks.load_in_c import build
 from benchmarks.paced import Pace, Seen, open_load
 from benchmarks.processes import ProcessorTime, Stage
 from benchmarks.report import Figure, Report, advantage, targets_to_markdown, to_markdown
@@ -41,8 +42,8 @@ PEERS = [peer for peer in BY_NAME.values() if not peer.missing]
 #: Enough for some messages.
 SECONDS = 0.01
 
-#: Those that a load here can pace: whether it is that in C.
-LOADS = [False, True] if paced.build() else [False]
+#: The program in C is built where that is possible.
+LOADS = ["python", "c"] if build() else ["python"]
 
 
 @pytest.fixture(scope="module")
@@ -177,16 +178,17 @@ def test_a_library_comes_from_the_checkout_that_is_measured_beside_this_one(
 # ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("in_c", LOADS)
+@pytest.mark.parametrize("language", LOADS)
 @pytest.mark.parametrize("mode", [Mode.ECHO, Mode.TLS])
-def test_a_paced_load_sends_as_often_as_it_is_to(stage: Stage, mode: Mode, in_c: bool) -> None:
+def test_a_paced_load_sends_as_often_as_it_is_to(stage: Stage, mode: Mode, language: str) -> None:
     context = stage.client_context if mode is Mode.TLS else None
+    program = build(tls=mode is Mode.TLS) if language == "c" else None
     sent = wire.frame(wire.FIN | wire.TEXT, b"hello", masked=True)
     came = wire.frame(wire.FIN | wire.TEXT, b"hello", masked=False)
     pace = Pace(60, 10, sent, len(came))  # more connections than are opened at once
     with (
         stage.server(BY_NAME["trio_ws"]) as server,
-        open_load(server.ports[mode], pace, context, in_c=in_c) as load,
+        open_load(Endpoint(server.ports[mode], context), pace, program) as load,
     ):
         seen = [load.run(seconds) for seconds in (0.15, 0)]
     assert [one.messages for one in seen] == [90, 1]
@@ -202,11 +204,11 @@ def check_latencies(seen: Seen) -> None:
     assert times["late"] >= 0
 
 
-@pytest.mark.parametrize("in_c", LOADS)
+@pytest.mark.parametrize("language", LOADS)
 @pytest.mark.parametrize(
     "answers", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", wire.response(wire.KEY)]
 )
-def test_a_paced_load_fails_with_a_server_that_does(answers: bytes, in_c: bool) -> None:
+def test_a_paced_load_fails_with_a_server_that_does(answers: bytes, language: str) -> None:
     with socket.create_server((HOST, 0)) as listener:
 
         def answer() -> None:
@@ -219,25 +221,36 @@ def test_a_paced_load_fails_with_a_server_that_does(answers: bytes, in_c: bool) 
 
         server = threading.Thread(target=answer)
         server.start()
+        endpoint = Endpoint(listener.getsockname()[1])
         pace = Pace(1, 10, b"hello", 5)
+        program = build() if language == "c" else None
         with (
             pytest.raises(LoadFailed, match="ended|refused"),
-            open_load(listener.getsockname()[1], pace, in_c=in_c) as load,
+            open_load(endpoint, pace, program) as load,
         ):
             load.run(0.1)
         server.join()
 
 
-def test_without_a_compiler_the_paced_load_is_that_in_python(
-    monkeypatch: pytest.MonkeyPatch, stage: Stage
+def test_the_load_is_in_c_where_that_is_wanted_and_can_be_built(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    echo, paced, memory = (CASES[name] for name in ("echo-16", "paced-100", "memory"))
+    program = build()
+    assert [paced.load_in_c(load) for load in (None, "c", "python")] == [program, program, None]
+    assert [echo.load_in_c(load) for load in (None, "c", "python")] == [None, program, None]
+    assert memory.load_in_c("c") is None
     monkeypatch.setenv("PATH", "")
-    assert paced.build() is None
-    with stage.server(BY_NAME["raw_trio"]) as server:
-        pace = Pace(1, 10, b"hello", 5)
-        with open_load(server.ports[Mode.ECHO], pace, websocket=False) as load:
-            assert load.pid == "self"
-            assert load.run(0).messages == 1
+    assert paced.load_in_c("c") is None
+
+
+def test_every_echo_runs_with_the_load_in_c(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "load", "c")
+    cases = [miniature(case) for case in CASES.values() if isinstance(case, Echo)]
+    for peer in ("trio_ws", "raw_trio"):
+        results = measure_strictly(cases, [BY_NAME[peer]], stage)
+        assert len(results) == len([case for case in cases if case.suits(BY_NAME[peer])])
+        assert all(result.value > 0 for result in results)
 
 
 @pytest.mark.parametrize("deflate", [False, True])
