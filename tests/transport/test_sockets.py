@@ -105,7 +105,7 @@ async def test_other_streams_take_nothing_without_waiting() -> None:
     one, other = trio.testing.memory_stream_pair()
     transport = wrap_stream(one)
     assert type(transport) is Transport
-    assert not transport.immediate
+    assert transport.plain_socket is None
     assert transport.send_nowait([b"hello"]) == 0
     with pytest.raises(NotImplementedError):
         await transport.wait_until_writable()

@@ -451,7 +451,7 @@ class Outbox:
         self._blocked = False
 
     async def _flush_some(self) -> None:
-        if self._transport.immediate:
+        if self._transport.plain_socket is not None:
             await self._transport.wait_until_writable()
             self.moved_at = trio.current_time()
             self._write_what_waits()

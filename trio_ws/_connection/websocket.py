@@ -1130,7 +1130,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         return (
             self._inbox.was_awaited(self._liveness.heard_at)
-            and self._transport.immediate
+            and self._transport.plain_socket is not None
             and self._state is OPEN
             and not self._verbose
             and self._wire.is_between_messages

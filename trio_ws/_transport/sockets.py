@@ -32,8 +32,6 @@ class SocketTransport(Transport):
 
     __slots__ = ("_receive_size", "_socket")
 
-    immediate = True
-
     def __init__(self, sock: socket.socket, peer: SystemAddress) -> None:
         self._socket = sock
         self._peer = readable(peer)

@@ -45,9 +45,6 @@ class Transport:
 
     __slots__ = ("_peer", "_stream")
 
-    #: Whether it can be written to without waiting.
-    immediate = False
-
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         # Once both sides have hung up, the system no longer knows, and the log still asks.
@@ -55,7 +52,11 @@ class Transport:
 
     @property
     def plain_socket(self) -> socket.socket | None:
-        """What can be written to without waiting, if it is `immediate`."""
+        """The socket, where nothing is in between: no TLS, no other stream.
+
+        Only such a transport reads and writes without waiting (`receive_nowait`, `send_nowait`,
+        `wait_until_writable`). The answer never changes.
+        """
         return None
 
     async def receive(self) -> bytes:
@@ -78,7 +79,7 @@ class Transport:
         return 0
 
     async def wait_until_writable(self) -> None:
-        """Wait until `send_nowait` is worth another try. Only where that is `immediate`."""
+        """Wait until `send_nowait` is worth another try. Only where there is a `plain_socket`."""
         raise NotImplementedError
 
     async def send_all(self, data: bytes) -> None:
