@@ -1,0 +1,88 @@
+"""A broadcast with a backplane: what other processes publish, miss and know."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from tests.broadcast.broadcast_helpers import numbered, open_two
+from tests.helpers import open_pair
+from trio_ws import Broadcast
+from trio_ws.backplane import MemoryHub
+
+pytestmark = pytest.mark.autojump
+
+
+async def test_a_backplane_brings_messages_to_the_subscribers_of_other_processes() -> None:
+    async with open_two(MemoryHub(), envelope=numbered) as (here, there):
+        async with here.open_channel("a") as one, there.open_channel("a") as other:
+            assert here.publish("1", "a") == 1
+            assert await there.publish_wait("2", "a") == 1
+            assert sorted([await one.receive(), await one.receive()]) == sorted(
+                [await other.receive(), await other.receive()]
+            )
+        assert here.publish("nobody", "a") == 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert (here.statistics().published, there.statistics().published) == (3, 2)
+    assert here.publish("too late", "a") == 0
+    here._take("a", "too late as well", "1-1")
+    assert here.statistics().published == 3
+    with pytest.raises(ZeroDivisionError):
+        async with open_two(MemoryHub()):
+            raise ZeroDivisionError
+
+
+async def test_who_comes_back_to_another_process_gets_what_it_missed() -> None:
+    async with open_two(MemoryHub(), envelope=numbered, history=10) as (here, there):
+        async with there.open_channel("a") as channel:
+            for number in range(3):
+                here.publish(str(number), "a")
+            known = [str(await channel.receive()).split()[0] for _ in range(3)]
+        here.publish("3", "a")  # the topic's history is kept, and so is its subscription
+        await trio.testing.wait_all_tasks_blocked()
+        async with there.open_channel("a", since=known[1]) as channel:
+            assert str(await channel.receive()).endswith("2")
+            assert str(await channel.receive()).endswith("3")
+
+
+async def test_a_gap_is_told_and_remembered(caplog: pytest.LogCaptureFixture) -> None:
+    gaps: list[str | None] = []
+    hub = MemoryHub()
+
+    def note(broadcast: Broadcast, topic: str | None) -> None:
+        gaps.append(topic)
+        raise ValueError("mine")
+
+    async with open_two(hub, envelope=numbered, history=10, on_gap=note) as (here, there):
+        async with open_pair() as (client, ws):
+            async with there.open_channel("b"):
+                with there.subscribe(ws, "a"):
+                    here.publish("1", "a")
+                    known = str(await client.receive()).split()[0]
+            there._note_gap("of another topic")
+            with there.subscribe(ws, "a", since=known) as subscription:
+                assert not subscription.missed
+            hub.pause()
+            hub.resume()
+            await trio.testing.wait_all_tasks_blocked()
+            assert "a" in gaps
+            with there.subscribe(ws, "a", since=known) as subscription:
+                assert subscription.missed
+            with there.subscribe(ws, "a") as subscription:
+                assert not subscription.missed
+    assert "ValueError: mine" in caplog.text
+
+
+async def test_an_envelope_that_fails_is_the_publishers_error_and_logged_elsewhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(message: str | bytes, message_id: str, topic: str) -> str:
+        raise ValueError("mine")
+
+    async with open_two(MemoryHub(), envelope=fail) as (here, there):
+        async with there.open_channel("a"):
+            with pytest.raises(ValueError, match="mine"):
+                here.publish("1", "a")
+            await trio.testing.wait_all_tasks_blocked()
+    assert caplog.text.count("ValueError: mine") == 1
