@@ -24,8 +24,8 @@ import pytest
 import trio
 import trustme
 
+from tests.backplane.backplane_helpers import Node, run
 from tests.backplane.redis_server import HOST, RedisServer, free_port, run_redis
-from tests.backplane.test_backplane import Node, run
 from tests.interop.processes import Peer, run_peer
 from trio_ws.backplane import BackplaneError, HistoryEntry, RedisBackplane, RedisOptions
 from trio_ws.backplane._envelope import Envelope, encode
