@@ -7,12 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
 import trio
 import trio.testing
 
 from trio_ws.backplane import Backplane, BackplaneStatistics, MemoryBackplane, MemoryHub
-from trio_ws.backplane._incoming import Incoming
 
 LOGGER = logging.getLogger("trio_ws")
 
@@ -54,15 +52,3 @@ async def run_two(
     async with run(MemoryBackplane(hub, **options), *topics) as one:
         async with run(MemoryBackplane(hub), *topics) as other:
             yield one, other
-
-
-@pytest.fixture
-def node() -> Node:
-    return Node(MemoryBackplane(MemoryHub()))
-
-
-@pytest.fixture
-def incoming(node: Node) -> Incoming:
-    incoming = Incoming(b"O" * 8, LOGGER)
-    incoming.open(node.deliver, node.gaps.append)
-    return incoming

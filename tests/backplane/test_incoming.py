@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from tests.backplane.backplane_helpers import LOGGER, Node, run_two
-from trio_ws.backplane import MemoryHub, _queued
+from trio_ws.backplane import MemoryBackplane, MemoryHub, _queued
 from trio_ws.backplane._envelope import Envelope, encode
 from trio_ws.backplane._incoming import MAX_ORIGINS, Incoming
 from trio_ws.backplane._interest import Interest
@@ -47,6 +47,18 @@ class Origin:
     def send(self, number: int, previous: int, topic: str = "news") -> None:
         envelope = Envelope(self._name, number, previous, str(number))
         self._incoming.take(topic, encode(envelope))
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node(MemoryBackplane(MemoryHub()))
+
+
+@pytest.fixture
+def incoming(node: Node) -> Incoming:
+    incoming = Incoming(b"O" * 8, LOGGER)
+    incoming.open(node.deliver, node.gaps.append)
+    return incoming
 
 
 def numbers(node: Node) -> list[int]:
