@@ -203,7 +203,11 @@ def test_a_port_that_is_taken_is_said_in_one_line(
         options = ["--port", str(port), "--host", HOST, *([what] if what else [])]
         assert run("serve", "chat:handler", *options) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"trio-ws: port {port} on {HOST} is taken: try another --port, or 0 for any"
+    where = f"port {port} of {HOST}"
+    assert line == (
+        f"trio-ws: cannot listen on {where}: Address already in use; "
+        "try another --port, or 0 for any"
+    )
 
 
 def test_a_module_that_raises_is_shown_from_its_first_line(
@@ -303,7 +307,7 @@ def test_a_mistake_of_our_own_keeps_its_traceback(
 def test_what_the_system_does_not_have_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, what: str
 ) -> None:
-    monkeypatch.setattr("trio_ws._command.cli.CAN_SHARE", False)
+    monkeypatch.setattr("trio_ws._command.cli.CAN_REUSE_PORT", False)
     monkeypatch.setattr("trio_ws._command.cli.HAS_UNIX", False)
     assert run("serve", "chat:handler", option) == 2
     assert f"{what}, which this system does not have" in capsys.readouterr().err

@@ -21,8 +21,9 @@ from tests.helpers import HOST, REQUEST, RawPeer
 from tests.whole.test_trust import SLACK, SOAK, receive_status, report
 from trio_ws import ConnectionClosed, HandshakeError, WebSocket, open_websocket_url
 from trio_ws._command.exits import CommandFailed
-from trio_ws._command.listening import port_of, reserved_port
+from trio_ws._command.listening import reserved_port
 from trio_ws._command.workers import LONGEST_DELAY, STEADY, Crew, Worker, keep_workers, next_delay
+from trio_ws._server.listening import port_of
 
 GRACE = 0.3
 CLOSE_TIMEOUT = 1.0

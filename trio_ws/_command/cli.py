@@ -36,10 +36,11 @@ from .._nursery import leaf_exceptions
 from .._options import ClientOptions, ListenerOptions
 from .._reasons import reason_of
 from .._redaction import without_secrets
+from .._server.listening import CAN_REUSE_PORT, HAS_UNIX, port_of
 from .._version import __version__
 from .application import load_application
 from .exits import FAILED, INTERRUPTED, USAGE, CommandFailed
-from .listening import CAN_SHARE, HAS_UNIX, port_of, reserved_port
+from .listening import reserved_port
 from .reload import reload_worker
 from .serving import Service, serve_alone, serve_as_worker
 from .talking import STDIN, talk
@@ -364,7 +365,7 @@ def _check_combinations(parsed: argparse.Namespace) -> None:
         ),
         "--keyfile needs --certfile": parsed.keyfile and not parsed.certfile,
         "--workers and --reload need SO_REUSEPORT, which this system does not have": (
-            (several or parsed.reload) and not CAN_SHARE
+            (several or parsed.reload) and not CAN_REUSE_PORT
         ),
         "--unix needs Unix sockets, which this system does not have": (
             parsed.unix and not HAS_UNIX
@@ -384,7 +385,7 @@ def _service(parsed: argparse.Namespace) -> Service:
         hosts=parsed.host or ["localhost"],
         port=port,
         unix=parsed.unix,
-        shared=parsed.as_worker is not None,
+        reuse_port=parsed.as_worker is not None,
         ssl_context=_server_context(parsed.certfile, parsed.keyfile) if parsed.certfile else None,
         options=_listener_options(parsed),
     )

@@ -18,7 +18,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn, final
@@ -28,10 +28,11 @@ import trio
 from .._addresses import show_address
 from .._keywords import ListenerKeywords
 from .._nursery import leaf_exceptions, open_bare_nursery
+from .._server.listening import bound_unix_socket, listen, port_of
 from .._server.server import Handler, WebSocketServer, serve_listeners
 from .application import Application, check_handler
 from .exits import DONE, SIGNALLED, CommandFailed
-from .listening import bound_tcp_sockets, bound_unix_socket, listen, port_of
+from .listening import bound_tcp_sockets, failing_in_one_line
 
 logger = logging.getLogger("trio_ws.serve")
 
@@ -45,7 +46,7 @@ class Service:
     Attributes:
         name: the application's, as ``module:attribute``.
         hosts, port: where to listen, unless there is a `unix` path.
-        shared: other workers also listen on the port.
+        reuse_port: other workers also listen on the port.
         ssl_context: for TLS.
         options: those of `serve_listeners`.
     """
@@ -54,7 +55,7 @@ class Service:
     hosts: Sequence[str]
     port: int
     unix: str | None
-    shared: bool
+    reuse_port: bool
     ssl_context: ssl.SSLContext | None
     options: ListenerKeywords
 
@@ -108,11 +109,13 @@ class Serving:
     async def _sockets(self) -> AsyncGenerator[list[socket.socket], None]:
         service = self._service
         if service.unix is not None:
-            with bound_unix_socket(service.unix) as sock:
+            with ExitStack() as bound:
+                with failing_in_one_line():
+                    sock = bound.enter_context(bound_unix_socket(service.unix))
                 yield [sock]
         else:
             async with bound_tcp_sockets(
-                service.hosts, service.port, shared=service.shared
+                service.hosts, service.port, reuse_port=service.reuse_port
             ) as sockets:
                 yield sockets
 
@@ -130,7 +133,8 @@ class Serving:
     async def _serve(
         self, handler: Handler, sockets: Sequence[socket.socket], ready: Callable[[], None]
     ) -> None:
-        listeners: list[trio.abc.Listener[trio.abc.Stream]] = [listen(sock) for sock in sockets]
+        with failing_in_one_line():
+            listeners: list[trio.abc.Listener[trio.abc.Stream]] = [listen(sock) for sock in sockets]
         tls = self._service.ssl_context
         if tls is not None:
             listeners = [trio.SSLListener(listener, tls) for listener in listeners]

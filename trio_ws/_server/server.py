@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, KeysView, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -72,6 +71,7 @@ from .._transport.stream import Transport
 from .._transport.system import socket_address
 from .._web.conversation import Conversation
 from .._web.site import Site
+from .listening import open_tcp_listeners
 
 #: How many seconds to accept nobody when the system has no descriptors or memory left for another
 #: connection: it would say so again at once, and those that are open may end meanwhile.
@@ -672,7 +672,7 @@ async def serve_websocket(
         check_host(host)
     check_port(port)
     check_server_context(ssl_context)
-    listeners: list[trio.abc.Listener[trio.abc.Stream]] = [*await _open_tcp_listeners(host, port)]
+    listeners: list[trio.abc.Listener[trio.abc.Stream]] = [*await open_tcp_listeners(host, port)]
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
     await WebSocketServer(handler, listeners, settings, host)._run(task_status)
@@ -711,33 +711,6 @@ async def serve_listeners(
                 await trio.aclose_forcefully(listener)
         raise
     await WebSocketServer(handler, given, settings)._run(task_status)
-
-
-async def _open_tcp_listeners(host: str | None, port: int) -> list[trio.SocketListener]:
-    """trio's, but with one port for all addresses also where the system picks it.
-
-    Raises:
-        OSError: the host is not found, or an address cannot be bound; with which one it was.
-        ValueError: no host has a name like this.
-    """
-    try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        while port == 0 and len(listeners) > 1:
-            picked: int = listeners[0].socket.getsockname()[1]
-            for listener in listeners:
-                listener.socket.close()
-            with suppress(OSError):  # what is free on one address may be taken on another
-                return await trio.open_tcp_listeners(picked, host=host)
-            listeners = await trio.open_tcp_listeners(0, host=host)
-    except socket.gaierror as exc:
-        raise socket.gaierror(exc.errno, f"cannot find the host {host!r}: {exc.strerror}") from exc
-    except OSError as exc:
-        where = "every interface" if host is None else host
-        why = exc.strerror or exc
-        raise OSError(exc.errno, f"cannot listen on port {port} of {where}: {why}") from exc
-    except UnicodeError as exc:  # from encoding it for the DNS
-        raise ValueError(f"{host!r} is no name of a host: {exc}") from exc
-    return listeners
 
 
 def _checked_options(
