@@ -26,8 +26,9 @@ from math import inf
 import trio
 from trio.lowlevel import ParkingLot
 
+from .._transport.sockets import send_to_all
 from .._transport.stream import Buffer, Transport
-from .._transport.system import failure_of
+from .._transport.system import Failure
 from .line import Line, Parcel
 
 #: How many more messages have to wait for the sender before its frames are gathered, which costs
@@ -291,6 +292,23 @@ class Outbox:
         self._write_at_once((frame,), size)
         return True
 
+    def _post_the_rest(self, frame: bytes, outcome: int | Failure | None) -> bool:
+        """`post_now`, where the socket did not take all of it.
+
+        Args:
+            frame: is counted already.
+            outcome: see `send_to_all`; `None` as long as `_ready` is.
+        """
+        if isinstance(outcome, int):
+            self._finish_later((frame,), outcome, len(frame))
+        elif outcome is not None:
+            self._break(outcome)
+        else:
+            self.bytes_taken -= len(frame)
+            self.messages_posted -= 1
+            return self.post_now(frame)
+        return True
+
     def post(self, parcel: Parcel, frame: Buffer) -> None:
         """Put a frame in line, where `post_now` was in vain."""
         if self._sealed:
@@ -508,28 +526,14 @@ def _ignore(_: Exception) -> None:
 
 
 def post_to_all(outboxes: Sequence[Outbox], frame: bytes) -> list[int]:
-    """`post_now` to many; the positions of those for which it was in vain.
-
-    One after the other it would take half as much time again, nearly all the rest of which is the
-    system's.
-    """
-    in_vain: list[int] = []
+    """`post_now` to many; the positions of those for which it was in vain."""
     size = len(frame)
-    for position, outbox in enumerate(outboxes):
-        ready = outbox._ready
-        if ready is None:
-            if not outbox.post_now(frame):
-                in_vain.append(position)
-            continue
-        try:
-            sent = ready.send(frame)
-        except BlockingIOError:
-            sent = 0
-        except OSError as exc:
-            outbox._break(failure_of(exc))
-            continue
+    exceptions = send_to_all([outbox._ready for outbox in outboxes], frame)
+    for outbox in outboxes:  # what this loop does decides what a broadcast costs
         outbox.bytes_taken += size
         outbox.messages_posted += 1
-        if sent < size:
-            outbox._finish_later((frame,), sent, size)
-    return in_vain
+    return [
+        position
+        for position, outcome in exceptions.items()
+        if not outboxes[position]._post_the_rest(frame, outcome)
+    ]

@@ -14,10 +14,9 @@ import trio
 
 from .._addresses import Address
 from .stream import RECEIVE_SIZE, Buffer, OwnTransport, Transport
-from .system import SystemAddress, broken, readable
+from .system import Failure, SystemAddress, broken, failure_of, readable
 
 LARGE_RECEIVE_SIZE = 256 * 1024
-
 
 #: How many bytes the kernel takes from us before the peer takes them from it.
 NOT_SENT_LOW_WATER = 16 * 1024
@@ -138,6 +137,36 @@ class SocketTransport(Transport):
             return None
 
 
+def send_to_all(
+    sockets: Sequence[socket.socket | None], data: Buffer
+) -> dict[int, int | Failure | None]:
+    """Send the same bytes to each of these, as far as it takes them without waiting.
+
+    Nearly all of the time is the system's. A function called for each socket would take half as
+    much time again.
+
+    Returns:
+        Of those that did not take all of it, by position: how many bytes it took, perhaps 0; or
+        why it will never take any; or `None` where there was `None` instead of a socket.
+    """
+    exceptions: dict[int, int | Failure | None] = {}
+    size = len(data)
+    for position, sock in enumerate(sockets):
+        if sock is None:
+            exceptions[position] = None
+            continue
+        try:
+            sent = sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            exceptions[position] = failure_of(exc)
+            continue
+        if sent < size:
+            exceptions[position] = sent
+    return exceptions
+
+
 def wrap_stream(stream: trio.abc.Stream, *, own: bool = False) -> Transport:
     """The transport that suits `stream` on this platform.
 
@@ -171,18 +200,3 @@ def shared_socket(holder: trio.SocketStream | trio.SocketListener) -> socket.soc
     sock = socket.socket(family, kind, protocol, fileno=wrapped.detach())
     holder.socket = trio.socket.from_stdlib_socket(sock)
     return sock
-
-
-# ---------------------------------------------------------------------------
-# Accepting
-# ---------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------
-# Given by others
-# ---------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------
-# Addresses
-# ---------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from .._reasons import reason_of
 #: An address as the system gives it, for a socket of any family.
 SystemAddress: TypeAlias = tuple[Any, ...] | str | bytes | None
 
+#: Why nothing can be read or written any more.
+Failure: TypeAlias = trio.BrokenResourceError | trio.ClosedResourceError
 
 #: What the system says of a socket that was closed.
 CLOSED = {errno.EBADF, errno.ENOTSOCK}
@@ -40,7 +42,7 @@ def broken(exc: OSError) -> trio.BrokenResourceError:
     return trio.BrokenResourceError(reason_of(exc))
 
 
-def failure_of(exc: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+def failure_of(exc: OSError) -> Failure:
     """What trio's stream raises where its socket raises `exc`; to be handed on, not raised."""
     if exc.errno in CLOSED:
         return trio.ClosedResourceError("the socket was closed")
