@@ -1,0 +1,105 @@
+"""Backplanes over a real Redis, and waiting for what they deliver, for the tests of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal, get_args
+
+import pytest
+import trio
+
+from tests.backplane.backplane_helpers import Node, run
+from tests.backplane.redis_server import HOST, RedisServer
+from trio_ws.backplane import RedisBackplane
+
+Mode = Literal["pubsub", "streams"]
+both_modes = pytest.mark.parametrize("mode", get_args(Mode))
+
+#: For everything that a test waits for, on a busy machine.
+PATIENCE = 120
+
+#: What finds a dead server sooner than the defaults do.
+QUICK: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 0.2, "open_timeout": 0.5}
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(PATIENCE):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+@asynccontextmanager
+async def run_two(
+    server: RedisServer, *topics: str, **options: Any
+) -> AsyncGenerator[tuple[Node, Node], None]:
+    """Two that both listen to `topics`."""
+    async with run(RedisBackplane(server.url, **options), *topics) as one:
+        async with run(RedisBackplane(server.url, **options), *topics) as other:
+            yield one, other
+
+
+def messages(node: Node) -> list[str | bytes]:
+    return [message for _, message in node.received]
+
+
+async def start_in_vain(backplane: RedisBackplane, *topics: str) -> None:
+    """Run it, and raise bare what it raises."""
+    for topic in topics:
+        backplane.subscribe(topic)
+    node = Node(backplane)
+    with trio.fail_after(PATIENCE):
+        await backplane.run(node.deliver, node.gaps.append)
+
+
+class Proxy:
+    """Stands between a client and Redis, and can do to both what a network does."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"redis://{HOST}:{port}"
+        self.swallow_answers = False
+        self.refuse = False
+        #: What comes in the place of the next answer.
+        self.garbage = b""
+        self._streams: list[trio.SocketStream] = []
+
+    def cut(self, *, refuse: bool = False) -> None:
+        self.refuse = refuse
+        for stream in self._streams:
+            stream.socket.close()
+        self._streams.clear()
+
+    async def join(self, client: trio.SocketStream, redis_port: int) -> None:
+        if self.refuse:
+            await client.aclose()
+            return
+        async with client, await trio.open_tcp_stream(HOST, redis_port) as server:
+            self._streams += [client, server]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._copy, client, server, False)
+                await self._copy(server, client, True)
+                nursery.cancel_scope.cancel()
+
+    async def _copy(
+        self, source: trio.SocketStream, sink: trio.SocketStream, answers: bool
+    ) -> None:
+        try:
+            async for data in source:
+                if answers and self.garbage:
+                    data, self.garbage = self.garbage, b""  # noqa: PLW2901
+                if not (answers and self.swallow_answers):
+                    await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+
+@asynccontextmanager
+async def open_proxy(server: RedisServer) -> AsyncGenerator[Proxy, None]:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    proxy = Proxy(listener.socket.getsockname()[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            trio.serve_listeners, lambda stream: proxy.join(stream, server.port), [listener]
+        )
+        yield proxy
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,146 @@
+"""The Redis backplane of a process that is slow: what it is told, and what it holds in memory."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.backplane.backplane_helpers import Node
+from tests.backplane.redis_helpers import messages, open_proxy, run_two, wait_until
+from tests.backplane.redis_server import HOST, RedisServer, run_redis
+from tests.interop.processes import run_peer
+from trio_ws.backplane import RedisBackplane
+from trio_ws.backplane._redis.portion import Portion
+
+# Being slow…
+
+
+#: 10,000 messages of 2 kB as fast as Redis takes them: more than the buffers of two sockets hold.
+FLOOD = """
+import socket, sys
+host, port = sys.argv[1].split(":")
+with socket.create_connection((host, int(port))) as sock:
+    for number in range(1, 10_001):
+        message = b"\\1\\0AAAAAAAA" + number.to_bytes(8, "big") + bytes(2008)
+        command = b"*3\\r\\n$7\\r\\nPUBLISH\\r\\n$12\\r\\ntrio_ws:news\\r\\n$%d\\r\\n"
+        sock.sendall(command % len(message) + message + b"\\r\\n")
+"""
+
+
+async def test_a_subscriber_that_redis_drops_for_being_slow_is_told_and_comes_back(
+    tmp_path: Path,
+) -> None:
+    limit = ("--client-output-buffer-limit", "pubsub 256kb 0 0")
+
+    def deliver(topic: str, message: str | bytes, message_id: str) -> None:
+        node.deliver(topic, "", message_id)
+        time.sleep(0.0005)  # what is tested: a process that cannot keep up
+
+    async with run_redis(tmp_path, *limit) as server:
+        node = Node(RedisBackplane(server.url))
+        node.backplane.subscribe("news")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.backplane.run, deliver, node.gaps.append)
+            await node.backplane.wait_subscribed()
+            await nursery.start(
+                trio.run_process,
+                [sys.executable, "-c", FLOOD, f"{HOST}:{server.port}"],
+            )
+            await wait_until(lambda: node.gaps)
+            nursery.cancel_scope.cancel()
+    assert node.statistics.connections >= 2
+
+
+async def test_what_a_slow_process_cannot_handle_yet_stays_with_redis(tmp_path: Path) -> None:
+    def deliver(topic: str, message: str | bytes, message_id: str) -> None:
+        time.sleep(0.0005)  # what is tested: a process that cannot keep up
+
+    async with run_redis(tmp_path, "--client-output-buffer-limit", "pubsub 0 0 0") as server:
+        backplane = RedisBackplane(server.url)
+        backplane.subscribe("news")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(backplane.run, deliver, lambda topic: None)
+            await backplane.wait_subscribed()
+            await trio.run_process([sys.executable, "-c", FLOOD, f"{HOST}:{server.port}"])
+            await wait_until(lambda: backplane.statistics().delivered > 1000)
+            clients = await server.command("CLIENT", "LIST", "TYPE", "pubsub")
+            nursery.cancel_scope.cancel()
+    unsent = re.search(rb" omem=(\d+)", clients)
+    assert unsent is not None
+    assert int(unsent[1]) > 2**20
+
+
+async def test_a_reader_that_falls_behind_the_length_of_a_stream_is_told(
+    redis: RedisServer,
+) -> None:
+    async with run_two(redis, "news", mode="streams", stream_length=100) as (one, other):
+        await redis.command("CLIENT", "PAUSE", "100", "ALL")
+        for number in range(1000):
+            one.backplane.publish("news", str(number))
+        await wait_until(lambda: ("news", "999") in other.received)
+        got = [int(message) for message in messages(other)]
+        assert got == sorted(set(got))
+        missing = [(before, after) for before, after in pairwise(got) if after != before + 1]
+        # By the numbers, and once more where an entry was looked for that is not there.
+        assert set(other.gaps) == ({"news"} if missing else set())
+        assert len(other.gaps) >= len(missing)
+
+
+# Streams: no more at a time than fits…
+
+
+#: What a backlog of any size may cost a process that reads it, in bytes: docs/backplane.md.
+BOUND = 64 * 2**20
+
+
+@pytest.mark.parametrize("topics", [1, 50])
+async def test_a_backlog_of_large_messages_is_read_with_little_memory(
+    redis: RedisServer, topics: int
+) -> None:
+    """300 of 0.5 MB, 150 MB together, which are there at once; small ones have come before."""
+    names = [f"topic {number}" for number in range(topics)]
+    command = [sys.executable, "-m", "tests.backplane.reader"]
+    async with open_proxy(redis) as proxy, run_two(redis, mode="streams") as (one, _):
+        async with run_peer(*command, proxy.url, *names) as reader:
+            assert (await reader.next_report())["what"] == "ready"
+            proxy.cut(refuse=True)
+            for _ in range(300):
+                await one.backplane.publish_wait(names[0], "small")
+            for number in range(300):
+                await one.backplane.publish_wait(names[number % topics], bytes(500_000))
+            await one.backplane.flush()
+            assert one.statistics.dropped == 0
+            await reader.tell("600")
+            proxy.refuse = False
+            report = await reader.next_report()
+            assert (report["received"], report["gaps"]) == (600, [])
+            assert report["peak"] - report["before"] < BOUND
+            looked_back = await reader.next_report()
+            assert looked_back["entries"] == 3
+            assert looked_back["peak"] - report["before"] < BOUND
+
+
+def test_a_portion_fits_in_bytes_and_grows_only_while_more_is_waiting() -> None:
+    portion = Portion()
+    assert portion.messages == 8
+    portion.note([10], more=False)
+    assert portion.messages == 8
+    asked = []
+    for _ in range(6):
+        portion.note([10, 100], more=True)
+        asked.append(portion.messages)
+    assert asked == [16, 32, 32, 32, 32, 32]
+    portion.note([100, 2**19, 100], more=True)
+    assert portion.messages == 2
+    portion.note([2**21], more=True)
+    assert portion.messages == 1
+    portion.note([], more=False)
+    assert portion.messages == 1
+    portion.note([0], more=False)
+    assert portion.messages == 8
