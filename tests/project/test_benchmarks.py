@@ -124,6 +124,23 @@ def test_what_is_not_installed_or_not_allowed_is_left_out_with_a_remark(stage: S
     ]
 
 
+def test_a_paced_case_is_left_out_where_the_system_tells_no_processor_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ProcessorTime, "is_told", lambda: False)
+    remarks: list[str] = []
+    results = measure(
+        [CASES["paced-100"], CASES["echo-16"]],
+        [BY_NAME["raw_trio"]],
+        rounds=1,
+        seconds=SECONDS,
+        stage=stage,
+        remark=remarks.append,
+    )
+    assert [result.case.name for (result,) in results] == ["echo-16"]
+    assert remarks == ["paced-100 left out: the system does not tell processor time, as Linux does"]
+
+
 def test_a_peer_that_fails_says_why_and_does_not_stop_the_others() -> None:
     broken = Peer(name="broken", title="Broken", module="no_such_peer")
     remarks: list[str] = []
