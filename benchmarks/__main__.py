@@ -45,6 +45,11 @@ def arguments() -> argparse.Namespace:
         " or in Python; by default, only the paced cases have that in C",
     )
     parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="let everything else on the machine wait (Linux, as root)",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
@@ -109,7 +114,9 @@ def run(options: argparse.Namespace) -> Report:
     in_c = [case.name for case in cases if case.load_in_c(options.load)]
     if in_c:
         remark(f"with the load in C: {', '.join(in_c)}")
-    with Stage(load=options.load) as stage:
+    with Stage(load=options.load, realtime=options.realtime) as stage:
+        if options.realtime:
+            remark(f"real-time priority: {'yes' if stage.is_realtime else 'not allowed'}")
         if not stage.is_pinned:
             remark("without two cores to pin them to, load and server share what there is")
         for results in measure(

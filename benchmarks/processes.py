@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,12 +38,17 @@ class Stage:
     The load, which is this process, has the first core, each process under test the last one. A
     server is started anew for each measurement, so that none inherits the memory of another; with
     `keep` it stays, as a test that has no time prefers. `load` says whether the load is in C or in
-    Python, or nothing: see `Case.load_in_c`.
+    Python, or nothing: see `Case.load_in_c`. With `realtime`, all other processes wait for this one
+    and those that it starts, where the system allows that.
     """
 
-    def __init__(self, *, keep: bool = False, load: str | None = None) -> None:
+    def __init__(
+        self, *, keep: bool = False, load: str | None = None, realtime: bool = False
+    ) -> None:
         self.descriptor_limit: float = math.inf
         self.load = load
+        self.is_realtime = False
+        self._wants_realtime = realtime
         self._keep = keep
         self._cleanup = ExitStack()
         self._kept: dict[str, Server] = {}
@@ -53,8 +58,18 @@ class Stage:
         if self.is_pinned:
             os.sched_setaffinity(0, self._cores[:1])
             self._cleanup.callback(os.sched_setaffinity, 0, self._cores)
+        if self._wants_realtime:
+            self._take_precedence()
         self._raise_descriptor_limit()
         return self
+
+    def _take_precedence(self) -> None:
+        if hasattr(os, "sched_setscheduler"):
+            before = os.sched_getscheduler(0), os.sched_getparam(0)
+            with suppress(PermissionError):
+                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+                self._cleanup.callback(os.sched_setscheduler, 0, *before)
+                self.is_realtime = True
 
     def _raise_descriptor_limit(self) -> None:
         """Allow as many open sockets as the system lets us, here and in what is started here."""

@@ -282,19 +282,22 @@ def ratio_cell(ratio: float) -> str:
 
 
 BESIDE_HEAD = (
-    row("", "", "processor time", "this", "the other", "times better", "in each round"),
-    row(":--", ":--", ":--", "--:", "--:", "--:", "--:"),
+    row("", "", "processor time", "this", "the other", "times better", "in each round", "waited"),
+    row(":--", ":--", ":--", "--:", "--:", "--:", "--:", "--:"),
 )
 
 
 def beside_rows(report: Report) -> Iterator[str]:
     """Processor time of both checkouts, or memory. A round of the one is beside one of the other,
-    so that their ratios show how much the result is to be trusted.
+    so that their ratios show how much the result is to be trusted; so does the time for which they
+    waited, because others held the core.
     """
     for case in report.measured(CASES.values()):
         for ours, other in zip(OURS, BESIDE, strict=True):
-            figures = [report.find(case.name, peer.name) for peer in (ours, other)]
-            costs = [costs_of(case, figure) for figure in figures if figure]
+            found = [report.find(case.name, peer.name) for peer in (ours, other)]
+            figures = [figure for figure in found if figure]
+            costs = [costs_of(case, figure) for figure in figures]
+            waits = [figure.details.get("waited", 0) for figure in figures]
             if len(costs) == 2 and all(costs):
                 this, that = map(statistics.median, costs)
                 ratios = [theirs / mine for mine, theirs in zip(*costs, strict=True)]
@@ -303,6 +306,7 @@ def beside_rows(report: Report) -> Iterator[str]:
                     *(show(cost) for cost in (this, that)),
                     ratio_cell(that / this),
                     f"{min(ratios):.2f} – {max(ratios):.2f}",
+                    " / ".join(f"{waited:.0%}" for waited in waits),
                 )
 
 

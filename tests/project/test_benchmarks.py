@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
 import socket
 import subprocess
@@ -157,6 +158,16 @@ def test_a_peer_that_fails_says_why_and_does_not_stop_the_others() -> None:
     (remark,) = remarks
     assert "broken failed in echo-16: the server of Broken did not start" in remark
     assert "No module named benchmarks.peers.no_such_peer" in remark
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_others_wait_while_it_measures_where_that_is_wanted_and_allowed(realtime: bool) -> None:
+    policy = getattr(os, "sched_getscheduler", lambda pid: 0)
+    before = policy(0)
+    with Stage(realtime=realtime) as stage, stage.server(BY_NAME["raw_trio"]) as server:
+        assert stage.is_realtime <= realtime
+        assert (policy(server.pid) != before) is stage.is_realtime
+    assert policy(0) == before
 
 
 def test_a_module_can_be_hidden_from_a_peer() -> None:
@@ -383,9 +394,10 @@ def test_checkouts_are_compared_by_processor_time_and_by_each_round() -> None:
     for case in ("echo-16", "echo-64k", "memory"):
         for peer, one in (("trio_ws", 2.0), ("trio_ws_beside", 3.0)):
             rounds = [one, one * one, one + 1]
-            report.figures[case][peer] = Figure(one, rounds, costs=rounds)
+            waited = {"waited": 0.03} if peer == "trio_ws_beside" else {}
+            report.figures[case][peer] = Figure(one, rounds, waited, costs=rounds)
     rows = to_markdown(report).splitlines()
-    times = "3.00 | 4.00 | 1.33 × | 1.33 – 2.25 |"
+    times = "3.00 | 4.00 | 1.33 × | 1.33 – 2.25 | 0% / 3% |"
     assert f"| 16 B, one in flight | trio_ws | µs/message | {times}" in rows
     assert f"| memory of an idle connection | trio_ws | KiB | {times}" in rows
     assert any(
