@@ -1,4 +1,4 @@
-"""How much is done before other tasks get a turn.
+"""How much is done before other tasks get a turn, and how long they get.
 
 This module owns the budgets. It knows nothing of connections.
 
@@ -26,6 +26,10 @@ WORK_PER_CHECKPOINT = 128 * 1024
 MESSAGE_WORK = WORK_PER_CHECKPOINT // CALLS_PER_CHECKPOINT
 FRAME_WORK = 4 * MESSAGE_WORK  # a frame that is not a message by itself
 DEFLATE_WORK = 16  # for each byte that is compressed
+
+#: How many seconds the tasks that read and write get to run once more, before a peer that seems to
+#: be silent is given up. If the whole program stood still, its answer may be waiting to be read.
+SECOND_LOOK = 0.05
 
 
 class Pacer:

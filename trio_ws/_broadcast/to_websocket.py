@@ -15,15 +15,12 @@ from math import inf
 from typing import NamedTuple, final
 
 from .._connection.line import Parcel
-from .._connection.outbox import Outbox, post_to_all
+from .._connection.outbox import JOIN_UP_TO, Outbox, post_to_all
 from .._connection.websocket import WebSocket
 from .._protocol.prepared import Prepared
 from .._transport.stream import Buffer
 from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 from .tally import Dropped, Tally, has_room
-
-#: Up to this many bytes of a history are written together.
-JOIN_UP_TO = 64 * 1024
 
 
 @final

@@ -25,9 +25,7 @@ from typing import Protocol
 import trio
 
 from .._options import ConnectionOptions, ServerStreamOptions
-
-#: Before a peer is given up, how many seconds the tasks that read and write get to run once more.
-SECOND_LOOK = 0.05
+from .._pacing import SECOND_LOOK
 
 
 class Due(enum.Enum):

@@ -34,14 +34,11 @@ from coredis.exceptions import (
     WrongTypeError,
 )
 
+from ..._pacing import SECOND_LOOK
 from ..._reasons import reason_of, root_of
 from .address import Address, BrokerLost, BrokerRefused, KeyRefused, Scheme
 
 Word: TypeAlias = str | bytes | int
-
-#: After `ping_timeout`, how many seconds the tasks that read get to run once more: where the whole
-#: program stood still, the answer may be waiting to be read.
-SECOND_LOOK = 0.05
 
 #: A broker that has become a read-only replica is as good as lost: the one to talk to is elsewhere
 #: by now. After something that is no answer of Redis, none is to be expected.
