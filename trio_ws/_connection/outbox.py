@@ -28,7 +28,7 @@ from trio.lowlevel import ParkingLot
 
 from .._transport.sockets import send_to_all
 from .._transport.stream import Buffer, Transport
-from .._transport.system import Failure
+from .._transport.system import GONE, Failure
 from .line import Line, Parcel
 
 #: How many more messages have to wait for the sender before its frames are gathered, which costs
@@ -207,7 +207,7 @@ class Outbox:
         """Write a frame that nothing waits before."""
         try:
             sent = self._transport.send_nowait(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        except GONE as exc:
             self._break(exc)
             return
         if sent < size:
@@ -443,7 +443,7 @@ class Outbox:
                 if sent < size:
                     self._block()
                     return
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        except GONE as exc:
             self._break(exc)
 
     def _block(self) -> None:

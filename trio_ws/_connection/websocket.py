@@ -91,6 +91,7 @@ from .._protocol.wire import LARGE, MAX_CONTROL_PAYLOAD
 from .._reasons import reason_of
 from .._threads import in_other_thread
 from .._transport.stream import Transport
+from .._transport.system import GONE
 from .flusher import Flusher
 from .inbox import Inbox, IncomingMessage
 from .liveness import Due, Liveness
@@ -996,7 +997,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._decide(CloseReason(CloseCode.ABNORMAL_CLOSURE, what, Initiator.REMOTE))
 
     def _write_failed(self, exc: Exception) -> None:
-        if not isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError)):
+        if not isinstance(exc, GONE):
             self._logger.error("the stream failed: %r", exc, exc_info=exc)
         # What the peer said before the connection broke may still be there to be read, and it may
         # have been a Close frame with the reason. A reader that is paused will not get to it.
@@ -1080,7 +1081,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                     if await self._read_until_over():
                         await self._outbox.wait_until_empty()
                         await self._hang_up()
-                except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                except GONE as exc:
                     self._lose(exc, reason_of(exc))
                 except Exception as exc:
                     # A mistake of ours, or of a stream that is not trio's. It ends this connection

@@ -21,6 +21,7 @@ from .._protocol.events import Role
 from .._protocol.wire import BATCH, Wire
 from .._reasons import connection_failed, root_of
 from .._transport.stream import Transport
+from .._transport.system import GONE
 
 #: RFC 6455 section 1.3.
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -81,7 +82,7 @@ def glance(transport: Transport) -> bytes:
     """
     try:
         return transport.receive_nowait() or b""
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+    except GONE as exc:
         raise broke(exc) from root_of(exc)
 
 
@@ -89,7 +90,7 @@ async def read_head(transport: Transport, buffer: HeadBuffer) -> bytes:
     while (head := buffer.take()) is None:
         try:
             data = await transport.receive()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        except GONE as exc:
             raise broke(exc) from root_of(exc)
         if not data:
             raise ConnectionFailed("the peer hung up in the handshake")
@@ -109,7 +110,7 @@ async def send_all(transport: Transport, data: bytes, patience: float = inf) -> 
         if sent < len(data):
             with opening_deadline(patience):
                 await transport.send_all(data[sent:])
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+    except GONE as exc:
         raise broke(exc) from root_of(exc)
 
 

@@ -23,6 +23,7 @@ from .._errors import ConnectionFailed
 from .._http.networks import Networks, ip_address
 from .._http.values import Request
 from .._reasons import connection_failed, root_of
+from .._transport.system import GONE
 
 # ---------------------------------------------------------------------------
 # Fields of a request
@@ -207,7 +208,7 @@ async def _read(stream: trio.abc.ReceiveStream, size: int) -> bytes:
     while len(data) < size:
         try:
             piece = bytes(await stream.receive_some(size - len(data)))
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+        except (*GONE, OSError) as exc:
             raise connection_failed("the connection broke", exc) from root_of(exc)
         if not piece:
             raise ConnectionFailed("the proxy hung up before its header was through")

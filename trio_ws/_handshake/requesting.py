@@ -23,6 +23,7 @@ from .._options import ClientStreamOptions
 from .._protocol.deflate import Agreement, client_check, client_offer
 from .._protocol.events import Role
 from .._transport.stream import Transport
+from .._transport.system import GONE
 from .both_sides import REFUSAL_LINGER, accept_value, make_wire, read_head, send_all
 
 
@@ -128,7 +129,7 @@ async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes
     body, complete = exchange.body(data)
     with (
         trio.move_on_after(REFUSAL_LINGER),
-        suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        suppress(*GONE),
     ):
         while not complete and len(body) < MAX_BODY_BYTES:
             piece, complete = exchange.body(await transport.receive())

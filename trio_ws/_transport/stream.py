@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, cast
 import trio
 
 from .._addresses import Address
-from .system import below_tls, broken, is_hung_up, socket_address
+from .system import GONE, below_tls, broken, is_hung_up, socket_address
 
 #: What can be written.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -32,12 +32,7 @@ _STEPS_OF_A_READ = 4
 
 
 #: What closing may raise and nobody needs to know.
-GONE = (
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-    trio.BusyResourceError,
-    OSError,
-)
+_FAILED_TO_CLOSE = (*GONE, trio.BusyResourceError, OSError)
 
 
 class Transport:
@@ -136,7 +131,7 @@ class Transport:
         Closing a TCP connection that has unread data resets it, and a reset may overtake the last
         bytes written, the Close frame among them (RFC 1122 section 4.2.2.13).
         """
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        with suppress(*GONE):
             while await self.receive():
                 pass
 
@@ -147,7 +142,7 @@ class Transport:
         closed, or the peer would wait for it that long (RFC 9112 section 9.8).
         """
         await self._leave_tls()
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        with suppress(*GONE):
             await self.send_eof()
         await self.discard_until_eof()
 
@@ -157,7 +152,7 @@ class Transport:
             below = cast("trio.abc.Stream", stream.transport_stream)
             # OpenSSL refuses to say goodbye while there is data to read.
             await self._discard_what_is_here()
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            with suppress(*GONE):
                 await stream.unwrap()
             self._stream = below
 
@@ -168,7 +163,7 @@ class Transport:
         @trio.lowlevel.enable_ki_protection
         async def discard() -> None:
             nonlocal pieces
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            with suppress(*GONE):
                 while await self.receive():
                     pieces += 1
 
@@ -183,12 +178,12 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close in the stream's own manner (TLS says goodbye). When cancelled, still closed."""
-        with suppress(*GONE):
+        with suppress(*_FAILED_TO_CLOSE):
             await self._stream.aclose()
 
     async def aclose_forcefully(self) -> None:
         """Close without another byte. Never waits, also not for its caller's cancellation."""
-        with trio.CancelScope(shield=True), suppress(*GONE):
+        with trio.CancelScope(shield=True), suppress(*_FAILED_TO_CLOSE):
             await trio.aclose_forcefully(self._stream)
 
     @property

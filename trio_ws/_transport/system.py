@@ -19,8 +19,9 @@ from .._reasons import reason_of
 #: An address as the system gives it, for a socket of any family.
 SystemAddress: TypeAlias = tuple[Any, ...] | str | bytes | None
 
-#: Why nothing can be read or written any more.
+#: What a stream raises when it is gone: the connection failed, or this side closed it.
 Failure: TypeAlias = trio.BrokenResourceError | trio.ClosedResourceError
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 #: What the system says of a socket that was closed.
 CLOSED = {errno.EBADF, errno.ENOTSOCK}

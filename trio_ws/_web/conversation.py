@@ -28,6 +28,7 @@ from .._nursery import errors_in
 from .._options import ListenerOptions
 from .._reasons import connection_failed, root_of
 from .._transport.stream import Transport
+from .._transport.system import GONE
 from .site import Site, Streamed
 
 #: What a chunk of a body counts beside its bytes, so that a million of one byte are soon too large.
@@ -39,8 +40,6 @@ _PIECES_PER_CHECKPOINT = 4
 
 #: How much of a response is written in one go, and has to get through while a client is waited for.
 _PIECE = 16 * 1024
-
-_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Conversation:
@@ -104,7 +103,7 @@ class Conversation:
                     received = await self._transport.receive()
                     if not received:
                         return b""
-            except _GONE:
+            except GONE:
                 return b""
             return received
         return b""
@@ -207,13 +206,13 @@ class Conversation:
                     await self._transport.send_all(data[start : start + _PIECE])
                 if scope.cancelled_caught:
                     raise ConnectionFailed(f"the client took too little in {patience} s")
-        except _GONE as exc:
+        except GONE as exc:
             raise connection_failed("the connection broke", exc) from root_of(exc)
 
     async def _receive(self) -> bytes:
         try:
             data = await self._transport.receive()
-        except _GONE as exc:
+        except GONE as exc:
             raise connection_failed("the connection broke", exc) from root_of(exc)
         if not data:
             raise ConnectionFailed("the client hung up in the middle of a request")
