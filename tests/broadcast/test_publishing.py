@@ -121,7 +121,7 @@ async def test_a_client_can_subscribe_and_masks_what_it_sends() -> None:
         with broadcast.subscribe(ws, "a"):
             assert broadcast.publish("hello", "a") == 1
             assert await peer.receive_frame() == (FIN | TEXT, b"hello")
-            frames = {ws._wire.shared(Prepared("hello")) for _ in range(50)}
+            frames = {ws._wire.frame_of_prepared(Prepared("hello")) for _ in range(50)}
             assert len(frames) > 45  # each with a key of its own
 
 

@@ -358,13 +358,13 @@ def test_where_256_bytes_are_allowed_nothing_is_marked(role: Role) -> None:
         sender.message(text, compress=True),
         b"".join(sender.large_message(text, compress=True)),
         sender.fragment(text, final=False, compress=True) + sender.fragment("", final=True),
-        sender.shared(Prepared(text)),
-        sender.shared(Prepared(text, compress=True)),
+        sender.frame_of_prepared(Prepared(text)),
+        sender.frame_of_prepared(Prepared(text, compress=True)),
     ]
     for data in sent:
         pieces = [str(getattr(event, "data", event)) for event in decode(plain, data)]
         assert "".join(pieces) == text
-    assert sender.shares_plain_below == (-math.inf if sender.masks else math.inf)
+    assert sender.prepared_is_plain_below == (-math.inf if sender.masks else math.inf)
     assert sender.compression_sent is None
     # What comes is inflated as ever.
     data = frame(TEXT, deflated(b"y" * 500, bits=9), rsv=RSV1, mask=not sender.masks)
@@ -430,9 +430,9 @@ def test_a_large_message_that_does_not_get_smaller_goes_as_it_is() -> None:
     assert not is_marked(sender.large_message(RANDOM)[0])
     assert is_marked(sender.large_message(RANDOM, compress=True)[0])
     assert is_marked(sender.large_message(RANDOM[:20_000] + LOG)[0])
-    assert not is_marked(sender.shared(Prepared(RANDOM)))
-    assert is_marked(sender.shared(Prepared(RANDOM, compress=True)))
-    assert is_marked(sender.shared(Prepared(LOG)))
+    assert not is_marked(sender.frame_of_prepared(Prepared(RANDOM)))
+    assert is_marked(sender.frame_of_prepared(Prepared(RANDOM, compress=True)))
+    assert is_marked(sender.frame_of_prepared(Prepared(LOG)))
 
 
 def test_a_smaller_message_is_sampled_after_one_that_did_not_get_smaller() -> None:

@@ -12,12 +12,14 @@ from trio_ws._protocol.frames import (
     make_head,
     make_masked_frame,
     read_head,
-    take_masked,
-    take_unmasked,
+    take_masked_messages,
+    take_unmasked_messages,
 )
 
 TAKE = pytest.mark.parametrize(
-    ("take", "mask"), [(take_masked, True), (take_unmasked, False)], ids=["masked", "unmasked"]
+    ("take", "mask"),
+    [(take_masked_messages, True), (take_unmasked_messages, False)],
+    ids=["masked", "unmasked"],
 )
 
 SIZES = [0, 1, 3, 4, 125, 126, 127, 1023, 1024, 65535, 65536, 70000]

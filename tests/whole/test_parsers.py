@@ -411,9 +411,15 @@ def close_reason(payload: bytes) -> str | None:
     return None if close is None else str(CloseReason(close.code, close.reason, Initiator.REMOTE))
 
 
-parser(_frames.take_masked, frames(mask=True), lambda data: _frames.take_masked(data, 0, 300, 9))
 parser(
-    _frames.take_unmasked, frames(mask=False), lambda data: _frames.take_unmasked(data, 0, 300, 9)
+    _frames.take_masked_messages,
+    frames(mask=True),
+    lambda data: _frames.take_masked_messages(data, 0, 300, 9),
+)
+parser(
+    _frames.take_unmasked_messages,
+    frames(mask=False),
+    lambda data: _frames.take_unmasked_messages(data, 0, 300, 9),
 )
 parser(_frames.checked_utf8, octets("hé😀".encode()), None, UnicodeDecodeError)
 parser(_frames.read_head, frames(mask=True), lambda data: _frames.read_head(data, 0))

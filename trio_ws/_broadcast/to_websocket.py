@@ -69,7 +69,7 @@ class ToWebSocket:
         self._wire = websocket._wire
         #: For what weight a message goes out as it is, and nothing but the frame is to be thought
         #: of: nobody counts idle time, or logs.
-        self.plain_below = -inf if websocket._notes_messages else self._wire.shares_plain_below
+        self.plain_below = -inf if websocket._notes_messages else self._wire.prepared_is_plain_below
         self._limits = limits
         self._tally = tally
         #: What waits, the oldest first; made for the first.
@@ -81,7 +81,7 @@ class ToWebSocket:
 
     def deliver(self, message: Prepared, topic: str) -> bool:
         """Hand over a message; false if it was dropped, or the connection is over."""
-        frame = self._wire.shared(message)
+        frame = self._wire.frame_of_prepared(message)
         if self._outbox.post_now(frame):
             self.websocket._note_sent(message.data)
             return True
@@ -180,7 +180,7 @@ class ToWebSocket:
         no more than the bounds allow.
         """
         left: deque[tuple[Prepared, Buffer]] = deque(
-            (message, self._wire.shared(message)) for message in messages
+            (message, self._wire.frame_of_prepared(message)) for message in messages
         )
         if self._outbox.messages_in_line:
             self._shorten(left)

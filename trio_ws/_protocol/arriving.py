@@ -25,7 +25,7 @@ class ArrivingFrame:
         self._begun_character = b"" if head.first == TEXT else None
         self._decode_text = decode_text
 
-    def take(self, data: bytes, start: int, stop: int) -> Fragment:
+    def take_piece(self, data: bytes, start: int, stop: int) -> Fragment:
         """The next piece of the payload, as what it means.
 
         Raises:

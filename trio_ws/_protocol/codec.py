@@ -77,7 +77,7 @@ class Codec:
         self.deflated_sent += len(deflated)
         return deflated
 
-    def share(self, message: Prepared) -> bytes:
+    def deflate_prepared(self, message: Prepared) -> bytes:
         """The frame of a message that other connections also send.
 
         It must not refer to what only this peer got before it. Nor must what follows refer past

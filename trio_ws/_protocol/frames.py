@@ -50,7 +50,7 @@ _write_head8 = struct.Struct("!BBQ").pack
 # ---------------------------------------------------------------------------
 
 
-def take_masked(
+def take_masked_messages(
     data: bytes, position: int, limit: float, most: int, *, decode_text: bool = True
 ) -> tuple[list[str | bytes], int]:
     """The messages of the whole plain frames that follow each other from `position` on.
@@ -108,10 +108,10 @@ def take_masked(
     return messages, position
 
 
-def take_unmasked(
+def take_unmasked_messages(
     data: bytes, position: int, limit: float, most: int, *, decode_text: bool = True
 ) -> tuple[list[str | bytes], int]:
-    """`take_masked` for what a server sends."""
+    """`take_masked_messages` for what a server sends."""
     messages: list[str | bytes] = []
     end = len(data) - 1
     while most and position < end:

@@ -1,13 +1,16 @@
 """Frames: bytes to messages and control events, and back. No I/O, no trio, no clock.
 
-This module owns the two ways that a frame can take. The short way is for *plain* frames (see
-`frames`), which are nearly all: they are taken apart right here, whole ones many at a time, and
-those that arrive in pieces piece by piece. So are pings, pongs, proper Close frames and compressed
-messages that come in one frame and one read. Every other frame is handed to wsproto, which judges
-the protocol (RFC 6455): fragments, and all that is not as it should be. What a stream of bytes
-means does not depend on the way, as wsproto sees every frame that has an influence on others.
+This module owns the two ways that a frame can take. The short way is for frames whose meaning
+depends on nothing but themselves, which are nearly all. They are taken apart here:
 
-With `judge` it owns the seam to wsproto and everything that has to be added to it:
+- *plain* frames (see `frames`): whole ones many at a time, the others piece by piece as they arrive;
+- pings, pongs, proper Close frames and compressed messages, where one read brought the whole frame.
+
+wsproto gets every other frame and judges it (RFC 6455): fragments, and all that is not as it should
+be. The two ways never disagree about what a stream of bytes means, because wsproto sees every frame
+that has an influence on others.
+
+With `judge` this module owns the seam to wsproto and what has to be added to it:
 
 - limits, which wsproto does not have: an `Extension` sees each frame's header before any of its
   payload, and refuses a message that will be too large right there;
@@ -78,8 +81,8 @@ from .frames import (
     make_masked_frame,
     masked_frame,
     read_head,
-    take_masked,
-    take_unmasked,
+    take_masked_messages,
+    take_unmasked_messages,
 )
 from .judge import Guard
 from .masking import mask, new_key
@@ -88,18 +91,22 @@ from .prepared import Prepared
 #: RFC 6455 section 5.5.
 MAX_CONTROL_PAYLOAD = 125
 
-
 #: How many whole messages are decoded in one go, unless there is less room.
 BATCH = 64
 
-#: How many bytes wsproto is given in one go, at the most: where one message cannot become larger
-#: than this by inflating, and where it can.
+#: The most bytes that wsproto is given in one go: where one message cannot become larger than this
+#: by inflating, and where it can.
 MAX_STEP = 2**20
 INFLATING_STEP = 1024
 
-#: From how many bytes on a frame's head and payload are written separately, rather than to copy
-#: the payload once more only to have both in one piece.
+#: From this many bytes on, a frame's head and payload are written separately. Putting them in one
+#: piece would copy the payload once more.
 LARGE = 16 * 1024
+
+#: How a control frame begins, and how a compressed message that is not fragmented does. The frame
+#: of a compressed message in fragments begins without FIN, so it is not among these.
+_CONTROL = frozenset({PING, PONG, CLOSE})
+_COMPRESSED = frozenset({TEXT | RSV1, BINARY | RSV1})
 
 
 class Wire:
@@ -109,7 +116,7 @@ class Wire:
         role: which end this is.
         max_message_size: in bytes of payload; see `ConnectionOptions.max_message_size`.
         deflate: our settings of permessage-deflate and what was agreed on; `None` without it.
-        batch: how many messages to decode in one go, at the most.
+        batch: the most messages to decode in one go.
         decode_text: see `ConnectionOptions.decode_text`.
     """
 
@@ -140,7 +147,8 @@ class Wire:
     masks: bool
     """Whether this end masks what it sends."""
     end: Close | Violation | None
-    """The last event, once it came."""
+    """The last event, once it came. It is about the peer's direction alone: whether this end has
+    sent its Close frame is told by `may_close`, and the closing handshake is the connection's."""
 
     def __init__(
         self,
@@ -154,36 +162,42 @@ class Wire:
         self.role = role
         self.masks = role is Role.CLIENT
         self.end = None
+        #: Whether `close` has made a Close frame. The connection has a `_close_sent` with another
+        #: meaning: the code that is in that frame.
         self._close_sent = False
         self._limit = max_message_size
         self._batch = batch
         self._deflate = deflate
-        #: Whether what goes out may be compressed.
+        #: Whether what goes out may be compressed. An agreement alone is not enough: it may allow
+        #: a window that zlib cannot compress with.
         self._deflates = False
         self._threshold: float = inf
         if deflate is not None and deflate[1].allows_deflating(server=not self.masks):
             self._deflates = True
             self._threshold = deflate[0].threshold
-        #: Whether the message that goes in fragments is compressed; `None` where none does.
+        #: Whether the message that goes out in fragments is compressed; `None` between two.
         self._fragments_deflated: bool | None = None
-        self._take_messages = take_unmasked if self.masks else take_masked
+        # What a client sends is masked, and what a server sends is not (RFC 6455 section 5.1).
+        self._take_messages = take_unmasked_messages if self.masks else take_masked_messages
         self._decode_text = decode_text
         if not decode_text:
             self._take_messages = partial(self._take_messages, decode_text=False)
-        #: The beginning of a frame's head, where a read ended within one.
+        #: The beginning of a plain frame's head, where a read ended within one.
         self._rest = b""
+        #: The plain frame that is arriving, once its head is here.
         self._arriving: ArrivingFrame | None = None
 
-        # Made when there is something for them to do; see _judge and _codecs.
+        # Made for the first frame that needs them: 2 KiB that most connections never take.
         self._wsproto: Connection | None = None
         self._guard: Guard | None = None
         self._codec: Codec | None = None
-        #: How much of the frame that wsproto is reading it has yet to be given, or, before its
-        #: length is known, what wsproto was given of its head.
+        #: How much of the frame that wsproto is reading it has yet to be given. Before its length
+        #: is known that is 0, and `_head` is what wsproto was given of its head.
         self._owed = 0
         self._head = b""
-        # Where a message may be as large as it likes, at least not much of it is inflated in one
-        # go: DEFLATE makes a thousand bytes and more of one.
+        # DEFLATE makes a thousand bytes and more of one. Where a message may be as large as it
+        # likes, no limit stops that, so little of it is inflated in one go, and the receiver gets
+        # to say that it has enough.
         unbounded = deflate is not None and max_message_size > MAX_STEP
         self._step = INFLATING_STEP if unbounded else MAX_STEP
 
@@ -192,24 +206,29 @@ class Wire:
     def receive(self, data: bytes) -> Iterator[Event]:
         """Take bytes as they come from the network and give what they complete, bit by bit.
 
-        They are decoded only as far as the iteration goes, so that whoever has had enough can wait:
-        a few bytes may inflate to many messages. It must be finished before the next call.
+        They are decoded only as far as the iteration goes, so that a caller who has had enough can
+        wait: a few bytes may inflate to many messages. It must be finished before the next call.
         """
         if self._rest:
             data, self._rest = self._rest + data, b""
         position = 0
+        # Nothing is read after a Close frame or a violation (RFC 6455 sections 5.5.1 and 7.1.7).
+        # Where the peer broke the protocol nobody knows where its next frame begins.
         while position < len(data) and self.end is None:
             if self._arriving is not None:
                 event, position = self._take_piece(self._arriving, data, position)
                 yield event
             elif self._is_judging:
+                # Before the short way is tried: in the middle of wsproto's frame, payload would be
+                # taken for a head. Between two fragments, a new message would pass that must not
+                # be there (RFC 6455 section 5.4), and wsproto would not know of it.
                 position = yield from self._judge(data, position)
             else:
                 messages, position = self._take_messages(data, position, self._limit, self._batch)
                 if messages:
                     yield messages
                 else:
-                    position = yield from self._take_other(data, position)
+                    position = yield from self._take_other_frame(data, position)
 
     def discard(self) -> None:
         """Inflate nothing more, because nobody will get it: only the peer's Close is waited for.
@@ -233,10 +252,51 @@ class Wire:
         """The short way alone, where the wire `is_between_messages`: it costs half as much.
 
         Returns:
-            The messages that `data` begins with, at the most as many as are decoded in one go, and
-            where what follows them begins: that is for `receive`.
+            The messages that `data` begins with, no more than are decoded in one go, and where what
+            follows them begins: that is for `receive`.
         """
         return self._take_messages(data, 0, self._limit, self._batch)
+
+    # Receiving, the short way…
+
+    def _take_other_frame(self, data: bytes, position: int) -> Generator[Event, None, int]:
+        """Take a frame that is not plain, or not all here."""
+        head = read_head(data, position)
+        if self._begins_plain(data[position], head):
+            return self._begin_plain_frame(head, data, position)
+        if head is not None:
+            event = self._take_whole_frame(head, data, position)
+            if event is not None:
+                yield event
+                return position + head.size + head.length
+        return (yield from self._judge(data, position))
+
+    def _begins_plain(self, first: int, head: Head | None) -> bool:
+        """Whether it is a plain frame, as far as can be told before all of its head is here.
+
+        No byte of any other frame is kept back: wsproto refuses a wrong one at the first byte that
+        shows it. Otherwise a peer that stops there would be waited for, rather than told.
+        """
+        if first not in PLAIN:
+            return False
+        return head is None or (self._is_right(head) and head.length <= self._limit)
+
+    def _is_right(self, head: Head) -> bool:
+        """Whether it is masked as the peer's must be, its length in the shortest form (5.1, 5.2).
+
+        Of the first byte it says nothing.
+        """
+        return head.masked is not self.masks and head.right_length
+
+    def _begin_plain_frame(self, head: Head | None, data: bytes, position: int) -> int:
+        """Wait for the payload of a plain frame, or for the rest of its head."""
+        if head is None or position + head.size > len(data):
+            self._rest = data[position:]
+            return len(data)
+        start = position + head.size
+        key = data[start - 4 : start] if head.masked else b""
+        self._arriving = ArrivingFrame(head, key, decode_text=self._decode_text)
+        return start
 
     def _take_piece(
         self, frame: ArrivingFrame, data: bytes, position: int
@@ -244,7 +304,7 @@ class Wire:
         """Take what there is of a plain frame's payload."""
         stop = min(position + frame.left, len(data))
         try:
-            fragment = frame.take(data, position, stop)
+            fragment = frame.take_piece(data, position, stop)
         except UnicodeDecodeError:
             self.end = NOT_UTF8
             return self.end, len(data)
@@ -252,61 +312,55 @@ class Wire:
             self._arriving = None
         return fragment, stop
 
-    def _take_other(self, data: bytes, position: int) -> Generator[Event, None, int]:
-        """Take a frame that is not plain, or not all here."""
-        first = data[position]
-        head = read_head(data, position)
-        if head is None:
-            if first not in PLAIN:
-                return (yield from self._judge(data, position))
-            self._rest = data[position:]
-            return len(data)
-        if head.masked is self.masks or not head.right_length:
-            return (yield from self._judge(data, position))
-        plain = first in PLAIN and head.length <= self._limit
+    def _take_whole_frame(self, head: Head, data: bytes, position: int) -> Event | None:
+        """Take a control frame or a compressed message, if it is all here; else give `None`.
+
+        One that is wrong is also left to wsproto, which says what is wrong with it.
+        """
         start = position + head.size
         stop = start + head.length
-        if plain and start > len(data):
-            self._rest = data[position:]
-            return len(data)
-        key = data[start - 4 : start] if head.masked else b""
-        if plain:
-            self._arriving = ArrivingFrame(head, key, decode_text=self._decode_text)
-            return start
-        if stop <= len(data):
-            event = self._take_whole(head, key, data[start:stop])
-            if event is not None:
-                yield event
-                return stop
-        return (yield from self._judge(data, position))
-
-    def _take_whole(self, head: Head, key: bytes, payload: bytes) -> Event | None:
-        """Take a control frame or a compressed message that is here in one piece."""
-        is_control = head.first in (PING, PONG, CLOSE) and head.length <= MAX_CONTROL_PAYLOAD
-        is_compressed = head.first in (TEXT | RSV1, BINARY | RSV1) and self._inflates_at_once
-        if not is_control and not is_compressed:
+        if stop > len(data) or not self._is_right(head):
             return None
-        if key:
-            payload = bytes(mask(payload, 0, len(payload), key))
-        if head.first == CLOSE:
-            self.end = close = read_close(payload)
-            return close
+        is_control = head.first in _CONTROL and head.length <= MAX_CONTROL_PAYLOAD
+        if not is_control and not (head.first in _COMPRESSED and self._inflates_at_once):
+            return None
+        payload = data[start:stop]
+        if head.masked:
+            payload = bytes(mask(data, start, stop, data[start - 4 : start]))
         if is_control:
-            return Ping(payload) if head.first == PING else Pong(payload)
-        try:
-            message = self._codecs.inflate_whole(payload, self._limit)
-            if head.first == TEXT | RSV1:
-                return [message.decode() if self._decode_text else checked_utf8(message)]
-            return [message]
-        except Refused as exc:
-            self.end = exc.violation
-        except UnicodeDecodeError:
-            self.end = NOT_UTF8
-        return self.end
+            return self._control_event(head.first, payload)
+        return self._inflated_message(head.first, payload)
 
     @property
     def _inflates_at_once(self) -> bool:
+        """Whether a limit keeps a compressed message small, so that it may be inflated whole."""
         return self._deflate is not None and self._step != INFLATING_STEP
+
+    def _control_event(self, first: int, payload: bytes) -> Ping | Pong | Close | None:
+        """What a control frame means; `None` for a Close frame that nobody may send."""
+        if first == PING:
+            return Ping(payload)
+        if first == PONG:
+            return Pong(payload)
+        self.end = close = read_close(payload)
+        return close
+
+    def _inflated_message(self, first: int, payload: bytes) -> Messages | Violation:
+        """The message that is compressed in one frame (RFC 7692 section 7.2.2).
+
+        wsproto's frames and these are inflated by the same codec: with context takeover, one may
+        refer back to the other.
+        """
+        try:
+            message = self._codecs.inflate_whole(payload, self._limit)
+            if first == BINARY | RSV1:
+                return [message]
+            return [message.decode() if self._decode_text else checked_utf8(message)]
+        except Refused as exc:
+            self.end = violation = exc.violation
+        except UnicodeDecodeError:
+            self.end = violation = NOT_UTF8
+        return violation
 
     # Receiving, with wsproto…
 
@@ -318,22 +372,31 @@ class Wire:
         )
 
     def _judge(self, data: bytes, position: int) -> Generator[Event, None, int]:
-        """Let wsproto read on, up to the end of a frame."""
-        stop = len(data)
+        """Let wsproto read on, up to the end of a frame.
+
+        No further: what follows may be a frame for the short way, and whatever wsproto is given
+        stays in its buffer.
+        """
+        stop = self._stop_of_judge(data, position)
+        wsproto = self._judge_of_frames
+        wsproto.receive_data(data[position:stop])
+        yield from map(self._translate, wsproto.events())
+        return stop
+
+    def _stop_of_judge(self, data: bytes, position: int) -> int:
+        """Where the frame ends that wsproto reads; or where `data` does, or the next step."""
         if not self._owed:
             known = self._head + data[position : position + MAX_HEAD]
             head = read_head(known, 0)
             if head is None:
+                # Not even the length is here, so no frame ends here. wsproto gets what there is all
+                # the same: a frame that must be wrong is refused at its second byte.
                 self._head = known
-            else:
-                self._owed = head.size + head.length - len(self._head)
-                self._head = b""
-        if self._owed:
-            stop = min(stop, position + self._owed, position + self._step)
-            self._owed -= stop - position
-        judge = self._judge_of_frames
-        judge.receive_data(data[position:stop])
-        yield from map(self._translate, judge.events())
+                return len(data)
+            self._owed = head.size + head.length - len(self._head)
+            self._head = b""
+        stop = min(len(data), position + self._owed, position + self._step)
+        self._owed -= stop - position
         return stop
 
     @property
@@ -367,10 +430,12 @@ class Wire:
         return self.end
 
     def _last_event(self, event: CloseConnection) -> Close | Violation:
+        """Which of the two `event` stands for: wsproto gives the same for both."""
         assert self._wsproto is not None
         assert self._guard is not None
-        state = self._wsproto.state
-        if state is ConnectionState.REMOTE_CLOSING:
+        # Only the state tells them apart. It is never LOCAL_CLOSING or CLOSED: wsproto sends
+        # nothing here, so it does not know of our own Close frame.
+        if self._wsproto.state is ConnectionState.REMOTE_CLOSING:
             code = CloseCode.BAD_GATEWAY if self._guard.bad_gateway else int(event.code)
             return Close(code, event.reason or "")
         if self._guard.refusal is not None:
@@ -388,12 +453,16 @@ class Wire:
 
     @property
     def may_send(self) -> bool:
-        """Whether frames other than Close may be sent: no Close frame went either way."""
+        """Whether frames other than Close may be sent: no Close frame went either way.
+
+        A violation is no Close frame, though it is also an `end`: until ours is sent, a ping that
+        came before it may still get its pong.
+        """
         return self.may_close and not isinstance(self.end, Close)
 
     @property
     def may_close(self) -> bool:
-        """Whether a Close frame may be sent: none was yet."""
+        """Whether a Close frame may be sent: none was yet, and only one ever is (section 5.5.1)."""
         return not self._close_sent
 
     def message(self, data: str | bytes, *, compress: bool | None = None) -> bytes:
@@ -404,7 +473,7 @@ class Wire:
             compress: whether to compress it, where that was agreed on; `None` leaves it to the
                 threshold.
         """
-        # Its own copy of `_encode` and `make_head`: calling them would cost half as much again.
+        # `_encode` and `make_head` once more, in place: calling them would cost half as much again.
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if compress is None:
             compress = len(payload) >= self._threshold and self._codecs.pays(payload)
@@ -437,7 +506,7 @@ class Wire:
             return first | RSV1, self._codecs.deflate(payload, final=True)
         return first, payload
 
-    def shared(self, message: Prepared) -> bytes:
+    def frame_of_prepared(self, message: Prepared) -> bytes:
         """The frame of a message that other wires also send.
 
         It refers to nothing that this wire sent before. So it may be thrown away rather than sent,
@@ -445,12 +514,14 @@ class Wire:
         """
         frame = message.plain
         if self._deflates and message.weight >= self._threshold:
-            frame = self._codecs.share(message)
+            frame = self._codecs.deflate_prepared(message)
+        # A client needs a key of its own for each frame (RFC 6455 section 5.3), so only a server
+        # sends the very bytes that others send.
         return masked_frame(frame) if self.masks else frame
 
     @property
-    def shares_plain_below(self) -> float:
-        """For what `weight` the frame of `shared` is `Prepared.plain`."""
+    def prepared_is_plain_below(self) -> float:
+        """Below what `weight` the `frame_of_prepared` is `Prepared.plain`, byte for byte."""
         return -inf if self.masks else self._threshold
 
     def restart_compression(self) -> None:
@@ -472,10 +543,9 @@ class Wire:
         first = CONTINUATION
         if self._fragments_deflated is None:
             first = TEXT if isinstance(data, str) else BINARY
-            if compress is None:
-                compress = is_compressible(payload)
-            self._fragments_deflated = compress and self._deflates
-            if self._fragments_deflated:  # only the first is marked (RFC 7692 section 6)
+            self._fragments_deflated = self._deflates_fragments(payload, compress=compress)
+            if self._fragments_deflated:
+                # Only the first frame of a message is marked as compressed (RFC 7692 section 6).
                 first |= RSV1
         if self._fragments_deflated:
             payload = self._codecs.deflate(payload, final=final)
@@ -484,6 +554,12 @@ class Wire:
         else:
             first &= ~FIN
         return self._frame(first, payload)
+
+    def _deflates_fragments(self, payload: bytes, *, compress: bool | None) -> bool:
+        """Whether to compress the message that begins with `payload`."""
+        if compress is None:
+            compress = is_compressible(payload)
+        return compress and self._deflates
 
     def ping(self, payload: bytes) -> bytes:
         return self._frame(PING, payload)
@@ -502,8 +578,9 @@ class Wire:
         A reason that is too long is cut.
         """
         self._close_sent = True
-        if code == CloseCode.NO_STATUS_RECEIVED:
+        if code == CloseCode.NO_STATUS_RECEIVED:  # which is never on the wire (section 7.4.1)
             return self._frame(CLOSE, b"")
+        # The cut may fall within a character, and what is left has to be UTF-8 (section 5.5.1).
         text = reason.encode()[: MAX_CONTROL_PAYLOAD - 2].decode(errors="ignore")
         return self._frame(CLOSE, CLOSE_CODE.pack(code) + text.encode())
 
