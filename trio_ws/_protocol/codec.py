@@ -1,7 +1,7 @@
 """permessage-deflate on one connection (RFC 7692): what goes out smaller, what comes in larger.
 
-This module owns the two directions of compression and their count. How DEFLATE is negotiated and
-done is `deflate`'s.
+This module owns the two directions of compression and their count. `deflate` negotiates it, and
+does the compressing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .prepared import Prepared
 
 
 class Codec:
-    """permessage-deflate in both directions, and what became of what went through it."""
+    """permessage-deflate in both directions, and how many bytes went in and came out."""
 
     __slots__ = (
         "_deflater",
@@ -27,33 +27,35 @@ class Codec:
     )
 
     _inflater: Inflater | None
-    """`None` when nobody will get any more."""
+    """`None` once nobody will get what it would make."""
 
     def __init__(self, settings: Deflate, agreement: Agreement, *, server: bool) -> None:
         self._inflater, self._deflater = agreement.codecs(settings, server=server)
         self.plain_sent = self.deflated_sent = self.plain_received = self.deflated_received = 0
 
     def inflate_whole(self, data: bytes, limit: float) -> bytes:
-        """A message of one frame. Raises as `inflate` does."""
+        """Inflate a message of one frame. Raises as `inflate` does."""
         message = self.inflate(data, limit)
         return message + self.inflate(b"", limit, already=len(message), final=True)
 
     def inflate(
         self, data: bytes, limit: float, *, already: float = 0, final: bool = False
     ) -> bytes:
-        """The next part of a message, or what is left of it after the last.
+        """Inflate the next part of a message; or, if `final`, what is left of it after the last.
 
         Args:
             data: the payload of a frame, or a piece of it.
-            limit: of the message.
-            already: how much of that is used up.
-            final: nothing more comes.
+            limit: the most bytes that the message may have.
+            already: how many of them are used up.
+            final: whether the message has ended; `data` is empty.
 
         Raises:
-            Refused: it is not DEFLATE, or more than `limit`.
+            Refused: `data` is not DEFLATE, or the message is larger than `limit`.
         """
         if self._inflater is None:
             return b""
+        # DEFLATE streams that ended earlier in this message count too: a few bytes each, they would
+        # otherwise cost a new decompressor each.
         room = limit - already - RESTART_CHARGE * self._inflater.restarts
         self.deflated_received += len(data)
         try:
@@ -80,9 +82,10 @@ class Codec:
     def deflate_prepared(self, message: Prepared) -> bytes:
         """The frame of a message that other connections also send.
 
-        It must not refer to what only this peer got before it. Nor must what follows refer past
-        it: the peer will have this message in its window (RFC 7692 section 7.2.2), a compressor
-        that others share has not. So it stands alone, and the next message begins anew.
+        It must not refer to what only this peer got before it. Nor may a later message refer back
+        past it: the peer has this message in its window (RFC 7692 section 7.2.2), and this
+        connection's compressor may not have seen it. So the message stands alone, and the next one
+        begins anew.
         """
         self.restart()
         frame = message.deflated(self._deflater)

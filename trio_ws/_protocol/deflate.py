@@ -1,15 +1,15 @@
 """permessage-deflate (RFC 7692): settings, negotiation, and one connection's two compressors.
 
-This module owns what is agreed on and what is inflated and deflated. It does not see frames: the
-wire hands it payloads, because how much a message may still inflate to is part of the one account
-that the wire keeps of it.
+This module owns what is agreed on, and inflates and deflates. It does not see frames: the wire
+hands it payloads. How much a message may still inflate to is part of the one account that the wire
+keeps of each message.
 
 What it promises beyond the RFC:
 
 - Inflating stops at the byte that the message limit allows, whatever the data says.
-- A DEFLATE stream that ends early (BFINAL=1, section 7.2.3.4) is followed by another; each counts
-  as a fragment does, so that a message cannot consist of a million of them.
-- Nothing is allocated before the first message that needs it: an idle connection, or one whose
+- A message may consist of several DEFLATE streams, each but the last ended early (BFINAL=1, section
+  7.2.3.4). Each counts as a fragment does, so that a message cannot consist of a million of them.
+- Nothing is allocated before the first message that needs it. An idle connection, or one whose
   messages are all small, costs what it costs without compression.
 """
 
@@ -30,7 +30,8 @@ NAME = "permessage-deflate"
 #: What the end of each compressed message leaves out (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 
-#: RFC 7692 section 7.1.2 allows 8 to 15. zlib cannot compress raw DEFLATE with a window of 8.
+#: Window sizes, as powers of 2. RFC 7692 section 7.1.2 allows 8 to 15. zlib cannot compress raw
+#: DEFLATE with a window of 8.
 _MIN_BITS, _MAX_BITS = 8, 15
 _MIN_COMPRESSING_BITS = 9
 
@@ -52,11 +53,11 @@ class Deflate:
     """zlib's, from 0 (none) to 9. Higher levels cost CPU time for a few per cent of the size."""
 
     mem_level: int = 5
-    """zlib's, from 1 to 9: memory of a compressor, in part. 5 takes 16 KiB, 8 takes 128 KiB."""
+    """zlib's, from 1 to 9: part of the memory of a compressor. 5 takes 16 KiB, 8 takes 128 KiB."""
 
     server_window_bits: int | None = None
-    """Window of what the server sends, from 9 to 15: 2**bits bytes are looked back for repetitions.
-    A compressor takes four times that, and what inflates takes it once.
+    """The window of what the server sends, from 9 to 15: a compressor looks 2**bits bytes back for
+    repetitions. It takes four times that in memory; a decompressor takes it once.
 
     By default, `None`, a server compresses with 12 bits, or fewer where the client asks for it, and
     a client leaves the choice to the server. A client with a number below 15 asks for that window.
@@ -72,7 +73,7 @@ class Deflate:
     compress much better; but both sides keep a window for as long as the connection lives."""
 
     client_context_takeover: bool = True
-    """The same for the client's."""
+    """The same for the client's compressor."""
 
     threshold: int = 1024
     """Messages below this many bytes, text in UTF-8, go uncompressed, unless `send` is told
@@ -100,7 +101,7 @@ class Deflate:
 class Agreement:
     """What the server's answer says, which binds both sides.
 
-    A window is `None` where nothing is said of it: it may then be the largest (section 7.1.2).
+    A window is `None` where the answer does not mention it: it may be the largest (section 7.1.2).
     """
 
     server_window_bits: int | None = None
@@ -109,15 +110,18 @@ class Agreement:
     client_context_takeover: bool = True
 
     def allows_deflating(self, *, server: bool) -> bool:
-        """Whether one end can compress, which nobody has to: zlib cannot with a window of 256."""
+        """Whether one end can compress: zlib cannot with a window of 256 bytes.
+
+        An end that cannot sends its messages uncompressed, which is always allowed (section 6).
+        """
         bits = self.server_window_bits if server else self.client_window_bits
         return bits is None or bits >= _MIN_COMPRESSING_BITS
 
     def codecs(self, settings: Deflate, *, server: bool) -> tuple[Inflater, Deflater]:
         """What one end inflates and deflates with. Neither holds anything until it is used.
 
-        To deflate, it may take a smaller window than agreed, and forget more; to inflate, it must
-        be ready for all that the peer may do.
+        To deflate, it may take a smaller window than agreed, or forget its context though it need
+        not. To inflate, it must be ready for all that the peer may do.
         """
         if server:
             theirs, they_go_on = self.client_window_bits, self.client_context_takeover
@@ -127,7 +131,8 @@ class Agreement:
             theirs, they_go_on = self.server_window_bits, self.server_context_takeover
             ours, wanted = self.client_window_bits, settings.client_window_bits
             we_go_on = self.client_context_takeover and settings.client_context_takeover
-        # Old versions of zlib take a window of 512 bytes where they were told 256.
+        # The peer may have agreed to 256 bytes and compress with 512: old versions of zlib do that
+        # without saying so. A larger window inflates both.
         inflater = Inflater(
             bits=max(theirs or _MAX_BITS, _MIN_COMPRESSING_BITS), takeover=they_go_on
         )
@@ -149,14 +154,14 @@ class Agreement:
 
 
 class _Unacceptable(Exception):
-    """These parameters are malformed, unknown, or ask for what is not to be had."""
+    """The parameters are malformed or unknown, or ask for something that is not on offer here."""
 
 
 def client_offer(settings: Deflate) -> str:
     """What a client says in Sec-WebSocket-Extensions.
 
-    By default, this is what browsers say. Some servers refuse the connection when a client asks for
-    more, and others ignore it.
+    By default, this is what browsers say. Where a client asks for more, some servers refuse the
+    connection and others ignore it.
     """
     parts = [NAME]
     if not settings.server_context_takeover:
@@ -175,9 +180,10 @@ def client_offer(settings: Deflate) -> str:
 def server_choice(header: str, settings: Deflate) -> Agreement | None:
     """The first of the client's offers that can be accepted, in our terms; `None` if there is none.
 
-    An offer with an unknown, repeated, misspelt or out-of-range parameter is declined and the next
-    one considered (section 5.1): never an error, because the connection works without. Remembered,
-    because there are as many different offers as there are kinds of clients.
+    An offer with an unknown, repeated, misspelt or out-of-range parameter is declined, and the next
+    one considered (section 5.1). It is never an error, because the connection works without
+    compression. Choices are remembered: there are only as many different offers as there are kinds
+    of clients.
     """
     for parameters in _offers(header):
         try:
@@ -194,7 +200,7 @@ def client_check(header: str) -> Agreement:
     kept, costs memory here, but no more than a connection with default settings takes.
 
     Raises:
-        ValueError: it is not an answer to our offer; the handshake must fail (section 5.1).
+        ValueError: `header` is not an answer to our offer; the handshake must fail (section 5.1).
     """
     answers = list(_extensions(header, may_be_quoted=True))
     if len(answers) != 1 or answers[0] is None or answers[0][0] != NAME:
@@ -230,7 +236,7 @@ def _extensions(
         else:
             member[-1] += piece
     for name, *parameters in members:
-        if name.strip(" \t") or parameters:  # an empty member of a list is nothing (RFC 9110 5.6.1)
+        if name.strip(" \t") or parameters:  # empty members do not count (RFC 9110 section 5.6.1)
             yield _parsed(name, parameters, may_be_quoted=may_be_quoted)
 
 
@@ -261,13 +267,13 @@ def _offers(header: str) -> Iterator[_Parameters]:
 
 
 def _agreement(parameters: _Parameters, *, in_response: bool) -> Agreement:
-    """What parameters say (RFC 7692 section 7.1), each at most once and in its range."""
+    """What the parameters say (section 7.1). Each may stand once, and has to be in its range."""
     values = dict(parameters)
     if len(values) < len(parameters):
         raise _Unacceptable("a parameter is given twice")
     agreement = Agreement(
         server_window_bits=_bits(values, "server_max_window_bits", may_be_bare=False),
-        # Only an offer may leave the number out: "a number of your choice".
+        # Only an offer may leave the number out; that means "a number of your choice" (7.1.2.2).
         client_window_bits=_bits(values, "client_max_window_bits", may_be_bare=not in_response),
         server_context_takeover=_takeover(values, "server_no_context_takeover"),
         client_context_takeover=_takeover(values, "client_no_context_takeover"),
@@ -288,7 +294,7 @@ def _bits(values: dict[str, str | None], name: str, *, may_be_bare: bool) -> int
     return int(value)
 
 
-#: As they are written: without a leading zero (section 7.1.2.1).
+#: Windows as they are written: without a leading zero (section 7.1.2.1).
 _BITS = {str(bits) for bits in range(_MIN_BITS, _MAX_BITS + 1)}
 
 
@@ -303,9 +309,9 @@ def _takeover(values: dict[str, str | None], name: str) -> bool:
 def _accept(parameters: _Parameters, settings: Deflate) -> Agreement:
     """The server's answer to one offer: never more than was offered, and what we want of it."""
     offered = _agreement(parameters, in_response=False)
-    # A window is named only where the client named it. For the client's it must be so: one that
-    # does not say that it can limit its window must not be asked to (section 7.1.2.2). For ours it
-    # need not, but some clients fail over what they have not asked for.
+    # A window is named only where the client named it. The client's window must not be named
+    # otherwise: a client that does not say that it can limit its window must not be asked to
+    # (section 7.1.2.2). Ours might be, but some clients fail over what they have not asked for.
     server_bits, client_bits = offered.server_window_bits, offered.client_window_bits
     if server_bits is not None:
         server_bits = min(server_bits, settings.server_window_bits or _DEFAULT_BITS)
@@ -313,7 +319,7 @@ def _accept(parameters: _Parameters, settings: Deflate) -> Agreement:
         client_bits = min(client_bits, settings.client_window_bits or _MAX_BITS)
     return Agreement(
         server_window_bits=server_bits,
-        # The largest need not be named.
+        # The largest is what holds where none is named.
         client_window_bits=None if client_bits == _MAX_BITS else client_bits,
         server_context_takeover=(
             offered.server_context_takeover and settings.server_context_takeover
@@ -346,14 +352,14 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
-#: From how many bytes on a message is sampled before it is compressed. What does not get smaller
-#: takes eight times as long to compress as text; a sample takes a hundredth of that.
+#: From this many bytes on, a message is sampled before it is compressed. Data that does not get
+#: smaller takes eight times as long to compress as text; a sample takes a hundredth of that.
 SAMPLE_FROM = 64 * 1024
 
-#: The sample: so many slices of so many bytes, evenly spread.
+#: How many slices a sample has, evenly spread, and how many bytes each has.
 _SLICES, _SLICE = 4, 256
 
-#: A message that does not get smaller by a tenth does not pay.
+#: Compressing pays only if the message gets smaller by a tenth.
 _WORTHWHILE = 0.9
 
 
@@ -376,12 +382,15 @@ class Deflater:
         self._bits = bits
         self._takeover = takeover
         self._compressor: _Compressor | None = None
-        #: The last message hardly got smaller, so that the next one is sampled whatever its size.
+        #: The last message hardly got smaller, so the next one is sampled whatever its size: where
+        #: one image was sent, the next message is likely to be another.
         self._in_doubt = False
 
     def pays(self, data: bytes) -> bool:
-        """Whether to compress a message where the application leaves it to us: not one of a kind
-        that does not get smaller, such as images, video and encrypted data.
+        """Whether to compress a message, where the application leaves it to us.
+
+        Messages of a kind that does not get smaller, such as images, video and encrypted data, are
+        not compressed.
         """
         if self._in_doubt or len(data) >= SAMPLE_FROM:
             self._in_doubt = not is_compressible(data)
@@ -394,7 +403,7 @@ class Deflater:
 
     @property
     def parameters(self) -> tuple[int, int, int]:
-        """Two with the same give the same for the same message, when they begin with it."""
+        """Two deflaters with the same parameters give the same bytes for the same first message."""
         return self._settings.level, self._bits, self._settings.mem_level
 
     def restart(self) -> None:
@@ -406,6 +415,8 @@ class Deflater:
         if self._compressor is None:
             level, bits, mem_level = self.parameters
             self._compressor = zlib.compressobj(level, zlib.DEFLATED, -bits, mem_level)
+        # The flush ends with an empty block, which aligns what comes next to a whole byte. It is
+        # left out at the end of a message only: between two frames it is part of the stream.
         compressed = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
         if not final:
             return compressed
@@ -424,30 +435,34 @@ class Inflater:
         self._bits = bits
         self._takeover = takeover
         self._decompressor: _Decompressor | None = None
-        #: How often a stream ended within this message (BFINAL=1) and another one began.
+        #: How often a stream ended within this message (BFINAL=1), so that another one may begin.
         self.restarts = 0
 
     @property
     def idle(self) -> bool:
-        """As of `Deflater`."""
+        """Whether it holds no memory, as `Deflater.idle`."""
         return self._decompressor is None
 
     def inflate(self, data: bytes, room: float) -> bytes | None:
         """What `data` inflates to; `None` if that is more than `room` bytes.
 
         Raises:
-            zlib.error: it is not DEFLATE.
+            zlib.error: `data` is not DEFLATE.
         """
         pieces: list[bytes] = []
         while data and room >= 0:
             if self._decompressor is None:
                 self._decompressor = zlib.decompressobj(-self._bits)
-            # One byte more than fits tells that it does not fit. 0 would mean no limit.
+            # One byte more than fits is asked for: getting it tells that the message is too large.
+            # With exactly `room`, a message that fits would look like one that does not. And 0
+            # would mean no limit to zlib.
             limit = 0 if room > _NO_LIMIT else int(room) + 1
             piece = self._decompressor.decompress(data, limit)
             pieces.append(piece)
             room -= len(piece)
             data = b""
+            # What zlib did not take because of the limit is dropped: the message is refused. What
+            # it did not take because the stream ended begins another (section 7.2.3.4).
             if self._decompressor.eof:
                 data = self._decompressor.unused_data
                 self._decompressor = None
@@ -456,8 +471,9 @@ class Inflater:
         return b"".join(pieces) if room >= 0 else None
 
     def finish(self, room: float) -> bytes | None:
-        """The rest of a message whose last frame came (section 7.2.2); `None` as above."""
-        # A stream that ended with the message has no tail.
+        """The rest of a message whose last frame came (section 7.2.2); `None` as in `inflate`."""
+        # The sender left the tail out, so it is put back. A stream that ended with the message has
+        # none: the tail would begin another.
         rest = b"" if self._decompressor is None else self.inflate(_TAIL, room)
         if not self._takeover:
             self._decompressor = None
@@ -465,8 +481,9 @@ class Inflater:
         return rest
 
 
-#: What a stream that ends within a message counts, so that a message is not made of many.
+#: What a stream that ends within a message counts, in bytes. It takes the peer a few bytes to send,
+#: and this side a new decompressor to read.
 RESTART_CHARGE = 64
 
-#: zlib's lengths are C integers.
+#: From here on, room is no limit: zlib's lengths are C integers, and a larger one would overflow.
 _NO_LIMIT = 2**30

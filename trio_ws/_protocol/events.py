@@ -1,6 +1,6 @@
 """What a wire gives: messages, fragments of messages, pings, pongs, and one end.
 
-This module owns the vocabulary that the rest of the room speaks. It does nothing.
+This module owns the vocabulary of this room. It does nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class Close(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """The peer broke the protocol or a limit: the connection is to be failed with this code."""
+    """The peer broke the protocol or a limit.
+
+    The connection is to be failed with this code (RFC 6455 section 7.1.7).
+    """
 
     code: int
     reason: str
@@ -80,14 +83,14 @@ def _shorten(data: str | bytes) -> str:
 
 
 class Refused(Exception):
-    """What a violation is called on its way up to where it becomes an event."""
+    """A violation on its way up to where it becomes an event."""
 
     def __init__(self, code: CloseCode, why: str) -> None:
         super().__init__(why)
         self.violation = Violation(int(code), why)
 
 
-# Said in our words, because wsproto's depend on how the bytes were cut up.
+# In our words, because wsproto's depend on how the bytes were cut up.
 NOT_UTF8 = Violation(int(CloseCode.INVALID_PAYLOAD), "text that is not UTF-8")
 
 

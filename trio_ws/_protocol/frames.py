@@ -3,8 +3,8 @@
 Nearly every message comes in one *plain* frame: text or binary, FIN set, no reserved bit, masked as
 its sender must mask it, the length in its shortest form (RFC 6455 section 5.2). This module takes
 such frames apart and puts them together, hundreds in one pass where a read brought that many. It
-decides nothing: whatever is not a plain frame, or not a whole one, is left where it is, for `wire`
-to deal with.
+decides nothing: a frame that is not plain, or not all here, is left where it is, for `wire` to deal
+with.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ RSV1 = 0x40
 #: How a plain frame begins.
 PLAIN = frozenset({TEXT, BINARY})
 
-#: The second byte: whether a masking key follows, and these two instead of a length.
+#: The second byte: the bit that says that a masking key follows; and, in place of a length, the two
+#: values that say that the length follows in two bytes or in eight.
 MASKED = 0x80
 TWO_BYTES_LENGTH = 126
 EIGHT_BYTES_LENGTH = 127
@@ -53,17 +54,17 @@ _write_head8 = struct.Struct("!BBQ").pack
 def take_masked_messages(
     data: bytes, position: int, limit: float, most: int, *, decode_text: bool = True
 ) -> tuple[list[str | bytes], int]:
-    """The messages of the whole plain frames that follow each other from `position` on.
+    """Take the messages of the whole plain frames, masked as clients do, from `position` on.
 
-    Of those that a client sends. Stops at the first frame that is anything else, longer than
-    `limit`, or no UTF-8.
+    It stops at the first frame that is anything else, is not all here, is longer than `limit`, or
+    holds text that is not UTF-8.
 
     Args:
         data: what came from the network.
-        position: where a frame begins, or ends everything.
+        position: where a frame begins, or where `data` ends.
         limit: the most bytes of payload.
         most: how many messages to take.
-        decode_text: whether text becomes `str`; else it is checked, and left as bytes.
+        decode_text: whether text becomes `str`; otherwise it is checked, and left as bytes.
 
     Returns:
         The messages, and where the first frame begins that was not taken.
@@ -73,11 +74,13 @@ def take_masked_messages(
     number = int.from_bytes
     size = len(data)
     end = size - 5  # before this there is room for the shortest head
+    # Nothing is called in this loop that is not built in, for short messages: a call of ours would
+    # cost as much as half a frame. So `wire` and `mask` have some of these lines again.
     while most and position < end:
         first = data[position]
         if first not in PLAIN:
             break
-        length = data[position + 1] - MASKED
+        length = data[position + 1] - MASKED  # below 0 where the frame is not masked
         start = position + 6
         if length >= TWO_BYTES_LENGTH:
             long = length == EIGHT_BYTES_LENGTH
@@ -85,9 +88,10 @@ def take_masked_messages(
             if start > size:
                 break
             (length,) = (_read_length8 if long else _read_length2)(data, position + 2)
-            if length < (2**16 if long else TWO_BYTES_LENGTH):
+            if length < (2**16 if long else TWO_BYTES_LENGTH):  # not the shortest form
                 break
         stop = start + length
+        # A length of 64 bits needs no test here: so many bytes are never in `data`.
         if length < 0 or stop > size or length > limit:
             break
         key = data[start - 4 : start]
@@ -100,7 +104,7 @@ def take_masked_messages(
             try:
                 messages.append(payload.decode() if decode_text else checked_utf8(payload))
             except UnicodeDecodeError:
-                break
+                break  # the messages before it are good; `wire` says what is wrong with this one
         else:
             messages.append(bytes(payload))
         position = stop
@@ -111,7 +115,7 @@ def take_masked_messages(
 def take_unmasked_messages(
     data: bytes, position: int, limit: float, most: int, *, decode_text: bool = True
 ) -> tuple[list[str | bytes], int]:
-    """`take_masked_messages` for what a server sends."""
+    """`take_masked_messages`, for frames that a server sends, which are not masked."""
     messages: list[str | bytes] = []
     end = len(data) - 1
     while most and position < end:
@@ -145,7 +149,7 @@ def take_unmasked_messages(
 
 
 def checked_utf8(payload: bytes | bytearray) -> bytes:
-    """`payload` as it is, where it is UTF-8.
+    """`payload` as it is, if it is UTF-8.
 
     Raises:
         UnicodeDecodeError: it is not.
@@ -156,20 +160,23 @@ def checked_utf8(payload: bytes | bytearray) -> bytes:
 
 
 class Head(NamedTuple):
-    """Everything of a frame but its payload."""
+    """Everything that a frame has before its payload."""
 
     first: int
     masked: bool
     right_length: bool
-    """Whether the length is in its shortest form, and not of 64 bits."""
+    """Whether the length is in its shortest form, and has no more than 63 bits (section 5.2)."""
     length: int
     """Of the payload."""
     size: int
-    """Of the head itself, the key included where there is one."""
+    """Of the head itself, with the masking key where there is one."""
 
 
 def read_head(data: bytes, position: int) -> Head | None:
-    """The head that begins at `position`, right or wrong; `None` before its length is known."""
+    """The head that begins at `position`, right or wrong; `None` before its length is known.
+
+    The masking key need not be here yet.
+    """
     if len(data) - position < 2:
         return None
     first, second = data[position], data[position + 1]
@@ -194,7 +201,7 @@ def read_head(data: bytes, position: int) -> Head | None:
 
 
 def make_masked_frame(first: int, payload: bytes) -> bytes:
-    """A whole frame, in one piece, with a key of its own."""
+    """A whole frame, in one piece, with a fresh key."""
     key = new_key()
     return make_head(first, len(payload), MASKED) + key + mask(payload, 0, len(payload), key)
 

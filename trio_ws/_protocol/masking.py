@@ -1,6 +1,6 @@
 """Masking, which every frame from a client has (RFC 6455 section 5.3): keys, and the XOR itself.
 
-Three ways to XOR, each the fastest for payloads of its size (microseconds, CPython 3.11):
+There are three ways to XOR, each the fastest for payloads of its size (microseconds, CPython 3.11):
 
      bytes     one big integer   bytes.translate   NumPy
         16                0.16              0.9      1.3
@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator
 #: `bytes.translate` passes over the data several times: fastest while it stays in the cache.
 TRANSLATE_STEP = 64 * 1024
 
-#: Below this size the key is repeated by a multiplication: a fifth less time for the whole frame.
+#: Below this size a multiplication repeats the key: a fifth less time for the whole frame.
 SHORT = 126
 
-#: For each such size the number by which, and how many bits are then too many at the end.
+#: For each such size, the number to multiply by, and how many bits too many the product then has at
+#: its end.
 REPEATS = [sum(1 << 32 * word for word in range(-(-size // 4))) for size in range(SHORT)]
 SPARE = [8 * (-size % 4) for size in range(SHORT)]
 
@@ -36,10 +37,10 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
     """A part of `data` with `key` applied, which is also how a key is taken off again.
 
     Args:
-        data: what the part is of.
-        start: where it begins.
+        data: the bytes that hold the part.
+        start: where the part begins.
         stop: where it ends.
-        key: 4 bytes, of which the first goes with the first of the part.
+        key: 4 bytes; the first of them goes with the first byte of the part.
 
     Returns:
         A `bytearray` where that saves copying.
@@ -47,7 +48,8 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
     size = stop - start
     if size >= INTEGER_BELOW:
         return _mask_large(data, start, stop, key)
-    # Big-endian, so that the first byte of one meets the first of the other at any length.
+    # Big-endian, so that the first byte of one meets the first of the other at any length that is
+    # cut off at the end.
     if size < SHORT:
         pattern = int.from_bytes(key) * REPEATS[size] >> SPARE[size]
     else:
@@ -56,7 +58,7 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
 
 
 def _mask_by_translation(data: bytes, start: int, stop: int, key: bytes) -> bytearray:
-    """Each of the key's bytes is one table, for every fourth byte of the data."""
+    """Translate every fourth byte of the data with the table for one byte of the key."""
     masked = bytearray(stop - start)
     for begin in range(start, stop, TRANSLATE_STEP):
         end = min(begin + TRANSLATE_STEP, stop)
@@ -71,7 +73,7 @@ _TABLES = [bytes(byte ^ other for other in range(256)) for byte in range(256)]
 
 
 def _choose() -> tuple[int, Callable[[bytes, int, int, bytes], bytearray]]:
-    """From how many bytes on one big integer is not the fastest any more, and what is then."""
+    """The size from which on one big integer is no longer the fastest, and what is faster there."""
     try:
         import numpy as np  # noqa: PLC0415 - an extra
     except ImportError:
@@ -99,7 +101,8 @@ INTEGER_BELOW, _mask_large = _choose()
 def new_key() -> bytes:
     """Four bytes that nobody can foresee (RFC 6455 section 10.3)."""
     global _keys  # noqa: PLW0603
-    # One step of a built-in iterator: threads with a trio loop each cannot come between.
+    # One step of a built-in iterator, which no other thread can interrupt: two threads with a trio
+    # loop each never get the same key.
     for (key,) in _keys:
         return key
     _keys = _draw_keys()
@@ -114,7 +117,7 @@ _keys = _draw_keys()
 
 
 def _forget_keys() -> None:
-    """In a process that was forked: its parent goes on with the same."""
+    """Run in a forked process: its parent goes on to use the keys that both have."""
     global _keys  # noqa: PLW0603
     _keys = _draw_keys()
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     #: What can be sent: `str` goes out as text. Everything with the buffer protocol goes out as
-    #: binary: bytes, bytearray, memoryview, array.array, mmap, NumPy's arrays and more, as the
-    #: bytes of its items in C order.
+    #: binary: bytes, bytearray, memoryview, array.array, mmap, NumPy's arrays and more. The message
+    #: is then the bytes of its items in C order.
     Message: TypeAlias = str | Buffer
 else:
     Message = str | bytes | bytearray | memoryview

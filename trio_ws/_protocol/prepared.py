@@ -1,6 +1,6 @@
 """One message for many connections, encoded and compressed once.
 
-This module owns which forms of a frame exist. Who gets which is the wire's.
+This module owns the forms that the frame of such a message can have. Each wire chooses its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .frames import BINARY, RSV1, TEXT, make_head
 
 
 class Prepared:
-    """A message for many wires: each form of it is made once, when the first of them needs it.
+    """A message for many wires. Each form of its frame is made once, when a wire first needs it.
 
     Args:
         data: the message.
@@ -31,7 +31,8 @@ class Prepared:
         #: The whole frame, neither compressed nor masked.
         self.plain: bytes = make_head(first, len(payload)) + payload
         self._start = len(self.plain) - len(payload)
-        #: What is held against a threshold.
+        #: The size to compare with a wire's threshold. It is infinite for a message that is to be
+        #: compressed in any case, and below 0 for one that is not.
         self.weight: float = len(payload)
         if compress is not None:
             self.weight = inf if compress else -1
@@ -41,11 +42,11 @@ class Prepared:
 
     @property
     def bytes_compressed(self) -> int:
-        """How many bytes compressing took in, over all forms."""
+        """How many bytes were compressed, all forms together."""
         return len(self._deflated or ()) * (len(self.plain) - self._start)
 
     def deflated(self, deflater: Deflater) -> bytes:
-        """The whole frame as `deflater` makes it, beginning with this message; not masked."""
+        """The whole frame as `deflater` makes it when this is its first message; not masked."""
         if self._deflated is None:
             self._deflated = {}
         frame = self._deflated.get(deflater.parameters)

@@ -3,7 +3,7 @@
 This module owns the two ways that a frame can take. The short way is for frames whose meaning
 depends on nothing but themselves, which are nearly all. They are taken apart here:
 
-- *plain* frames (see `frames`): whole ones many at a time, the others piece by piece as they arrive;
+- *plain* frames (see `frames`): whole ones many at a time, others piece by piece as they come;
 - pings, pongs, proper Close frames and compressed messages, where one read brought the whole frame.
 
 wsproto gets every other frame and judges it (RFC 6455): fragments, and all that is not as it should
