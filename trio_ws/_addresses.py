@@ -5,11 +5,8 @@ This module owns what an address is here. It knows no sockets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    pass
-
+import ipaddress
+from typing import TypeAlias
 
 #: ``(host, port)`` of a TCP peer, the path of a Unix socket, `None` where the stream has neither.
 Address: TypeAlias = "tuple[str, int] | str | None"
@@ -21,3 +18,17 @@ def show_address(address: Address) -> str:
         host, port = address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return address or "a peer without address"
+
+
+MAX_PORT = 65535
+
+
+def ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that `text` is, without its zone; IPv4 in IPv6 is IPv4. `None` if it is none."""
+    try:
+        ip = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    return ip.ipv4_mapped or ipaddress.IPv6Address(int(ip))

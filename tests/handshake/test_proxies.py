@@ -45,8 +45,9 @@ from trio_ws import (
     wrap_client_stream,
     wrap_server_stream,
 )
-from trio_ws._handshake.forwarded import from_client, read_proxy_header
+from trio_ws._http.forwarded import from_client
 from trio_ws._http.networks import Networks
+from trio_ws._transport.proxy_protocol import read_proxy_header
 
 HERE = Path(__file__).parents[1] / "proxies"
 #: An address of the loopback interface that no proxy connects from.

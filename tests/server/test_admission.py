@@ -12,7 +12,7 @@ import trio_ws
 from tests.helpers import HOST, PATIENCE, REQUEST, echo, open_server
 from tests.server.server_helpers import Boom, connect, memory_server, open_bare_server
 from trio_ws import ConnectionRejected, open_websocket_url
-from trio_ws._handshake.both_sides import REFUSAL_LINGER
+from trio_ws._transport.opening import REFUSAL_LINGER
 from trio_ws.testing import open_test_app
 
 

@@ -33,8 +33,8 @@ from trio_ws import (
     open_websocket_url,
     serve_listeners,
 )
-from trio_ws._handshake.both_sides import REFUSAL_LINGER
 from trio_ws._nursery import open_bare_nursery
+from trio_ws._transport.opening import REFUSAL_LINGER
 
 # Shutting down…
 

@@ -43,8 +43,8 @@ from trio_ws import (
     serve_listeners,
     wrap_client_stream,
 )
-from trio_ws._handshake.both_sides import hang_up
 from trio_ws._http.exchange import MAX_HEAD_BYTES
+from trio_ws._transport.opening import hang_up
 from trio_ws._transport.sockets import wrap_stream
 from trio_ws.testing import MemoryListener
 

@@ -39,16 +39,16 @@ from trio_ws import (
     Request,
     Response,
     Router,
+    _addresses,
     _redaction,
     basic_auth,
 )
 from trio_ws._command import cli as _cli, talking as _talking
 from trio_ws._command.application import load_application
 from trio_ws._command.exits import CommandFailed
-from trio_ws._handshake import forwarded as _forwarded
 from trio_ws._handshake.accepting import accept_connection
 from trio_ws._handshake.requesting import request_connection
-from trio_ws._http import headers as _headers, networks as _networks, url as _url
+from trio_ws._http import forwarded as _forwarded, headers as _headers, url as _url
 from trio_ws._http.exchange import (
     ClientExchange,
     HeadBuffer,
@@ -63,6 +63,7 @@ from trio_ws._protocol import deflate as _deflate, events, frames as _frames
 from trio_ws._protocol.deflate import Agreement, Inflater
 from trio_ws._protocol.events import Role
 from trio_ws._protocol.wire import Wire
+from trio_ws._transport import proxy_protocol as _proxy_protocol
 from trio_ws._transport.sockets import wrap_stream
 from trio_ws._web.files import Folder
 from trio_ws.backplane import _envelope
@@ -281,7 +282,7 @@ parser(
 )
 parser(Headers.tokens, values("a, b"), lambda value: Headers({"A": value}).tokens("A"))
 parser(_headers.http_date, texts(DATE, "Sunday, 06-Nov-94 08:49:37 GMT"))
-parser(_networks.ip_address, texts("192.0.2.1", "2001:db8::1%eth0", "::ffff:192.0.2.1"))
+parser(_addresses.ip_address, texts("192.0.2.1", "2001:db8::1%eth0", "::ffff:192.0.2.1"))
 for trusted, field, text in (
     ("Forwarded", "Forwarded", 'for=192.0.2.1;proto=https, for="[2001:db8::1]:80"'),
     ("X-Forwarded-For", "X-Forwarded-For", "192.0.2.1, [::1]:8080, 10.0.0.2"),
@@ -356,14 +357,14 @@ async def connect(stream: trio.abc.Stream) -> None:
 
 
 parser(
-    _forwarded.read_proxy_header,
+    _proxy_protocol.read_proxy_header,
     octets(
         b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
         b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12),
         b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
     ),
-    over_memory(_forwarded.read_proxy_header),
+    over_memory(_proxy_protocol.read_proxy_header),
     ConnectionFailed,
 )
 parser(
@@ -528,10 +529,13 @@ def test_whatever_comes_is_understood_or_an_error_that_is_documented(one: Parser
 
 
 #: Modules of whose functions nearly all are parsers, and those that are none.
-PARSING = (_deflate, _envelope, _forwarded, _frames, _headers, _networks, _redaction, _url)
+PARSING = (
+    *(_addresses, _deflate, _envelope, _forwarded, _frames, _headers, _proxy_protocol),
+    *(_redaction, _url),
+)
 NO_PARSERS = {
     *("client_offer", "encode", "is_compressible", "make_head", "make_masked_frame"),
-    *("masked_fields", "masked_frame", "message_id", "size_of"),
+    *("masked_fields", "masked_frame", "message_id", "show_address", "size_of"),
 }
 
 

@@ -39,9 +39,11 @@ from trio_ws import (
     open_broadcast,
     wrap_client_stream,
 )
+from trio_ws._addresses import ip_address
 from trio_ws._handshake.both_sides import accept_value
-from trio_ws._handshake.forwarded import from_client, read_proxy_header
-from trio_ws._http.networks import Networks, ip_address
+from trio_ws._http.forwarded import from_client
+from trio_ws._http.networks import Networks
+from trio_ws._transport.proxy_protocol import read_proxy_header
 
 #: What headers are made of, and what breaks those who read them: numbers without end, above all.
 PIECES = [

@@ -19,7 +19,6 @@ from .._addresses import show_address
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
 from .._errors import InvalidResponse, InvalidURL, TooManyRedirects
-from .._handshake.both_sides import opening_deadline
 from .._handshake.requesting import request_connection
 from .._http.headers import Headers
 from .._http.url import WebSocketURL, follow_redirect, join_url, parse_url
@@ -31,6 +30,7 @@ from .._options import ClientOptions, ClientStreamOptions, make_options
 from .._reasons import connection_failed, root_of
 from .._redaction import is_secret_field, masked
 from .._transport.checks import check_stream
+from .._transport.opening import opening_deadline
 from .._transport.sockets import wrap_stream
 
 _REDIRECTS = {301, 302, 303, 307, 308}

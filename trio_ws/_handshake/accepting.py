@@ -25,16 +25,18 @@ from .._http.exchange import (
     ServerExchange,
     StartLineTooLong,
 )
+from .._http.forwarded import from_client
 from .._http.headers import Headers, has_token
 from .._http.values import Accept, ConnectionRejected, InvalidRequest, Request, Response, refusal
 from .._log import ConnectionLogger
 from .._options import ProcessRequest, ServerStreamOptions
 from .._protocol.deflate import Agreement, server_choice
 from .._protocol.events import Role
+from .._transport.opening import read_whole, respond_and_hang_up, send_all
+from .._transport.proxy_protocol import read_proxy_header
 from .._transport.stream import Transport
 from .asking import ask
-from .both_sides import accept_value, make_wire, read_head, respond_and_hang_up, send_all
-from .forwarded import from_client, read_proxy_header
+from .both_sides import accept_value, make_wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ async def _read_request(
 ) -> tuple[Request, str]:
     """The next request, and its HTTP version."""
     try:
-        head = await read_head(transport, buffer)
+        head = await read_whole(transport, buffer)
         request, version = exchange.request(
             head,
             scheme=transport.scheme,

@@ -22,9 +22,10 @@ from .._http.values import MAX_BODY_BYTES, ConnectionRejected, Request, Response
 from .._options import ClientStreamOptions
 from .._protocol.deflate import Agreement, client_check, client_offer
 from .._protocol.events import Role
+from .._transport.opening import REFUSAL_LINGER, read_whole, send_all
 from .._transport.stream import Transport
 from .._transport.system import GONE
-from .both_sides import REFUSAL_LINGER, accept_value, make_wire, read_head, send_all
+from .both_sides import accept_value, make_wire
 
 
 async def request_connection(
@@ -87,7 +88,7 @@ async def _read_response(
     transport: Transport, exchange: ClientExchange, buffer: HeadBuffer
 ) -> Response:
     while True:
-        response, version = exchange.response(await read_head(transport, buffer))
+        response, version = exchange.response(await read_whole(transport, buffer))
         if response.status == 101 and not "1.1" <= version < "2":
             raise MalformedHead(f"HTTP/{version} knows no 101")
         # 100 and 103 announce the final response (RFC 9110 section 15.2); 101 is final here.

@@ -1,16 +1,15 @@
 """Which peers are proxies that are believed: networks, checked when they are given.
 
-This module owns what an address is trusted by. What a trusted proxy says is `forwarded`'s, in
-`_handshake`.
+This module owns what an address is trusted by. `forwarded` reads what a trusted proxy says.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from typing import TypeAlias, final
+from typing import final
 
-_IP: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+from .._addresses import ip_address
 
 #: What stands for peers that have no IP address.
 UNIX = "unix"
@@ -49,14 +48,3 @@ def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise ValueError(
             f"a trusted proxy is an address, a network like '10.0.0.0/8', or 'unix': {exc}"
         ) from None
-
-
-def ip_address(text: str) -> _IP | None:
-    """The address that `text` is, without its zone; IPv4 in IPv6 is IPv4. `None` if it is none."""
-    try:
-        ip = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(ip, ipaddress.IPv4Address):
-        return ip
-    return ip.ipv4_mapped or ipaddress.IPv6Address(int(ip))

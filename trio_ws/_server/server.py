@@ -49,7 +49,6 @@ from .._handshake.accepting import (
     refuse_connection,
     unavailable,
 )
-from .._handshake.both_sides import REFUSAL_LINGER, glance, opening_deadline
 from .._http.values import ConnectionRejected, InvalidRequest, Request
 from .._keywords import ListenerKeywords, ServerStreamKeywords
 from .._log import ConnectionLogger, new_connection_id
@@ -66,6 +65,7 @@ from .._options import ListenerOptions, ServerStreamOptions, make_options
 from .._threads import check_in_trio
 from .._transport.accepting import wrap_listener
 from .._transport.checks import check_listeners, check_stream
+from .._transport.opening import REFUSAL_LINGER, glance, opening_deadline
 from .._transport.sockets import wrap_stream
 from .._transport.stream import Transport
 from .._transport.system import socket_address

@@ -20,13 +20,13 @@ from .._addresses import show_address
 from .._errors import ConnectionFailed
 from .._handshake.accepting import PlainRequest
 from .._handshake.asking import ask, check_answer
-from .._handshake.both_sides import hang_up
 from .._http.exchange import MalformedHead, ServerExchange, after_empty_lines
 from .._http.values import ConnectionRejected, InvalidRequest, Request, Response, refusal
 from .._log import ConnectionLogger
 from .._nursery import errors_in
 from .._options import ListenerOptions
 from .._reasons import connection_failed, root_of
+from .._transport.opening import hang_up
 from .._transport.stream import Transport
 from .._transport.system import GONE
 from .site import Site, Streamed
