@@ -24,7 +24,7 @@ from tests.backplane.redis_helpers import (
 from tests.backplane.redis_server import HOST, RedisServer
 from trio_ws.backplane import RedisBackplane
 from trio_ws.backplane._redis.address import BrokerLost
-from trio_ws.backplane._redis.backoff import Backoff
+from trio_ws.backplane._redis.backplane import make_backoff
 from trio_ws.backplane._redis.link import Link
 
 # When Redis is away…
@@ -316,13 +316,13 @@ async def test_a_mistake_in_a_callback_comes_out_bare(redis: RedisServer) -> Non
 # Trying again…
 
 
-def test_delays_double_up_to_the_last_and_begin_anew_after_one_that_held() -> None:
-    backoff = Backoff()
+def test_delays_double_up_to_two_seconds_and_begin_anew_after_a_connection_that_held() -> None:
+    backoff = make_backoff()
     for longest in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2):
         assert longest / 2 <= backoff.delay(lasted=0.1) <= longest
     assert backoff.delay(lasted=60) <= 0.05
     assert 0.05 <= backoff.delay(lasted=0.1) <= 0.1
 
 
-def test_many_do_not_come_at_once() -> None:
-    assert len({Backoff().delay(lasted=0) for _ in range(10)}) > 5
+def test_many_processes_do_not_come_back_to_redis_at_once() -> None:
+    assert len({make_backoff().delay(lasted=0) for _ in range(10)}) > 5

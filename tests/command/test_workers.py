@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from tests.whole.test_trust import SLACK, SOAK, receive_status, report
 from trio_ws import ConnectionClosed, HandshakeError, WebSocket, open_websocket_url
 from trio_ws._command.exits import CommandFailed
 from trio_ws._command.listening import reserved_port
-from trio_ws._command.workers import LONGEST_DELAY, STEADY, Crew, Worker, keep_workers, next_delay
+from trio_ws._command.workers import Crew, Worker, keep_workers, make_backoff
 from trio_ws._server.listening import port_of
 
 GRACE = 0.3
@@ -406,23 +407,10 @@ async def test_where_there_is_no_room_for_the_first_process_it_is_said(
 
 
 def test_a_worker_that_fails_soon_waits_longer_each_time() -> None:
-    delays = [0.0]
-    for _ in range(9):
-        delays.append(next_delay(delays[-1], 1.0))
-    assert delays == [
-        0.0,
-        0.5,
-        1.0,
-        2.0,
-        4.0,
-        8.0,
-        16.0,
-        LONGEST_DELAY,
-        LONGEST_DELAY,
-        LONGEST_DELAY,
-    ]
-    assert next_delay(LONGEST_DELAY, STEADY) == 0.0
-    assert next_delay(0.0, -float("inf")) == 0.5
+    backoff = make_backoff()
+    assert [backoff.delay(1.0) for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert backoff.delay(10.0) == 0.0
+    assert backoff.delay(-inf) == 0.5
 
 
 # ---------------------------------------------------------------------------

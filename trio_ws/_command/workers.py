@@ -23,6 +23,7 @@ from typing import Any, Final, TypeAlias, final
 
 import trio
 
+from .._backoff import Backoff
 from .._nursery import open_bare_nursery
 from .._reasons import reason_of
 from .exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
@@ -41,14 +42,8 @@ MARGIN: Final = 5.0
 #: from a database, and no longer than an operator waits for what does not start.
 START_TIMEOUT: Final = 60.0
 
-#: A worker that lived for this many seconds did not fail because it cannot work.
-STEADY: Final = 10.0
-
-#: How long to wait before a worker that failed soon is started again, in seconds: at first, and at
-#: most. It doubles each time.
-FIRST_DELAY: Final = 0.5
-LONGEST_DELAY: Final = 30.0
-
+#: How many seconds to wait before a process that could not be started is tried again.
+RETRY_DELAY: Final = 0.5
 
 #: One that is told to stop while it starts does not know yet how to do that, and just ends.
 _GOOD_ORDER: Final = {DONE, -signal.SIGTERM, -signal.SIGINT, INTERRUPTED}
@@ -334,13 +329,13 @@ async def _announce(workers: Iterable[Worker], where: str) -> None:
 
 
 async def _keep_filled(crew: Crew, place: _Place) -> None:
-    delay = 0.0
+    backoff = make_backoff()
     while True:
         gone = place.worker
         await gone.wait_ended()
         if place.worker is not gone:
             continue  # its successor is there already
-        delay = next_delay(delay, gone.lived)
+        delay = backoff.delay(gone.lived)
         logger.error("%s %s; another starts in %g s", gone, gone.how_it_ended, delay)
         await trio.sleep(delay)
         another = await _start_somehow(crew, place.number)
@@ -355,13 +350,17 @@ async def _start_somehow(crew: Crew, number: int) -> Worker:
         try:
             return await crew.start(number)
         except CommandFailed as exc:  # the other workers are not to suffer for it
-            logger.warning("%s; trying again in %g s", exc, FIRST_DELAY)
-            await trio.sleep(FIRST_DELAY)
+            logger.warning("%s; trying again in %g s", exc, RETRY_DELAY)
+            await trio.sleep(RETRY_DELAY)
 
 
-def next_delay(delay: float, lived: float) -> float:
-    """How long to wait for the next worker, after one that was ready for `lived` seconds."""
-    return 0.0 if lived >= STEADY else min(max(FIRST_DELAY, 2 * delay), LONGEST_DELAY)
+def make_backoff() -> Backoff:
+    """The delays before a worker that ended is started again.
+
+    One that was ready for ten seconds did not end because it cannot work: it has its successor at
+    once.
+    """
+    return Backoff(first=0.5, longest=30.0, steady=10.0, at_once=True)
 
 
 async def _replace_all(crew: Crew, places: Iterable[_Place], scope: trio.CancelScope) -> None:

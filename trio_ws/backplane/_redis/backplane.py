@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
 import trio
 
 from ..._arguments import check_client_context
+from ..._backoff import Backoff
 from ..._nursery import errors_in, raise_as_is
 from ..._options import check_limits, check_logger, make_options
 from .._base import BackplaneError, HistoryEntry
 from .._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane, check_topic
 from .address import Address, BrokerLost, BrokerRefused, Scheme, parse_url
-from .backoff import Backoff
 from .probe import probe
 from .pubsub import PubSub
 from .streams import Streams
@@ -169,7 +169,7 @@ class RedisBackplane(QueuedBackplane):
 
     @trio.lowlevel.enable_ki_protection
     async def _join(self, task_status: trio.TaskStatus[None]) -> None:
-        backoff = Backoff()
+        backoff = make_backoff()
         while True:
             self._connected_at = inf
             try:
@@ -286,6 +286,14 @@ class RedisBackplane(QueuedBackplane):
                 problem,
                 refused,
             )
+
+
+def make_backoff() -> Backoff:
+    """The delays between tries to connect.
+
+    A connection that Redis drops as soon as it is made, as it drops slow readers, did not hold.
+    """
+    return Backoff(first=0.05, longest=2.0, steady=2.0, jitter=0.5)
 
 
 def main_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
