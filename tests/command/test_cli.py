@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import compileall
 import gc
 import inspect
+import itertools
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,8 +29,10 @@ import trustme
 import trio_ws
 from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
 from tests.helpers import HOST, echo, open_server
-from trio_ws import ConnectionLost, WebSocket, open_websocket_url
+from trio_ws import ConnectionLost, WebSocket, _options, open_websocket_url
 from trio_ws._command.cli import GARBAGE_THRESHOLDS, main
+from trio_ws._command.limits import LIMITS
+from trio_ws._options import ListenerOptions
 
 
 @pytest.fixture
@@ -334,15 +342,52 @@ def test_every_limit_of_a_server_is_an_option_and_explained(
         assert f"--{name.replace('_', '-')} N" in text
 
 
-def test_the_help_does_without_the_sources(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object) -> str:
-        raise OSError("could not get source code")
+def first_sentences() -> dict[str, str]:
+    """What `_options` says first of each limit of a server, in the string below its definition."""
+    found: dict[str, str] = {}
+    classes = [
+        node
+        for node in ast.parse(inspect.getsource(_options)).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    for node in classes:
+        for option, below in itertools.pairwise(node.body):
+            if isinstance(option, ast.AnnAssign) and isinstance(below, ast.Expr):
+                text = " ".join(str(ast.literal_eval(below.value)).split())
+                found[ast.unparse(option.target)] = text.partition(".")[0].replace("`", "")
+    limits = [option.name for option in fields(ListenerOptions) if str(option.type) == "float"]
+    return {name: found[name] for name in limits}
 
-    monkeypatch.setattr(inspect, "getsource", fail)
+
+def test_the_help_of_a_limit_is_the_first_sentence_of_its_description() -> None:
+    assert first_sentences() == LIMITS, "copy it from _options.py to _command/limits.py"
+
+
+def test_the_help_needs_no_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled without docstrings (-OO), and in an archive."""
+    package = tmp_path / "source" / "trio_ws"
+    shutil.copytree(Path(trio_ws.__file__).parent, package)
+    assert compileall.compile_dir(package, quiet=1, legacy=True, optimize=2)
+    archive = tmp_path / "trio_ws.zip"
+    with zipfile.ZipFile(archive, "w") as compiled:
+        for file in package.rglob("*.pyc"):
+            compiled.write(file, file.relative_to(package.parent))
+    monkeypatch.setenv("PYTHONPATH", str(archive))
+    monkeypatch.setenv("COLUMNS", "80")
+    code = "import trio_ws; print(trio_ws.__file__); import trio_ws.__main__"
+    answer = subprocess.run(
+        [sys.executable, "-OO", "-c", code, "serve", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    where, _, text = answer.stdout.partition("\n")
+    assert where == str(archive / "trio_ws" / "__init__.pyc")
     assert run("serve", "--help") == 0
-    assert "--grace-period N (default: 5)" in " ".join(capsys.readouterr().out.split())
+    assert text == capsys.readouterr().out
 
 
 def test_the_script_is_the_module(capsys: pytest.CaptureFixture[str]) -> None:

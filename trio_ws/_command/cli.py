@@ -1,24 +1,20 @@
 """The command line: ``trio-ws serve`` and ``trio-ws connect``.
 
 This module owns the arguments, the log and what a failure looks like. What is done, and how, is for
-the modules below it. The limits are those of `_options`, with their defaults and the first sentence
-of what is said of them there.
+the modules below it.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import gc
-import inspect
 import logging
 import os
 import signal
 import ssl
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -27,7 +23,6 @@ from typing import Any, Final, cast
 
 import trio
 
-from .. import _options
 from .._arguments import check_host
 from .._errors import HandshakeError, InvalidURL
 from .._http.url import parse_url
@@ -40,6 +35,7 @@ from .._server.listening import CAN_REUSE_PORT, HAS_UNIX, port_of
 from .._version import __version__
 from .application import load_application
 from .exits import FAILED, INTERRUPTED, USAGE, CommandFailed
+from .limits import LIMITS
 from .listening import reserved_port
 from .reload import reload_worker
 from .serving import Service, serve_alone, serve_as_worker
@@ -195,38 +191,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "(default: every one)",
     )
     limits.add_argument("--no-compression", action="store_true", help="no permessage-deflate")
-    for name, default, what in _limits():
+    for name, what in LIMITS.items():
+        default = str(getattr(ListenerOptions, name)).removesuffix(".0")
         limits.add_argument(
             "--" + name.replace("_", "-"),
             type=_number,
             default=argparse.SUPPRESS,
             metavar="N",
-            help=f"{what} (default: {str(default).removesuffix('.0')})".replace("%", "%%"),
+            help=f"{what} (default: {default})".replace("%", "%%"),
         )
-
-
-def _limits() -> Iterator[tuple[str, float, str]]:
-    """Each limit of a server: its name, its default, and what it is in a sentence."""
-    explained = _first_sentences()
-    for option in fields(ListenerOptions):
-        if str(option.type) == "float":
-            yield option.name, cast("float", option.default), explained.get(option.name, "")
-
-
-def _first_sentences() -> dict[str, str]:
-    """What is said of each option where it is defined: the string that stands below it."""
-    try:
-        source = inspect.getsource(_options)
-    except OSError:  # an installation without sources
-        return {}
-    found: dict[str, str] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef):
-            for option, below in zip(node.body, node.body[1:], strict=False):
-                if isinstance(option, ast.AnnAssign) and isinstance(below, ast.Expr):
-                    text = " ".join(str(ast.literal_eval(below.value)).split())
-                    found[ast.unparse(option.target)] = text.partition(".")[0].replace("`", "")
-    return found
 
 
 def _add_connect(parser: argparse.ArgumentParser) -> None:
@@ -393,7 +366,7 @@ def _service(parsed: argparse.Namespace) -> Service:
 
 def _listener_options(parsed: argparse.Namespace) -> ListenerKeywords:
     given = vars(parsed)
-    options: dict[str, Any] = {name: given[name] for name, *_ in _limits() if name in given}
+    options: dict[str, Any] = {name: given[name] for name in LIMITS if name in given}
     if parsed.origin is not None:
         options["origins"] = [None if origin == "none" else origin for origin in parsed.origin]
     if parsed.no_compression:

@@ -1,0 +1,42 @@
+"""What the help of ``trio-ws serve`` says of each limit of a server.
+
+It is the first sentence of what `_options` says of the same option, and a test compares the two. It
+stands here because Python drops the text there when it compiles: the help would have to read source
+at each start, and would have nothing to say in an installation without sources.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+LIMITS: Final = {
+    "max_message_size": "Largest message accepted, in bytes of payload",
+    "max_queued_messages": "Messages received and not yet taken",
+    "max_queued_bytes": "Memory that received and not yet taken messages may take",
+    "max_send_buffer": "send waits while more bytes than this are unsent",
+    "open_timeout": "For the whole opening: name look-up, TCP, TLS and HTTP, redirects included",
+    "close_timeout": (
+        "For the whole closing: unsent messages, the Close frames and the TCP shutdown"
+    ),
+    "ping_interval": "A peer that has been silent for this long is sent a ping",
+    "ping_timeout": (
+        "A peer that stays silent for this long after that ping has left, or takes no byte of ours "
+        "for ping_interval and this together, is dropped with 1011"
+    ),
+    "idle_timeout": (
+        "A connection over which no message has gone in either direction for this long is closed "
+        "with 1000"
+    ),
+    "max_lifetime": "A connection is closed with 1000 when it is this old",
+    "grace_period": (
+        "At shutdown, how long handlers may go on after their peers were told 1001, before they "
+        "are cancelled"
+    ),
+    "max_connections": "Connections beyond this many get HTTP 503",
+    "max_body_size": (
+        "Largest body of an HTTP request that a Router accepts, in bytes; a larger one gets 413"
+    ),
+    "keep_alive_timeout": (
+        "How long an HTTP connection to a Router may be idle between two requests"
+    ),
+}
