@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TypeAlias
 
-#: ``(host, port)`` of a TCP peer, the path of a Unix socket, `None` where the stream has neither.
+#: ``(host, port)`` of a TCP peer, the path of a Unix socket, or `None` if the stream has neither.
 Address: TypeAlias = "tuple[str, int] | str | None"
 
 
@@ -24,7 +24,10 @@ MAX_PORT = 65535
 
 
 def ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that `text` is, without its zone; IPv4 in IPv6 is IPv4. `None` if it is none."""
+    """The IP address in `text`, or `None` if it is none.
+
+    The zone is left out, and an IPv4 address inside an IPv6 address is given as IPv4.
+    """
     try:
         ip = ipaddress.ip_address(text)
     except ValueError:

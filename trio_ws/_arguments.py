@@ -1,7 +1,7 @@
-"""What callers give, checked when they give it: functions, numbers, addresses, TLS contexts.
+"""Checks of what callers give, made when they give it: functions, numbers, addresses, TLS contexts.
 
-Each check raises `TypeError` or `ValueError`, and says what to do about it. Options are `_options`'
-to check, and streams `_transport`'s.
+Each check raises `TypeError` or `ValueError`, and says what to do about it. `_options` checks
+options, and `_transport` checks streams.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def check_callable(what: str, function: object, *arguments: str) -> None:
     Args:
         what: its name in the error.
         function: what was given.
-        arguments: what it is called with, in words: one for each.
+        arguments: what it will be called with, in words: one for each.
 
     Raises:
-        TypeError: it cannot, or gives a generator.
+        TypeError: it cannot be called so, or it gives a generator.
     """
     given = _listed(arguments)
     check_is_function(what, function, given)
@@ -44,7 +44,7 @@ def check_async(what: str, function: object, *arguments: str) -> None:
 
 
 def check_is_function(what: str, function: object, given: str) -> None:
-    """Check that it can be called, with whatever arguments, and gives no generator."""
+    """Check that `function` can be called, with any arguments at all, and gives no generator."""
     if not callable(function):
         raise TypeError(f"{what} is a function of {given}, not {function!r}")
     if _has_yield(function):
@@ -52,10 +52,10 @@ def check_is_function(what: str, function: object, given: str) -> None:
 
 
 def check_is_async(what: str, function: object, given: str) -> None:
-    """Check that it may return something to await, with whatever arguments.
+    """Check that `function` may return something to await, with any arguments at all.
 
-    What a plain function returns is known only later. But one that returns nothing, whichever way
-    it is left, was meant to be async.
+    What a plain function returns is known only when it is called. But one that returns nothing on
+    any path was meant to be async.
     """
     kind = f"{what} is an async function of {given}"
     if inspect.isclass(function):
@@ -66,7 +66,7 @@ def check_is_async(what: str, function: object, given: str) -> None:
 
 
 def check_plain(what: str, function: object, *arguments: str) -> None:
-    """`check_callable` for a function that is to be over at once."""
+    """`check_callable` for a function that must return at once."""
     if is_async(function):
         raise TypeError(
             f"{what} is a plain function of {_listed(arguments)}: nobody would await "
@@ -83,24 +83,25 @@ def check_takes(
     *,
     partly: bool = False,
 ) -> None:
-    """Check that the parameters suit these arguments.
+    """Check that the parameters of `function` suit these arguments.
 
-    They are those of the function itself, not of one that it wraps, whose arguments it may add to.
+    A function that wraps another is judged by its own parameters: it may add arguments to those
+    that it was given.
 
     Args:
         how: how it is called, in words.
         function: what is called.
-        arguments: the positional ones; whatever they are.
-        names: those of the others.
-        partly: there may be more.
+        arguments: the positional arguments; only their number matters.
+        names: the names of the keyword arguments.
+        partly: whether there may be more arguments.
 
     Raises:
-        TypeError: they do not.
+        TypeError: the parameters do not suit.
     """
     assert callable(function)
     try:
         signature = inspect.signature(function, follow_wrapped=False)
-    except ValueError:  # some of those written in C do not say
+    except ValueError:  # some functions written in C have no signature
         return
     bind = signature.bind_partial if partly else signature.bind
     try:
@@ -110,16 +111,16 @@ def check_takes(
 
 
 def is_async(function: object) -> bool:
-    """Whether it is an async function, or a method, an object or a `functools.partial` of one."""
+    """Whether it is an async function, or a method, an object or a partial that calls one."""
     plain = _plain_function(function)
     return plain is not None and inspect.iscoroutinefunction(plain)
 
 
 def awaitable(result: object, function: object) -> Awaitable[Any]:
-    """What a function returned that was to be async, if it can be awaited.
+    """The `result` of a function that was to be async, if it can be awaited.
 
     Raises:
-        TypeError: it cannot.
+        TypeError: it cannot be awaited.
     """
     if not inspect.isawaitable(result):
         raise TypeError(
@@ -182,7 +183,8 @@ def _returns_nothing(function: object) -> bool:
 
 
 def check_whole(name: str, value: object, low: int, high: int) -> None:
-    """
+    """Check an `int` option.
+
     Raises:
         TypeError, ValueError: it is no whole number, or not from `low` to `high`.
     """
@@ -198,11 +200,11 @@ def check_whole(name: str, value: object, low: int, high: int) -> None:
 
 
 def check_host(host: object) -> None:
-    """Check that this may be a host name or an IP address. Whether it is one, a look-up tells.
+    """Check that this may be a host name or an IP address. Only a look-up tells whether it is one.
 
     Raises:
-        TypeError, ValueError: it cannot; with what to write instead, and without repeating it, as
-            it may hold a password.
+        TypeError, ValueError: it cannot be one. The text says what to write instead. It does not
+            repeat `host`, which may hold a password.
     """
     if not isinstance(host, str):
         raise TypeError(f"a host is a str, not {type(host).__name__}")
@@ -222,13 +224,14 @@ def check_host(host: object) -> None:
 
 
 def is_name(host: str) -> bool:
-    """Whether a host is a name, rather than an IP address in any notation that systems know."""
+    """Whether a host is a name, rather than an IP address in a notation that some system knows."""
     last = host.removesuffix(".").rpartition(".")[2]
     return not (":" in host or last.isdecimal() or last.lower().startswith("0x"))
 
 
 def check_port(port: object, *, least: int = 0) -> None:
-    """
+    """Check a TCP port.
+
     Raises:
         TypeError, ValueError: it is no whole number, or out of range.
     """
@@ -248,7 +251,8 @@ FOR_CLIENTS = (
 
 
 def check_server_context(context: object) -> None:
-    """
+    """Check a server's `ssl_context`.
+
     Raises:
         TypeError, ValueError: it is no TLS context, or one for clients.
     """
@@ -259,7 +263,8 @@ def check_server_context(context: object) -> None:
 
 
 def check_client_context(context: object) -> None:
-    """
+    """Check a client's `ssl_context`.
+
     Raises:
         TypeError, ValueError: it is no TLS context, or one for servers.
     """

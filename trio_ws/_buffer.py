@@ -1,7 +1,7 @@
-"""Bytes in any wrapping: what has Python's buffer protocol, taken as the bytes that it is made of.
+"""Anything with Python's buffer protocol, as the bytes that it is made of.
 
-``len`` counts the items of an array, and `bytes` of a number makes so many zeros. So whatever is
-taken from the application as bytes goes through here before anything is counted.
+``len`` counts the items of an array, and `bytes` of a number makes that many zeros. So everything
+that the application gives as bytes goes through here before anything is counted.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 def bytes_of(data: Buffer, what: str) -> bytes:
     """The bytes of `data`, safe from changes that its owner makes later.
 
-    Of an array of any shape these are the bytes of its items in C order, even where it is a slice
-    of a larger one.
+    An array of any shape gives the bytes of its items in C order, even if it is a slice of a larger
+    array.
 
     Args:
         data: anything with the buffer protocol.
-        what: the beginning of a sentence for errors, that says what it has to be.
+        what: the beginning of the sentence in an error, which says what `data` has to be.
 
     Raises:
-        TypeError: it has no buffer, or one that holds objects rather than bytes.
-        ValueError: it has been released or closed.
+        TypeError: `data` has no buffer, or one that holds objects rather than bytes.
+        ValueError: `data` has been released or closed.
     """
     if isinstance(data, bytes):
         return data

@@ -23,8 +23,8 @@ Two kinds of misuse are not in the tree, because trio and Python have words for 
 connection after closing it yourself is a `trio.ClosedResourceError`, and a wrong argument is a
 `TypeError` or a `ValueError` at once.
 
-Exceptions that carry values have just these as their arguments, and say the rest in ``__str__``:
-so they can be copied, pickled and sent between processes like any other.
+Exceptions that carry values have only these as their arguments, and put the rest into ``__str__``.
+So they can be copied, pickled and sent between processes like any other.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class CloseCode(enum.IntEnum):
 
 _REGISTERED = frozenset(int(code) for code in CloseCode)
 
-#: Codes that only ever describe what happened; a Close frame must not carry them.
+#: Codes that only describe what happened; a Close frame must not carry them (section 7.4.1).
 _NEVER_SENT = {CloseCode.NO_STATUS_RECEIVED, CloseCode.ABNORMAL_CLOSURE, CloseCode.TLS_HANDSHAKE}
 
 #: Codes with which both sides are content (RFC 6455 section 7.4.1).
@@ -104,7 +104,7 @@ def check_close_arguments(code: int, reason: str) -> None:
 
 
 def close_code(code: int | None, reason: str) -> int:
-    """What `aclose` is given, checked: 1005 where the Close frame is to have no code."""
+    """The code given to `aclose`, checked; 1005 if the Close frame is to have no code."""
     if code is not None:
         check_close_arguments(code, reason)
         return int(code)
@@ -117,7 +117,7 @@ class Initiator(enum.Enum):
     """Which side began the end of a connection."""
 
     LOCAL = "us"
-    #: The peer, or the network between: from here they cannot be told apart.
+    #: The peer, or the network in between: this side cannot tell them apart.
     REMOTE = "the peer"
 
 
@@ -126,10 +126,10 @@ class CloseReason:
     """How a connection ended. Immutable.
 
     Attributes:
-        code: the close code. It is the one in the peer's Close frame where there was one
-            (RFC 6455 section 7.1.5); 1005 if that frame carried none; 1006 if none came. Where
-            this side failed the connection (a protocol error, a peer that fell silent), it is
-            the code that this side gave.
+        code: the close code. If a Close frame came from the peer, it is the code in that frame
+            (RFC 6455 section 7.1.5), or 1005 if the frame carried none; if no frame came, it is
+            1006. If this side failed the connection (a protocol error, a peer that fell silent),
+            it is the code that this side gave.
         reason: the text that came with the code, or what happened in our own words.
         initiator: who began it.
         failed: whether this side gave the connection up: the peer broke the protocol or a limit,
@@ -146,8 +146,8 @@ class CloseReason:
     def orderly(self) -> bool:
         """Whether nothing went wrong.
 
-        True for 1000, 1001 and a Close frame without a code; and, whatever the code, where this
-        side closed of its own accord, as in ``server.aclose(1012)``.
+        True for 1000, 1001 and a Close frame without a code. Also true, whatever the code, if this
+        side chose to close, as in ``server.aclose(1012)``.
         """
         if self.failed or self.code == CloseCode.ABNORMAL_CLOSURE:
             return False
@@ -157,7 +157,7 @@ class CloseReason:
         name = ""
         if self.code in _REGISTERED:
             name = f" ({CloseCode(self.code).name.lower().replace('_', ' ')})"
-        # The peer's words go into logs and tracebacks, and must not look like lines of their own.
+        # The peer's words go into logs and tracebacks, and must not be able to begin a new line.
         shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in self.reason)
         text = f": {shown}" if self.reason else ""
         return f"{self.code}{name}, closed by {self.initiator.value}{text}"
@@ -169,7 +169,7 @@ class CloseReason:
 
 
 class WebSocketError(Exception):
-    """The root of every exception that is trio_ws's own."""
+    """The root of every exception that trio_ws defines."""
 
 
 class HandshakeError(WebSocketError):
@@ -198,12 +198,13 @@ class ConnectionFailed(HandshakeError, OSError):
     """The network or TLS failed before the handshake was over.
 
     Its text says what the system or TLS said: "Connection refused", for example. ``__cause__``
-    keeps the `OSError`, `ssl.SSLError` or trio exception that said so; there is none where the
-    peer simply hung up.
+    keeps the `OSError`, `ssl.SSLError` or trio exception that said so. There is none if the peer
+    simply hung up.
 
     Attributes:
-        errno: the system's number, `errno.ECONNREFUSED` for example, where it is one and the same
-            for every address that was tried; else `None`, as where TLS or a name look-up failed.
+        errno: the system's error number, `errno.ECONNREFUSED` for example, if it is the same for
+            every address that was tried. Otherwise `None`, for example if TLS or a name look-up
+            failed.
     """
 
     def __str__(self) -> str:
@@ -225,11 +226,11 @@ class TooManyRedirects(HandshakeError):
 class UnexpectedMessage(WebSocketError):
     """A binary message came where `receive_text` was called, or text for `receive_bytes`.
 
-    Nothing is lost, and the connection goes on. Where this exception leaves the block or the
-    handler, the connection is closed with 1003.
+    Nothing is lost, and the connection goes on. If this exception leaves the block or the handler,
+    the connection is closed with 1003.
 
     Attributes:
-        message: what came. No other call will receive it.
+        message: the message that came. No other call will receive it.
     """
 
     def __init__(self, message: str | bytes) -> None:
@@ -243,10 +244,10 @@ class UnexpectedMessage(WebSocketError):
 
 
 class ConnectionClosed(WebSocketError, trio.BrokenResourceError):
-    """The connection is over, and it was not this side's `aclose` that ended it.
+    """The connection is over, and this side's `aclose` did not end it.
 
     Attributes:
-        reason: a `CloseReason`. Where the transport failed, ``__cause__`` keeps its error.
+        reason: a `CloseReason`. If the transport failed, ``__cause__`` keeps its error.
     """
 
     def __init__(self, reason: CloseReason) -> None:
@@ -265,7 +266,7 @@ class ConnectionLost(ConnectionClosed):
     """Closed in any other way: a broken network, a protocol error, a timeout, the peer's code."""
 
 
-# Tracebacks show where an exception can be imported from, not where it happens to be defined.
+# Tracebacks are to show where an exception can be imported from, not where it is defined.
 def _say_where_to_import_from(error: type[WebSocketError]) -> None:
     error.__module__ = "trio_ws"
     for kind in error.__subclasses__():

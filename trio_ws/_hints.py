@@ -1,7 +1,7 @@
-"""What an option that does not exist was meant to be: the nearest one, or what others call it.
+"""Suggestions for an option that does not exist: the nearest name, or ours for another library's.
 
-This module owns the names that other WebSocket libraries and servers have for options of ours. It
-knows none of ours but as the text to put in their place.
+This module owns the names that other WebSocket libraries and servers have for our options. It knows
+our options only as text to put in their place.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-#: Ours, and what the same thing is called elsewhere.
+#: Our name, and the names of the same thing elsewhere.
 ELSEWHERE = {
     "keep_alive_timeout": "keepalive_timeout timeout_keep_alive",  # of servers: before ping_timeout
     "max_message_size": "max_size max_msg_size max_payload max_payload_size max_message_length "
@@ -46,7 +46,7 @@ ELSEWHERE = {
 
 
 def what_was_meant(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that was probably meant by `name`, which is not among them."""
+    """The one of `names` that the caller probably meant by `name`, which is not among them."""
     known = set(names)
     for ours, others in ELSEWHERE.items():
         if ours in known and name.lower() in others.split():

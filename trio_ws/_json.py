@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, which is what browsers and most other languages read.
+"""JSON as RFC 8259 defines it, which is what browsers and most other languages read.
 
 This module owns the rule that NaN and the infinities are not JSON. It knows nothing of messages.
 """
@@ -14,11 +14,11 @@ _ENCODER = json.JSONEncoder(allow_nan=False)
 
 
 def to_json(value: object) -> str:
-    """`json.dumps`, but for NaN and infinity, which Python alone writes into JSON.
+    """`json.dumps`, except for NaN and infinity, which only Python writes into JSON.
 
     Raises:
-        ValueError: there is one in `value`, or `value` holds itself.
-        TypeError: something in `value` has no JSON.
+        ValueError: `value` holds NaN or infinity, or holds itself.
+        TypeError: something in `value` has no form in JSON.
     """
     try:
         return _ENCODER.encode(value)
@@ -26,7 +26,7 @@ def to_json(value: object) -> str:
         try:
             json.dumps(value)
         except ValueError:
-            raise exc from None  # it was something else
+            raise exc from None  # the fault was something else
         raise ValueError(
             "JSON has no NaN and no infinity (RFC 8259 section 6): send None, "
             "or give dumps=json.dumps if all who receive it are Python"
@@ -34,11 +34,11 @@ def to_json(value: object) -> str:
 
 
 def from_json(text: str) -> Any:
-    """`json.loads`, but for NaN and infinity, in words or as a number too large for a float.
+    """`json.loads`, except for NaN and infinity, in words or as a number too large for a float.
 
     Raises:
-        ValueError: it is not JSON, or holds NaN or infinity.
-        RecursionError: it is nested too deeply.
+        ValueError: `text` is not JSON, or holds NaN or infinity.
+        RecursionError: `text` is nested too deeply.
     """
     return _DECODER.decode(text)
 

@@ -1,7 +1,7 @@
 """The options as keyword arguments of the entry points.
 
-`_options` defines them. These are the same names again, because a type checker cannot derive
-keyword arguments from a dataclass, and a test holds the two equal.
+`_options` defines them. Their names are repeated here, because a type checker cannot derive keyword
+arguments from a dataclass. A test compares the two.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ._http.headers import HeadersLike
 from ._options import Origins, ProcessRequest, ProxyHeader
 from ._protocol.deflate import Deflate
 
-#: What becomes of a handler's exception: see the option `on_handler_error`.
+#: What happens to a handler's exception: see the option `on_handler_error`.
 HandlerErrorPolicy: TypeAlias = Literal["log", "propagate"] | Callable[[WebSocket, Exception], None]
-#: What is told of pings and pongs: see the option `on_ping_pong`.
+#: A function that is called for each ping and pong: see the option `on_ping_pong`.
 PingPongHook: TypeAlias = Callable[[WebSocket, Literal["ping", "pong"], bytes], object]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
     """Puts a connection's id before each message, and on each record as `connection_id`.
 
-    Logging never raises: a handler or a filter that does, because a disk is full, would otherwise
-    end the tasks behind a connection, and with them the server. It is told on stderr, as logging
-    itself does for handlers that keep to its rules.
+    Logging never raises. A handler or a filter may, because a disk is full; its exception would
+    otherwise end the tasks behind a connection, and with them the server. It is written to stderr
+    instead, as the logging module does for handlers that keep to its rules.
     """
 
     def __init__(self, logger: logging.Logger, connection_id: str) -> None:

@@ -1,8 +1,8 @@
 """A nursery from which one exception comes out as it went in.
 
-trio's own nurseries wrap every exception in an ExceptionGroup, also the one exception of their
-body. That is right where several tasks are the caller's, and wrong where they are hidden inside a
-library: whether it uses a task of its own is no business of the caller's ``except`` clause.
+trio's own nurseries wrap every exception in an ExceptionGroup, even a single exception of their
+body. That is right if the caller started the tasks, and wrong if a library hides them: the caller's
+``except`` clause need not know whether a library uses tasks.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ T_co = TypeVar("T_co", covariant=True)
 def protected_context(
     function: Callable[P, AsyncGenerator[T_co, None]],
 ) -> Callable[P, AbstractAsyncContextManager[T_co, bool | None]]:
-    """`contextlib.asynccontextmanager` that Ctrl-C does not strike on the way in and out.
+    """`contextlib.asynccontextmanager` that Ctrl-C does not interrupt on the way in and out.
 
-    Protecting the generator alone is not enough: what it is run by, in contextlib, would be left
-    before the generator is resumed, and then nobody closes the nursery in it. The block itself is
-    not protected.
+    Protecting the generator alone is not enough. Ctrl-C could interrupt the code in contextlib that
+    resumes it, and then nobody would close the nursery in it. The block itself is not protected.
     """
     make = asynccontextmanager(function)
 
@@ -71,13 +70,13 @@ class _Protected(AbstractAsyncContextManager[T_co, "bool | None"], Generic[T_co]
 async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """Like `trio.open_nursery`, for bodies whose own exception should come out bare.
 
-    Ctrl-C does not strike within it: between two of its lines there may be tasks that nobody has
-    told to end.
+    Ctrl-C does not interrupt it: between two of its lines there may be tasks that nobody has told
+    to end.
 
     What the body raises, `KeyboardInterrupt` included, waits until all tasks have ended and is then
-    raised unchanged. It does not cancel the tasks: the body's ``finally`` is where they are told to
-    end. An exception of a task cancels everything, and also comes out bare where it is the only
-    one. Where both failed, the two come out in a group.
+    raised unchanged. It does not cancel the tasks: the body's ``finally`` tells them to end. An
+    exception of a task cancels everything, and also comes out bare if it is the only one. If the
+    body and a task failed, both exceptions come out in a group.
     """
     failures: list[BaseException] = []
     cancellations: list[BaseException] = []
@@ -97,21 +96,21 @@ async def open_bare_nursery() -> AsyncGenerator[trio.Nursery, None]:
             failures = [BaseExceptionGroup("the body and a task failed", failures)]
         if failures:
             raise_as_is(failures.pop())
-        # Where it was not this nursery's own, the cancellation goes on. It is that of the body
-        # rather than a new one: a timeout shows the line that waited.
+        # A cancellation from outside this nursery goes on. The body's exception is raised rather
+        # than a new one, so that a timeout shows the line that waited.
         if cancellations and trio.current_effective_deadline() == -inf:
             raise_as_is(cancellations.pop(0))
     finally:
-        cancellations.clear()  # their tracebacks have this frame
+        cancellations.clear()  # their tracebacks hold this frame, which would hold them
     await trio.lowlevel.checkpoint_if_cancelled()
 
 
 def raise_as_is(exc: BaseException) -> NoReturn:
-    """Raise `exc` with the cause and the context that it has.
+    """Raise `exc` with the cause and the context that it has, and without making a cycle.
 
-    And so that it is freed when nobody needs it any more, with all that its traceback leads to. A
-    frame that raises what one of its variables refers to makes a cycle: so the caller must not keep
-    it either. Nor may what was raised last become the context of what is a part of it.
+    So it is freed when nobody needs it any more, with all that its traceback leads to. A frame that
+    raises what one of its variables refers to makes a cycle, so the caller must not keep `exc`
+    either. A group that is being handled must not become the context of an exception inside it.
     """
     context = exc.__context__
     try:
@@ -124,7 +123,8 @@ def raise_as_is(exc: BaseException) -> NoReturn:
 def forget_tracebacks(exc: BaseException) -> None:
     """Make `exc` safe to keep, with its causes: a traceback holds all that its frames refer to.
 
-    A frame also holds those that called it. So what a connection keeps would keep the connection.
+    A frame also holds the frames that called it. So an exception that a connection keeps would keep
+    the connection.
     """
     chain: list[BaseException | None] = [exc]
     for one in chain:
@@ -139,7 +139,7 @@ def is_cancellation(exc: BaseException) -> bool:
 
 
 def errors_in(exc: BaseException) -> list[BaseException]:
-    """What `exc` holds besides cancellations."""
+    """The exceptions in `exc` that are not cancellations."""
     return [leaf for leaf in leaf_exceptions(exc) if not isinstance(leaf, trio.Cancelled)]
 
 
@@ -150,7 +150,7 @@ def only_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def leaf_exceptions(exc: BaseException) -> list[BaseException]:
-    """The exceptions that a group holds, groups within it taken apart; else just `exc`."""
+    """The exceptions in a group and in the groups inside it; just `exc` if it is no group."""
     if not isinstance(exc, BaseExceptionGroup):
         return [exc]
     group = cast("BaseExceptionGroup[BaseException]", exc)

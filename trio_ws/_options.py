@@ -1,7 +1,7 @@
 """Every option of the library: its name, type, default, reason and check, once.
 
-An entry point takes keyword arguments, see `_keywords`, and turns them into one frozen value, which
-is all that the layers below ever see.
+An entry point takes keyword arguments (see `_keywords`) and turns them into one frozen value. That
+value is all that the layers below ever see.
 
 How to choose a number: if in doubt, leave the default. All times are in seconds, all sizes in
 bytes, and `math.inf` lifts any limit or timeout.
@@ -32,20 +32,20 @@ from ._version import __version__
 
 T = TypeVar("T")
 
-#: What is asked about each request: see the option `process_request`.
+#: A function that is asked about each request: see the option `process_request`.
 ProcessRequest: TypeAlias = Callable[[Request], Answer | Awaitable[Answer]]
-# These two are given a connection, which is above this floor: `_keywords` says so.
+# Both are called with a connection, which is above this floor: `_keywords` has the whole types.
 HandlerErrorPolicy: TypeAlias = Literal["log", "propagate"] | Callable[..., None]
 PingPongHook: TypeAlias = Callable[..., object]
-#: How trusted proxies tell the client's address: see the option `proxy_header`.
+#: How trusted proxies say what the client's address is: see the option `proxy_header`.
 ProxyHeader: TypeAlias = Literal["X-Forwarded-For", "Forwarded", "PROXY"]
 #: Which pages may connect: see the option `origins`.
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
 
-#: What both sides say they are, unless told otherwise.
+#: The name and version that both sides give, unless told otherwise.
 PRODUCT = f"trio_ws/{__version__}"
 
-#: Fields that the handshake itself writes; a second one would contradict it.
+#: Fields that the handshake itself writes. A second one would contradict it.
 _RESERVED = re.compile(
     r"connection|upgrade|host|origin|content-length|transfer-encoding|sec-websocket-.*",
     re.IGNORECASE,
@@ -54,52 +54,53 @@ _RESERVED = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOptions:
-    """What every connection has, client's or server's."""
+    """The options of every connection, a client's or a server's."""
 
     max_message_size: float = 2**20
-    """Largest message accepted, in bytes of payload. 1 MiB holds any message that a person
-    writes and most that programs do, and bounds what one peer can make us hold. Each frame of a
-    fragmented message but the first counts at least 64, so that empty ones run out. A larger
-    message fails the connection with 1009."""
+    """Largest message accepted, in bytes of payload. A larger message fails the connection with
+    1009. 1 MiB holds any message that a person writes and most that programs write, and bounds what
+    one peer can make this side hold. Each frame of a fragmented message after the first counts at
+    least 64, so that a peer cannot send empty ones for ever."""
 
     max_queued_messages: float = 1024
-    """Messages received and not yet taken. The connection stops reading when this many wait, and
-    TCP makes the peer wait in turn. Messages are decoded in batches of at most 64, or of this many
-    where that is less, and one batch may overshoot it. From 16 to 4096 no difference in throughput
-    was seen; larger rides out bursts, smaller makes a slow handler felt sooner."""
+    """Most messages received and not yet taken. When this many wait, the connection stops reading,
+    and TCP makes the peer wait in turn. Messages are decoded in batches of at most 64, or of this
+    many if that is less, and one batch may overshoot the limit. Throughput was the same from 16 to
+    4096. A larger number rides out bursts; with a smaller one the peer feels a slow handler
+    sooner."""
 
     max_queued_bytes: float = 256 * 1024
-    """Memory that received and not yet taken messages may take. What one read brings may overshoot
-    it, 64 KiB, or 256 KiB where much is coming. A message that is larger than this by itself is
-    still received whole once somebody asks for it."""
+    """Most memory for messages received and not yet taken, in bytes. One read may overshoot it, by
+    64 KiB, or by 256 KiB if much is coming. A single message that is larger than this is still
+    received whole once a task asks for it."""
 
     max_send_buffer: float = 64 * 1024
-    """`send` waits while more bytes than this are unsent. One message may go over it, so the
-    buffer never holds more than this and the largest message. 64 KiB keeps a fast network busy
-    between two turns of the task that fills it."""
+    """`send` waits while more bytes than this are unsent. One message may exceed it, so the buffer
+    never holds more than this and the largest message together. 64 KiB keeps a fast network busy
+    between two turns of the task that fills the buffer."""
 
     open_timeout: float = 10.0
-    """For the whole opening: name look-up, TCP, TLS and HTTP, redirects included."""
+    """Seconds for the whole opening: name look-up, TCP, TLS and HTTP, redirects included."""
 
     close_timeout: float = 10.0
-    """For the whole closing: unsent messages, the Close frames and the TCP shutdown. Leaving a
-    connection never takes longer."""
+    """Seconds for the whole closing: unsent messages, the Close frames and the TCP shutdown.
+    Leaving a connection never takes longer."""
 
     ping_interval: float = 20.0
-    """A peer that has been silent for this long is sent a ping. 20 s is below the idle timeout of
-    every common proxy. `math.inf` turns keepalive off."""
+    """A peer that has been silent for this many seconds is sent a ping. 20 s is below the idle
+    timeout of every common proxy. `math.inf` turns keepalive off."""
 
     ping_timeout: float = 20.0
-    """A peer that stays silent for this long after that ping has left, or takes no byte of ours for
-    `ping_interval` and this together, is dropped with 1011. One that reads slowly and steadily is
-    kept."""
+    """A peer that stays silent for this many seconds after a ping is dropped with 1011. The time
+    runs from when the ping has left. A peer that takes no byte of ours for `ping_interval` and this
+    together is dropped too. One that reads slowly and steadily is kept."""
 
     compression: Deflate | None = Deflate()  # noqa: RUF009 - immutable
-    """Settings of permessage-deflate (RFC 7692), which is used where the peer agrees to it, and for
-    messages worth it; `None` for no compression."""
+    """Settings of permessage-deflate (RFC 7692), or `None` for no compression. Compression is used
+    if the peer agrees, and for messages that are worth it."""
 
     subprotocols: Sequence[str] = ()
-    """Subprotocols (RFC 6455 section 1.9), the preferred first. A client offers them; a server
+    """Subprotocols (RFC 6455 section 1.9), the preferred one first. A client offers them. A server
     picks the first of its own that the client offered, or none."""
 
     headers: HeadersLike = ()
@@ -107,18 +108,18 @@ class ConnectionOptions:
 
     decode_text: bool = True
     """Whether text is received as `str`. False leaves it as `bytes`, which are checked to be UTF-8,
-    for parsers that take bytes. orjson takes about a fifth less time with text that is not ASCII;
-    with ASCII, and with other parsers, little is gained. Text and binary cannot be told apart then,
-    and what is sent back as it came goes out as binary."""
+    for parsers that take bytes. orjson then takes about a fifth less time if the text is not ASCII;
+    with ASCII, and with other parsers, little is gained. The price: text and binary can no longer
+    be told apart, and a message that is sent back as it came goes out as binary."""
 
     on_ping_pong: PingPongHook | None = None
-    """A function that is called with the connection, ``"ping"`` or ``"pong"``, and the payload, for
-    each that the peer sends. A ping has been answered by then, and pongs to keepalive's pings are
-    among them. It cannot wait: it runs where the connection is read. What it raises is logged, and
-    the connection goes on."""
+    """A function that is called for each ping and pong from the peer. It gets the connection,
+    ``"ping"`` or ``"pong"``, and the payload. A ping has been answered by then, and the pongs that
+    answer keepalive's pings are included. The function cannot wait, because it runs where the
+    connection is read. What it raises is logged, and the connection goes on."""
 
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("trio_ws"))
-    """Where records go. Each carries the attribute `connection_id`."""
+    """The logger for all records. Each record has the attribute `connection_id`."""
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -131,23 +132,23 @@ class ConnectionOptions:
                 "on_ping_pong", self.on_ping_pong, "a WebSocket", "'ping' or 'pong'", "bytes"
             )
         check_logger(self.logger)
-        # What the caller may change later, or iterate over only once, is kept as a value.
+        # Kept as values: the caller may change them later, or they can be iterated only once.
         object.__setattr__(self, "subprotocols", _checked_subprotocols(self.subprotocols))
         object.__setattr__(self, "headers", check_extra_headers(self.headers))
 
     @property
     def extra_headers(self) -> Headers:
-        """`headers`, as the checked value that they become."""
+        """`headers`, as the checked value that `__post_init__` made of them."""
         assert isinstance(self.headers, Headers)
         return self.headers
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientStreamOptions(ConnectionOptions):
-    """What a client has over any stream: the options of `wrap_client_stream`."""
+    """The options of a client over any stream: those of `wrap_client_stream`."""
 
     origin: str | None = None
-    """The Origin header, where a server asks for one. Browsers set it; other clients need not."""
+    """The Origin header, for servers that ask for one. Browsers send it; other clients need not."""
 
     user_agent: str | None = PRODUCT
     """The User-Agent header, or `None` for none."""
@@ -160,23 +161,24 @@ class ClientStreamOptions(ConnectionOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions(ClientStreamOptions):
-    """What a client has that opens its own stream: `open_websocket_url`, `open_websocket`."""
+    """The options of a client that opens its stream: `open_websocket_url`, `open_websocket`."""
 
     ssl_context: ssl.SSLContext | None = None
-    """For ``wss``. By default the system's trust store, with host names checked."""
+    """The TLS context for ``wss``. By default, the system's trust store is used, and host names are
+    checked."""
 
     server_hostname: str | None = None
-    """The name that the server's certificate is for, where that is not the host of the URL: at the
-    end of a tunnel, or behind an IP address. TLS also tells it to the server (SNI); the Host
-    header remains the URL's."""
+    """The name that the server's certificate is for, if that is not the host of the URL. At the end
+    of a tunnel, or behind an IP address, they differ. TLS also sends this name to the server (SNI).
+    The Host header still names the host of the URL."""
 
     path: str | os.PathLike[str] | None = None
     """A Unix socket to connect to. The URL keeps its meaning: ``ws`` or ``wss``, the Host header,
     the resource."""
 
     max_redirects: int = 0
-    """How many HTTP redirects to follow, at most 10. Never from ``wss`` to ``ws``; credentials
-    and cookies are not sent to another origin."""
+    """How many HTTP redirects to follow, at most 10. A redirect from ``wss`` to ``ws`` is never
+    followed, and credentials and cookies are not sent to another origin."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,44 +195,47 @@ class ClientOptions(ClientStreamOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStreamOptions(ConnectionOptions):
-    """What a server has over any stream: the options of `wrap_server_stream`."""
+    """The options of a server over any stream: those of `wrap_server_stream`."""
 
     process_request: ProcessRequest | None = None
-    """Called (sync or async) with each well-formed `Request`, WebSocket or plain HTTP. It returns
-    `None` to go on, `Accept` to go on with a subprotocol or headers of its choice, or a `Response`
-    to answer with instead: a page, a health check, a 401."""
+    """A sync or async function that is called with each well-formed `Request`. The request may be
+    for a WebSocket or plain HTTP. The function returns `None` to go on, `Accept` to go on with a
+    subprotocol or headers of its choice, or a `Response` to answer with instead: a page, a health
+    check, a 401."""
 
     origins: Origins | None = None
-    """Which Origin headers are welcome: exact strings, compiled regular expressions (matched
-    whole), and `None` for requests without the header. Anything else gets 403. By default every
-    origin is: a server whose users log in by cookie must list its own."""
+    """The Origin headers that are allowed. Each is an exact string, a compiled regular expression
+    (which has to match the whole), or `None` for requests without the header. Anything else gets
+    403. By default, every origin is allowed. A server whose users log in by cookie must list its
+    origins."""
 
     server_header: str | None = PRODUCT
     """The Server header, or `None` for none."""
 
     trusted_proxies: Sequence[str] = ()
-    """The proxies in front, whose word is taken for who the client is: addresses, networks like
-    ``"10.0.0.0/8"``, and ``"unix"`` for peers without an address, on a Unix socket. Then
-    `remote_address` and `scheme` are the client's."""
+    """The proxies that are believed when they say who the client is. Each is an address, a network
+    like ``"10.0.0.0/8"``, or ``"unix"`` for peers without an address, on a Unix socket. Behind such
+    a proxy, `remote_address` and `scheme` are those of the client."""
 
     proxy_header: ProxyHeader = "X-Forwarded-For"
-    """How the trusted proxies say it. ``"X-Forwarded-For"``, with X-Forwarded-Proto for the scheme;
-    ``"Forwarded"`` (RFC 7239); or ``"PROXY"`` for the PROXY protocol, version 1 or 2, before TLS
-    and HTTP. One, because a client can send the others itself."""
+    """How trusted proxies say who the client is. One of ``"X-Forwarded-For"``, with
+    X-Forwarded-Proto for the scheme; ``"Forwarded"`` (RFC 7239); and ``"PROXY"``, for the PROXY
+    protocol, version 1 or 2, before TLS and HTTP. Only one is believed, because a client can send
+    the others itself."""
 
     idle_timeout: float = math.inf
-    """A connection over which no message has gone in either direction for this long is closed
-    with 1000."""
+    """A connection without a message in either direction for this many seconds is closed with
+    1000."""
 
     max_lifetime: float = math.inf
-    """A connection is closed with 1000 when it is this old."""
+    """A connection is closed with 1000 when it is this many seconds old."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_field("server_header", self.server_header)
         names = _listed("trusted_proxies", self.trusted_proxies)
         object.__setattr__(self, "trusted_proxies", names)
-        assert self.proxy_networks is not None  # made now, so that a mistake is told now
+        assert self.proxy_networks is not None  # made now, so that a mistake is reported now
         if self.proxy_header not in get_args(ProxyHeader):
             raise ValueError(f"proxy_header is one of {', '.join(get_args(ProxyHeader))}")
         if self.process_request is not None:
@@ -240,38 +245,38 @@ class ServerStreamOptions(ConnectionOptions):
 
     @cached_property
     def proxy_networks(self) -> Networks:
-        """`trusted_proxies`, as what they mean."""
+        """`trusted_proxies`, as the networks that they mean."""
         return Networks(self.trusted_proxies)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListenerOptions(ServerStreamOptions):
-    """What a server has that accepts its own connections: `serve_listeners`."""
+    """The options of a server that accepts connections itself: `serve_listeners`."""
 
     on_handler_error: HandlerErrorPolicy = "log"
-    """What to do when a handler raises an `Exception` that is not its own connection's end. The
-    peer gets 1011 in any case. ``"log"`` writes one record with the traceback and the server goes
-    on; ``"propagate"`` shuts the server down and raises it from there; a plain function is
-    given the connection, closed by then, and the exception, and the server goes on. An endpoint of
-    HTTP has no connection to give: its exception is logged, or propagated."""
+    """What to do when a handler raises an `Exception` other than its own connection's end. The peer
+    gets 1011 in any case. ``"log"`` writes one record with the traceback, and the server goes on.
+    ``"propagate"`` shuts the server down and raises the exception from there. A plain function is
+    called with the connection, which is closed by then, and the exception, and the server goes on.
+    An HTTP endpoint has no connection to pass on: its exception is logged or propagated."""
 
     grace_period: float = 5.0
-    """At shutdown, how long handlers may go on after their peers were told 1001, before they are
-    cancelled."""
+    """Seconds that handlers may go on at shutdown before they are cancelled. They run from when the
+    peers are told 1001."""
 
     max_connections: float = math.inf
-    """Connections beyond this many get HTTP 503. Those in the opening handshake count, and so do
-    those that only speak HTTP with a `Router`, also while they are idle."""
+    """Connections beyond this many get HTTP 503. Connections in the opening handshake count. So do
+    those that only speak HTTP with a `Router`, even while they are idle."""
 
     max_body_size: float = 2**20
-    """Largest body of an HTTP request that a `Router` accepts, in bytes; a larger one gets 413.
-    The body is in memory as a whole. Each chunk of a chunked one counts at least 64. It has to
-    arrive within `open_timeout`, or gets 408: 1 MiB in 10 s is 0.8 Mbit/s."""
+    """Largest body of an HTTP request that a `Router` accepts, in bytes. A larger one gets 413. The
+    whole body is held in memory. Each chunk of a chunked body counts at least 64. A body that does
+    not arrive within `open_timeout` gets 408: 1 MiB in 10 s is 0.8 Mbit/s."""
 
     keep_alive_timeout: float = 75.0
-    """How long an HTTP connection to a `Router` may be idle between two requests. 75 s is longer
-    than the 60 s after which nginx gives up an idle connection to what is behind it: the side
-    that sends the next request should be the one that closes first."""
+    """Seconds that an HTTP connection to a `Router` may be idle between two requests. nginx gives
+    up an idle connection to a server behind it after 60 s. 75 s is longer, because the side that
+    sends the next request should be the one that closes first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -290,9 +295,9 @@ def make_options(
     """The keyword arguments `options` of `entry_point`, as a value of the type `kind`.
 
     Raises:
-        TypeError: there is no such option; the text names `entry_point`, and what may have been
-            meant. Or an option is of the wrong type.
-        ValueError: one is out of its range.
+        TypeError: there is no such option (the text names `entry_point`, and the option that may
+            have been meant), or an option is of the wrong type.
+        ValueError: an option is out of its range.
     """
     try:
         return kind(**options)
@@ -301,7 +306,7 @@ def make_options(
         unknown = [name for name in options if name not in names]
         if not unknown:
             raise
-        # Not every argument is an option: `ssl_context` of servers, for example.
+        # Not every argument is an option: the `ssl_context` of servers, for example, is none.
         own = inspect.signature(entry_point).parameters
     name, called = unknown[0], entry_point.__name__
     meant = what_was_meant(name, {*names, *own} - {"options"})
@@ -346,7 +351,7 @@ def _check_error_policy(policy: object) -> None:
 
 
 def _listed(name: str, values: Any) -> tuple[Any, ...]:
-    # A str is a list of characters to Python, and never what is meant here.
+    # To Python, a str is a sequence of characters. Here it is always a mistake.
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name} is a list, not {values!r}")
     return tuple(values)

@@ -2,9 +2,9 @@
 
 This module owns the budgets. It knows nothing of connections.
 
-A call that need not wait lets other tasks run about once in a hundred. Calls differ, though: one
-compresses a kilobyte, another hands a message to a thousand connections. So what is done beyond the
-ordinary is counted as *work*, in bytes of about 3 ns each, and brings the next turn forward.
+A call that need not wait lets other tasks run about once in a hundred calls. But calls differ: one
+compresses a kilobyte, another hands a message to a thousand connections. So what a call does beyond
+the ordinary is counted as *work*, in bytes of about 3 ns each, and brings the next turn forward.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from itertools import cycle
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 #: How many calls in a row may return without letting other tasks run. One trip through the
-#: scheduler costs as much as several messages; so many calls take a tenth of a millisecond, which
-#: is the most that another task then waits for them.
+#: scheduler costs as much as several messages. This many calls take a tenth of a millisecond, which
+#: is the longest that another task waits for them.
 CALLS_PER_CHECKPOINT = 128
 
-#: How much work is done in a row: it takes a third of a millisecond.
+#: How much work may be done in a row. It takes a third of a millisecond.
 WORK_PER_CHECKPOINT = 128 * 1024
 
-#: What counts how much. A byte that inflating gives counts as one, and so does one that is copied.
+#: How much each thing counts. A byte that inflating makes counts as one, and so does a copied byte.
 MESSAGE_WORK = WORK_PER_CHECKPOINT // CALLS_PER_CHECKPOINT
 FRAME_WORK = 4 * MESSAGE_WORK  # a frame that is not a message by itself
 DEFLATE_WORK = 16  # for each byte that is compressed
@@ -39,14 +39,14 @@ class Pacer:
 
     def __init__(self) -> None:
         calls = [checkpoint_if_cancelled] * (CALLS_PER_CHECKPOINT - 2)
-        #: Gives what the next call is to call and await, first of all. (A counter would take twice
-        #: as long.)
+        #: Gives the function that the next call has to call and await before all else. (A counter
+        #: would take twice as long.)
         self.next_checkpoint: Callable[[], Callable[[], Awaitable[None]]]
         self.next_checkpoint = cycle([*calls, _last_call, checkpoint]).__next__
         self._work_left = WORK_PER_CHECKPOINT
 
     def spend(self, work: int) -> None:
-        """Count work that was done. Once it is too much, the next call lets other tasks run."""
+        """Count work that was done. When it is too much, the next call lets other tasks run."""
         self._work_left -= work
         if self._work_left <= 0:
             self._work_left = WORK_PER_CHECKPOINT

@@ -1,8 +1,8 @@
-"""Why a connection failed: what the system, TLS or the stream said of it, in a few words.
+"""Why a connection failed: what the system, TLS or the stream said about it, in a few words.
 
-This module owns how the exceptions of others become text. trio raises an error of its own with no
-text, from that of ``ssl``; or with a group of errors as its cause, one for each address that it
-tried. What a person is told is what was said at the bottom, once, and never nothing.
+This module owns how other libraries' exceptions become text. trio raises an error without a text
+from an error of ``ssl``, or with a group of errors as its cause, one for each address that was
+tried. People are told what was said at the bottom, once, and are always told something.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import cast
 
 from ._errors import ConnectionFailed
 
-#: Where in the source of ``ssl`` it was found helps nobody; nor does trio's way to show an address.
+#: Text that helps nobody: the line in the source of ``ssl``, and an address as trio shows it.
 _NOISE = re.compile(r"^Error connecting to .*: | \(_ssl\.c:[0-9]+\)$")
 
 
@@ -25,20 +25,20 @@ def reason_of(exc: BaseException) -> str:
 
 
 def root_of(exc: BaseException) -> BaseException:
-    """The exception at the bottom of `exc`, the first of several; without the calls that led there.
+    """The exception at the bottom of `exc`, or the first of several, without its traceback.
 
-    They are of trio and the standard library, and would be most of a traceback.
+    Its frames are those of trio and the standard library, and would fill most of a traceback.
     """
     root = next(iter(_causes(exc)), exc)
     return root.with_traceback(None)
 
 
 def connection_failed(what: str, exc: BaseException) -> ConnectionFailed:
-    """The error to raise, from `root_of` the same exception, where the network or TLS failed.
+    """The error to raise when the network or TLS failed; raise it from `root_of` the same `exc`.
 
     Args:
-        what: what failed. The reason is added.
-        exc: what was raised.
+        what: what failed, in words. The reason is added.
+        exc: the exception that was caught.
     """
     text = f"{what}: {reason_of(exc)}"
     numbers = {_errno(cause) for cause in _causes(exc)}
@@ -47,7 +47,7 @@ def connection_failed(what: str, exc: BaseException) -> ConnectionFailed:
 
 
 def _causes(exc: BaseException) -> list[BaseException]:
-    """The exceptions at the bottom: several where several things were tried."""
+    """The exceptions at the bottom; there are several if several things were tried."""
     causes = [cause for each in _inner(exc) for cause in _causes(each)]
     return causes or ([exc] if _text(exc) else [])
 
@@ -68,7 +68,7 @@ def _text(exc: BaseException) -> str:
 
 
 def _errno(exc: BaseException) -> int | None:
-    """The system's number. Those of ``ssl`` and of name look-up are other numbers."""
+    """The system's error number. ``ssl`` and name look-up count their errors in another way."""
     if not isinstance(exc, OSError) or isinstance(exc, (ssl.SSLError, socket.gaierror)):
         return None
     return exc.errno

@@ -1,7 +1,7 @@
-"""What must not show in errors, logs and reprs: passwords in URLs, credentials in header fields.
+"""Redaction: passwords in URLs and credentials in header fields do not show in errors and logs.
 
-This module owns what counts as secret and what stands in its place. It knows text, and nothing of
-what the text is for.
+This module owns what counts as secret, and what replaces it in errors, logs and reprs. It works on
+text, and does not know what the text is for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _HIDDEN = "***"
 
 _SCHEME = r"\s*(?:[A-Za-z][-+.A-Za-z0-9]*:)?//"
 _AUTHORITY = re.compile(_SCHEME)
-#: What no user and password are in: a host and perhaps a port, or none at all, and then a path.
+#: A host and perhaps a port, or no host at all: no user and password are in it. A path follows.
 _HOST = r"(?:(?:\[[^@\]]*\]|[^@/?#:]+)(?::[0-9]*)?)?"
 _WITHOUT_USER = re.compile(rf"(?:{_SCHEME}{_HOST}|(?!\s*//)[^@/?#:]*)[/?#]")
 
@@ -27,9 +27,9 @@ _QUOTED_FIELD = re.compile(rf"\b({_CREDENTIALS})\b.*", re.IGNORECASE | re.DOTALL
 def masked(url: str) -> str:
     """`url` with ``***`` instead of a user and password, even where it is malformed.
 
-    To a parser, a password with a "/" that was not encoded ends at the "/": its beginning is taken
-    for the host, and the rest for the path. So where there may be a password at all, everything up
-    to the last "@" is hidden.
+    If a password holds a "/" that was not encoded, a parser ends it there: it takes the beginning
+    for the host, and the rest for the path. So if there may be a password at all, everything up to
+    the last "@" is hidden.
     """
     _, at, rest = url.rpartition("@")
     if not at or _WITHOUT_USER.match(url):
@@ -44,10 +44,10 @@ def is_secret_field(name: str) -> bool:
 
 
 def masked_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Header fields with ``***`` for the values that are secret."""
+    """Header fields, with ``***`` in place of secret values."""
     return [(name, _HIDDEN if is_secret_field(name) else value) for name, value in fields]
 
 
 def without_secrets(text: str) -> str:
-    """`text` that may quote a line of a request or response."""
+    """`text` without the secrets that it has if it quotes a line of a request or response."""
     return _QUOTED_FIELD.sub(rf"\1 {_HIDDEN}", _QUOTED_USERINFO.sub(f"//{_HIDDEN}@", text))

@@ -1,7 +1,7 @@
-"""Where code may run: in a task of trio, and in the thread whose run a thing belongs to.
+"""Guards against calls from the wrong place: outside of trio, or in another thread.
 
-This module owns how a call from anywhere else is told so. Nothing here is thread-safe, like trio's
-own objects; but much would seem to work from another thread, for as long as the two do not meet.
+This module owns the errors that such a call gets. The objects of trio_ws, like those of trio, are
+not thread-safe. But much would seem to work from another thread until the two threads meet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import trio
 
 
 def check_in_trio(name: str) -> None:
-    """Raise `RuntimeError` unless a task of trio runs this: later, an obscure error would come."""
+    """Raise `RuntimeError` unless a trio task is running. A later error would be obscure."""
     if not trio.lowlevel.in_trio_task():
         raise RuntimeError(
             f"{name}() needs trio, and this is no task of trio's: start the program with "
@@ -19,7 +19,7 @@ def check_in_trio(name: str) -> None:
 
 
 def in_other_thread(thing: str, method: str) -> RuntimeError:
-    """What to raise where this is not the thread that `thing` belongs to."""
+    """The error to raise in a thread that `thing` does not belong to."""
     return RuntimeError(
         f"this {thing} belongs to the thread in which trio runs it: from another, call its methods "
         f"by trio.from_thread.run_sync({method}, …), and those that are async by "

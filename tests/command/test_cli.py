@@ -333,9 +333,9 @@ def test_every_limit_of_a_server_is_an_option_and_explained(
     text = " ".join(capsys.readouterr().out.split())
     for told in (
         "--max-message-size N Largest message accepted, in bytes of payload (default: 1048576)",
-        "--grace-period N At shutdown, how long handlers may go on after their peers were told",
-        "direction for this long is closed with 1000 (default: inf)",
-        "--ping-interval N A peer that has been silent for this long is sent a ping (default: 20)",
+        "--grace-period N Seconds that handlers may go on at shutdown before they are cancelled",
+        "direction for this many seconds is closed with 1000 (default: inf)",
+        "--ping-interval N A peer that has been silent for this many seconds is sent a ping",
     ):
         assert told in text
     for name in ("max_connections", "close_timeout", "max_queued_bytes", "max_lifetime"):
