@@ -306,7 +306,6 @@ class Broadcast:
             slow = self._first_without_room(topic, size, excluded)
             if slow is None:
                 break
-            slow.websocket._refuse_within_own_message()
             await slow.wait_for_progress()
         return self._publish(data, topic, excluded=excluded, compress=compress, keep=keep)
 

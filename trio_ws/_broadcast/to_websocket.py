@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Collection, Hashable, Iterable
-from math import inf
+from itertools import islice
 from typing import NamedTuple, final
 
 from .._connection.line import Parcel
-from .._connection.outbox import JOIN_UP_TO, Outbox, post_to_all
+from .._connection.outbox import JOIN_UP_TO
+from .._connection.outlet import Outlets
 from .._connection.websocket import WebSocket
 from .._protocol.prepared import Prepared
-from .._transport.stream import Buffer
 from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 from .tally import Dropped, Tally, has_room
 
@@ -53,23 +53,19 @@ class ToWebSocket:
     __slots__ = (
         "_by_key",
         "_limits",
-        "_outbox",
         "_replayed_bytes",
         "_replayed_messages",
         "_tally",
         "_waiting",
-        "_wire",
+        "outlet",
         "plain_below",
         "websocket",
     )
 
     def __init__(self, websocket: WebSocket, limits: Limits, tally: Tally) -> None:
         self.websocket = websocket
-        self._outbox = websocket._outbox
-        self._wire = websocket._wire
-        #: For what weight a message goes out as it is, and nothing but the frame is to be thought
-        #: of: nobody counts idle time, or logs.
-        self.plain_below = -inf if websocket._notes_messages else self._wire.prepared_is_plain_below
+        self.outlet = websocket._make_outlet()
+        self.plain_below = self.outlet.plain_below
         self._limits = limits
         self._tally = tally
         #: What waits, the oldest first; made for the first.
@@ -81,13 +77,12 @@ class ToWebSocket:
 
     def deliver(self, message: Prepared, topic: str) -> bool:
         """Hand over a message; false if it was dropped, or the connection is over."""
-        frame = self._wire.frame_of_prepared(message)
-        if self._outbox.post_now(frame):
-            self.websocket._note_sent(message.data)
+        frame = self.outlet.frame_of(message)
+        if self.outlet.post_now(frame, (message,)):
             return True
-        return not self._outbox.is_sealed and self._wait_in_line(message, frame, topic)
+        return not self.outlet.is_closed and self._wait_in_line(message, frame, topic)
 
-    def _wait_in_line(self, message: Prepared, frame: Buffer, topic: str) -> bool:
+    def _wait_in_line(self, message: Prepared, frame: bytes, topic: str) -> bool:
         policy = self._limits.policy
         key: Hashable = None
         if isinstance(policy, Latest):
@@ -103,11 +98,11 @@ class ToWebSocket:
         self._post(parcel, frame)
         return True
 
-    def _post(self, parcel: WaitingMessage, frame: Buffer) -> None:
+    def _post(self, parcel: WaitingMessage, frame: bytes) -> None:
         if self._waiting is None:
             self._waiting = OrderedDict()
         self._waiting[parcel] = None
-        self._outbox.post(parcel, frame)
+        self.outlet.post(parcel, frame)
 
     @property
     def _index(self) -> dict[Hashable, WaitingMessage]:
@@ -115,31 +110,30 @@ class ToWebSocket:
             self._by_key = {}
         return self._by_key
 
-    def _replace(self, key: Hashable, message: Prepared, frame: Buffer) -> bool:
+    def _replace(self, key: Hashable, message: Prepared, frame: bytes) -> bool:
         """Put a message where an older one with its key waits; false if there is no such place.
 
         The older one is then gone all the same, unless something was sent after it: if it were
         taken back each time, a key that changes often would be at the end of the line for ever.
         """
         older = self._index.get(key)
-        if older is None or not self._outbox.may_be_exchanged(older):
+        if older is None or not self.outlet.may_be_exchanged(older):
             return False
         self._tally.replaced += 1
         grows = len(frame) - older.size
         if grows > 0 and not self.has_room(grows):
             self._take_back(older)
             return False
-        self._outbox.exchange(older, frame)
+        self.outlet.exchange(older, frame)
         older.message, older.size = message, len(frame)
         return True
 
     def _make_room(
-        self, policy: SlowReaderPolicy, message: Prepared, frame: Buffer, topic: str
+        self, policy: SlowReaderPolicy, message: Prepared, frame: bytes, topic: str
     ) -> bool:
         """Do what the policy says, and say whether the message may wait now."""
         if isinstance(policy, Disconnect):
-            self._outbox.drop_parcels()
-            self.websocket._begin_close(policy.code, policy.reason, failed=True)
+            self.outlet.disconnect(policy.code, policy.reason)
         elif not isinstance(policy, DropNewest):
             while self._waiting and not self.has_room(len(frame)):
                 oldest = next(iter(self._waiting))
@@ -154,13 +148,13 @@ class ToWebSocket:
         self._tally.drop(Dropped(self.websocket, topic, message.data, self._limits.policy))
 
     def _take_back(self, parcel: WaitingMessage) -> None:
-        self._outbox.take_back(parcel)
+        self.outlet.take_back(parcel)
         self._forget(parcel)
 
     def _left(self, parcel: WaitingMessage, *, sent: bool) -> None:
         self._forget(parcel)
         if sent:
-            self.websocket._note_sent(parcel.message.data)
+            self.outlet.note_sent(parcel.message.data)
 
     def _forget(self, parcel: WaitingMessage) -> None:
         assert self._waiting is not None
@@ -179,10 +173,10 @@ class ToWebSocket:
         which something waits already, perhaps of the history that it was given a moment ago, gets
         no more than the bounds allow.
         """
-        left: deque[tuple[Prepared, Buffer]] = deque(
-            (message, self._wire.frame_of_prepared(message)) for message in messages
+        left: deque[tuple[Prepared, bytes]] = deque(
+            (message, self.outlet.frame_of(message)) for message in messages
         )
-        if self._outbox.messages_in_line:
+        if self.outlet.messages_waiting:
             self._shorten(left)
         complete = len(left) == len(messages)
         while left and self._write_some(left):
@@ -193,10 +187,10 @@ class ToWebSocket:
             self._post(WaitingMessage(self, message, topic, len(frame), replayed=True), frame)
         return complete
 
-    def _shorten(self, messages: deque[tuple[Prepared, Buffer]]) -> None:
+    def _shorten(self, messages: deque[tuple[Prepared, bytes]]) -> None:
         """Keep the newest messages, as many as the bounds leave room for."""
         total = sum(len(frame) for _, frame in messages)
-        queued, size = self._outbox.messages_in_line, self._outbox.bytes_in_line
+        queued, size = self.outlet.messages_waiting, self.outlet.bytes_waiting
         limits = self._limits
         while messages and (
             queued + len(messages) > limits.max_queued_messages
@@ -204,43 +198,44 @@ class ToWebSocket:
         ):
             total -= len(messages.popleft()[1])
 
-    def _write_some(self, messages: deque[tuple[Prepared, Buffer]]) -> bool:
+    def _write_some(self, messages: deque[tuple[Prepared, bytes]]) -> bool:
         """Write the first of these together, if they need not wait."""
-        frames: list[Buffer] = []
+        frames: list[bytes] = []
         size = 0
         for _, frame in messages:
             frames.append(frame)
             size += len(frame)
             if size >= JOIN_UP_TO:
                 break
-        if not self._outbox.post_now(b"".join(frames), messages=len(frames)):
+        together = [message for message, _ in islice(messages, len(frames))]
+        if not self.outlet.post_now(b"".join(frames), together):
             return False
         for _ in frames:
-            self.websocket._note_sent(messages.popleft()[0].data)
+            messages.popleft()
         return True
 
     def has_room(self, size: int) -> bool:
         """Whether a message of so many bytes would be taken without touching another."""
-        outbox = self._outbox
-        messages = outbox.messages_in_line - self._replayed_messages
-        return has_room(self._limits, messages, outbox.bytes_in_line - self._replayed_bytes, size)
+        outlet = self.outlet
+        messages = outlet.messages_waiting - self._replayed_messages
+        return has_room(self._limits, messages, outlet.bytes_waiting - self._replayed_bytes, size)
 
     async def wait_for_progress(self) -> None:
         """Return when something that waited has gone out, or the connection ends."""
-        await self._outbox.wait_for_progress()
+        await self.outlet.wait_for_progress()
 
     @property
     def is_over(self) -> bool:
         """Whether the connection is closing, so that nothing is sent any more."""
-        return self._outbox.is_sealed
+        return self.outlet.is_closed
 
     def end(self) -> None:
         """Nothing more will come: let those see it who wait for progress. What waits goes out."""
-        self._outbox.wake()
+        self.outlet.wake()
 
     def queued(self) -> tuple[int, int]:
         """How many messages wait for the connection, and how many bytes they take."""
-        return self._outbox.messages_in_line, self._outbox.bytes_in_line
+        return self.outlet.messages_waiting, self.outlet.bytes_waiting
 
 
 class Group(NamedTuple):
@@ -248,11 +243,11 @@ class Group(NamedTuple):
 
     plain_below: float
     deliveries: list[ToWebSocket]
-    outboxes: list[Outbox]
+    outlets: Outlets
 
     def without(self, excluded: Collection[WebSocket]) -> Group:
         left = [each for each in self.deliveries if each.websocket not in excluded]
-        return Group(self.plain_below, left, [each._outbox for each in left])
+        return Group(self.plain_below, left, Outlets(each.outlet for each in left))
 
 
 @final
@@ -262,12 +257,13 @@ class Audience:
     __slots__ = ("_groups",)
 
     def __init__(self, deliveries: Iterable[ToWebSocket]) -> None:
-        groups: dict[float, Group] = {}
+        groups: dict[float, list[ToWebSocket]] = {}
         for each in deliveries:
-            group = groups.setdefault(each.plain_below, Group(each.plain_below, [], []))
-            group.deliveries.append(each)
-            group.outboxes.append(each._outbox)
-        self._groups = tuple(groups.values())
+            groups.setdefault(each.plain_below, []).append(each)
+        self._groups = tuple(
+            Group(plain_below, group, Outlets(each.outlet for each in group))
+            for plain_below, group in groups.items()
+        )
 
     def deliver(self, message: Prepared, topic: str, excluded: Collection[WebSocket]) -> int:
         """`ToWebSocket.deliver` to each of them; to how many it was handed."""
@@ -278,7 +274,7 @@ class Audience:
             left = group.deliveries
             if message.weight < group.plain_below:
                 # Nearly always this is all. What it takes for each decides what a broadcast costs.
-                in_vain = post_to_all(group.outboxes, message.plain)
+                in_vain = group.outlets.post_now(message.plain)
                 count += len(left) - len(in_vain)
                 left = [left[position] for position in in_vain]
             for each in left:

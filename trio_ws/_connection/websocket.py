@@ -97,6 +97,7 @@ from .inbox import Inbox, IncomingMessage
 from .liveness import Due, Liveness
 from .opening import Opening
 from .outbox import Outbox
+from .outlet import Outlet
 from .pieces import MessageReader, MessageWriter
 from .pings import SentPings
 from .shortcut import Shortcut
@@ -541,6 +542,16 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._logger.debug("sent %s", show_event([data]))
         if self._idles:
             self._liveness.note_message()
+
+    def _make_outlet(self) -> Outlet:
+        """What a broadcast publishes through; see `outlet`."""
+        return Outlet(
+            self._outbox,
+            self._wire,
+            note_sent=self._note_sent if self._notes_messages else None,
+            close=partial(self._begin_close, failed=True),
+            check_turn=self._refuse_within_own_message,
+        )
 
     def _write(self, event: Event, frame: bytes) -> None:
         self._log_sent(event)

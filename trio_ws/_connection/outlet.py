@@ -1,0 +1,145 @@
+"""What a connection lets a broadcast do: post messages that others also get, and take them back.
+
+This module is the one way from a broadcast into a connection. It knows frames and where they wait.
+It does not know topics, policies, or what a message is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import final
+
+from .._protocol.prepared import Prepared
+from .._protocol.wire import Wire
+from .line import Parcel
+from .outbox import Outbox, post_to_all
+
+
+@final
+class Outlet:
+    """Of one connection, which makes one for each that asks.
+
+    No method waits or raises, but for `wait_for_progress`.
+
+    Args:
+        outbox: where frames go.
+        wire: what makes them.
+        note_sent: called with each message that is out, or on its way; `None` if nobody asks.
+        close: called with a code and a reason to fail the connection, without waiting.
+        check_turn: raises where this task would wait for itself.
+    """
+
+    __slots__ = ("_check_turn", "_close", "_note_sent", "_outbox", "_wire")
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        wire: Wire,
+        *,
+        note_sent: Callable[[str | bytes], None] | None,
+        close: Callable[[int, str], None],
+        check_turn: Callable[[], None],
+    ) -> None:
+        self._outbox = outbox
+        self._wire = wire
+        self._note_sent = note_sent
+        self._close = close
+        self._check_turn = check_turn
+
+    @property
+    def plain_below(self) -> float:
+        """A message of less weight than this goes out as `Prepared.plain`, by `Outlets` too.
+
+        That never holds where somebody has to be told of each message.
+        """
+        return -inf if self._note_sent is not None else self._wire.prepared_is_plain_below
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is closing or closed, so that nothing is sent any more."""
+        return self._outbox.is_sealed
+
+    @property
+    def messages_waiting(self) -> int:
+        """How many messages could be taken back, whoever posted them."""
+        return self._outbox.messages_in_line
+
+    @property
+    def bytes_waiting(self) -> int:
+        """How many bytes their frames have."""
+        return self._outbox.bytes_in_line
+
+    def frame_of(self, message: Prepared) -> bytes:
+        """The frame in which this connection gets a message."""
+        return self._wire.frame_of_prepared(message)
+
+    def post_now(self, frame: bytes, messages: Sequence[Prepared]) -> bool:
+        """Send a frame, or several in one piece, if nothing has to go out first; else do nothing.
+
+        Args:
+            frame: in one piece.
+            messages: what is in it.
+
+        Returns:
+            Whether it was sent. It cannot be taken back.
+        """
+        if not self._outbox.post_now(frame, messages=len(messages)):
+            return False
+        if self._note_sent is not None:
+            for message in messages:
+                self._note_sent(message.data)
+        return True
+
+    def post(self, parcel: Parcel, frame: bytes) -> None:
+        """Put a frame in line, where `post_now` was in vain."""
+        self._outbox.post(parcel, frame)
+
+    def take_back(self, parcel: Parcel) -> None:
+        """Take a frame out of the line again."""
+        self._outbox.take_back(parcel)
+
+    def may_be_exchanged(self, parcel: Parcel) -> bool:
+        """Whether a frame in its place would overtake nothing that the application sent."""
+        return self._outbox.may_be_exchanged(parcel)
+
+    def exchange(self, parcel: Parcel, frame: bytes) -> None:
+        """Put another frame in the place of one that waits."""
+        self._outbox.exchange(parcel, frame)
+
+    def note_sent(self, message: str | bytes) -> None:
+        """A message that was posted has left the line."""
+        if self._note_sent is not None:
+            self._note_sent(message)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Fail the connection because its peer is too slow, and throw away all that waits."""
+        self._outbox.drop_parcels()
+        self._close(code, reason)
+
+    async def wait_for_progress(self) -> None:
+        """Return when bytes have gone out, or the connection ends, or after `wake`.
+
+        Raises:
+            RuntimeError: it would wait for a message that this task sends in fragments.
+        """
+        self._check_turn()
+        await self._outbox.wait_for_progress()
+
+    def wake(self) -> None:
+        """Let those who wait for progress look again."""
+        self._outbox.wake()
+
+
+@final
+class Outlets:
+    """Several connections that get the same frame. They do not change."""
+
+    __slots__ = ("_outboxes",)
+
+    def __init__(self, outlets: Iterable[Outlet]) -> None:
+        self._outboxes = [outlet._outbox for outlet in outlets]
+
+    def post_now(self, frame: bytes) -> list[int]:
+        """`Outlet.post_now` to each; the positions of those for which it was in vain."""
+        return post_to_all(self._outboxes, frame)
