@@ -11,32 +11,28 @@ from typing import Final
 
 LIMITS: Final = {
     "max_message_size": "Largest message accepted, in bytes of payload",
-    "max_queued_messages": "Messages received and not yet taken",
-    "max_queued_bytes": "Memory that received and not yet taken messages may take",
+    "max_queued_messages": "Most messages received and not yet taken",
+    "max_queued_bytes": "Most memory for messages received and not yet taken, in bytes",
     "max_send_buffer": "send waits while more bytes than this are unsent",
-    "open_timeout": "For the whole opening: name look-up, TCP, TLS and HTTP, redirects included",
-    "close_timeout": (
-        "For the whole closing: unsent messages, the Close frames and the TCP shutdown"
+    "open_timeout": (
+        "Seconds for the whole opening: name look-up, TCP, TLS and HTTP, redirects included"
     ),
-    "ping_interval": "A peer that has been silent for this long is sent a ping",
+    "close_timeout": (
+        "Seconds for the whole closing: unsent messages, the Close frames and the TCP shutdown"
+    ),
+    "ping_interval": "A peer that has been silent for this many seconds is sent a ping",
     "ping_timeout": (
-        "A peer that stays silent for this long after that ping has left, or takes no byte of ours "
-        "for ping_interval and this together, is dropped with 1011"
+        "A peer that stays silent for this many seconds after a ping is dropped with 1011"
     ),
     "idle_timeout": (
-        "A connection over which no message has gone in either direction for this long is closed "
-        "with 1000"
+        "A connection without a message in either direction for this many seconds is closed with "
+        "1000"
     ),
-    "max_lifetime": "A connection is closed with 1000 when it is this old",
-    "grace_period": (
-        "At shutdown, how long handlers may go on after their peers were told 1001, before they "
-        "are cancelled"
-    ),
+    "max_lifetime": "A connection is closed with 1000 when it is this many seconds old",
+    "grace_period": "Seconds that handlers may go on at shutdown before they are cancelled",
     "max_connections": "Connections beyond this many get HTTP 503",
-    "max_body_size": (
-        "Largest body of an HTTP request that a Router accepts, in bytes; a larger one gets 413"
-    ),
+    "max_body_size": "Largest body of an HTTP request that a Router accepts, in bytes",
     "keep_alive_timeout": (
-        "How long an HTTP connection to a Router may be idle between two requests"
+        "Seconds that an HTTP connection to a Router may be idle between two requests"
     ),
 }
