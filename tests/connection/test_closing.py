@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 import trio_ws
-from tests.connection.closing_helpers import BOTH_SIDES
+from tests.connection.connection_helpers import BOTH_SIDES
 from tests.helpers import (
     BINARY,
     CLOSE,

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.connection.closing_helpers import BOTH_SIDES
+from tests.connection.connection_helpers import BOTH_SIDES
 from tests.helpers import TEXT, open_pair, open_server_with_raw_client, reset, tcp_pair
 from trio_ws import ConnectionEnded, ConnectionLost, Initiator
 from trio_ws.testing import FaultyStream

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.connection.receiving_helpers import collect
+from tests.connection.connection_helpers import collect
 from tests.helpers import (
     BINARY,
     CONTINUATION,
