@@ -10,7 +10,15 @@ from typing import Any, cast
 import trio
 import trio.testing
 
-from trio_ws import Headers, WebSocket, WebSocketServer, serve_listeners, wrap_client_stream
+from trio_ws import (
+    Headers,
+    Request,
+    Router,
+    WebSocket,
+    WebSocketServer,
+    serve_listeners,
+    wrap_client_stream,
+)
 from trio_ws._handshake.both_sides import accept_value
 from trio_ws.testing import MemoryListener
 
@@ -268,3 +276,23 @@ class HookedStream(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         self.closed = True
         await self._stream.aclose()
+
+
+def site() -> Router:
+    router = Router()
+
+    @router.get("/")
+    def index(request: Request) -> dict[str, object]:
+        return {"address": request.remote_address, "scheme": request.scheme}
+
+    @router.get("/health")
+    def health(request: Request) -> str:
+        return "OK"
+
+    @router.websocket("/ws")
+    async def ws(websocket: WebSocket) -> None:
+        await websocket.send_json([websocket.remote_address, websocket.request.scheme])
+        async for message in websocket:
+            await websocket.send(message)
+
+    return router
