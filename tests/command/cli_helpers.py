@@ -13,6 +13,8 @@ from typing import Any
 
 import trio
 
+from trio_ws._command.cli import main
+
 #: How long anything may take before it counts as hanging.
 PATIENCE = 60
 
@@ -162,3 +164,12 @@ async def serving(
     ) as command:
         urls = await command.urls()
         yield command, urls[0] if urls else ""
+
+
+def run(*arguments: str) -> int:
+    """The exit code, from this process."""
+    try:
+        return main(arguments)
+    except SystemExit as exc:  # argparse
+        assert isinstance(exc.code, int)
+        return exc.code

@@ -1,4 +1,4 @@
-"""The command line with one process: what it serves, how it stops, what it says, and connect."""
+"""The command line: mistakes are said in one line, and every limit is an option."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ import compileall
 import gc
 import inspect
 import itertools
-import os
-import pty
-import re
 import shutil
-import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tomllib
@@ -24,13 +19,12 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 
 import trio_ws
-from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
-from tests.helpers import HOST, echo, open_server
-from trio_ws import ConnectionLost, WebSocket, _options, open_websocket_url
-from trio_ws._command.cli import GARBAGE_THRESHOLDS, main
+from tests.command.cli_helpers import APPLICATION, run
+from tests.helpers import HOST
+from trio_ws import _options
+from trio_ws._command.cli import main
 from trio_ws._command.limits import LIMITS
 from trio_ws._options import ListenerOptions
 
@@ -52,18 +46,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def run(*arguments: str) -> int:
-    """The exit code, from this process."""
-    try:
-        return main(arguments)
-    except SystemExit as exc:  # argparse
-        assert isinstance(exc.code, int)
-        return exc.code
-
-
 # ---------------------------------------------------------------------------
 # What is wrong is said in one line
 # ---------------------------------------------------------------------------
+
 
 WRONG = """
 import contextlib
@@ -395,278 +381,3 @@ def test_the_script_is_the_module(capsys: pytest.CaptureFixture[str]) -> None:
     assert project["project"]["scripts"] == {"trio-ws": f"{main.__module__}:{main.__name__}"}
     assert run("--version") == 0
     assert capsys.readouterr().out == f"trio-ws {trio_ws.__version__}\n"
-
-
-# ---------------------------------------------------------------------------
-# Serving
-# ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_is_a_shutdown_in_good_order(tmp_path: Path, how: signal.Signals) -> None:
-    with trio.fail_after(PATIENCE):
-        async with serving(tmp_path, "application") as (command, url):
-            async with open_websocket_url(f"{url}who") as ws:
-                assert await ws.receive_json() == [None, command.process.pid]
-                await ws.send("hello")
-                assert await ws.receive() == "hello"
-                command.process.send_signal(how)
-                assert (await ws.wait_closed()).code == 1001
-            assert await command.status() == 0
-    output = command.output.splitlines()
-    assert [output[0], output[-1]] == ["set up", "tidied up"]
-    assert output[2].endswith(f"INFO {how.name}: closing 1 connections")
-
-
-async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    with trio.fail_after(PATIENCE):
-        async with serving(tmp_path, "handler", "--grace-period", "inf") as (command, url):
-            async with open_websocket_url(f"{url}never") as ws:
-                await ws.receive()
-                command.process.send_signal(signal.SIGTERM)
-                assert (await ws.wait_closed()).code == 1001
-                await command.read_until("SIGTERM: closing")
-                assert await command.stop(signal.SIGINT) == 130
-    assert "SIGINT again: not waiting any longer" in command.output
-
-
-async def test_a_signal_interrupts_the_set_up(tmp_path: Path) -> None:
-    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
-    with trio.fail_after(PATIENCE):
-        async with running("serve", "chat:hanging", "--port", "0", cwd=tmp_path) as command:
-            await command.read_until("setting up")
-            assert await command.stop(signal.SIGTERM) == 0
-
-
-async def test_limits_and_logs_are_as_asked_for(tmp_path: Path) -> None:
-    options = ["--max-message-size", "10", "--origin", "none", "--no-compression", "--access-log"]
-    with trio.fail_after(PATIENCE):
-        async with serving(tmp_path, "handler", *options, "--log-level=error") as (command, url):
-            with pytest.raises(trio_ws.ConnectionRejected):
-                async with open_websocket_url(url, origin="http://example.org"):
-                    raise AssertionError("it was let in")
-            async with open_websocket_url(url) as ws:
-                await ws.send("12345678901")
-                with pytest.raises(ConnectionLost):
-                    await ws.receive()
-                assert "permessage-deflate" not in str(ws.response)
-                assert ws.close_reason is not None
-                assert ws.close_reason.code == 1009
-            assert await command.stop(signal.SIGTERM) == 0
-    assert re.search(r' INFO \[\w{8}\] 127.0.0.1:\d+ "GET /" 101, 1009', command.output)
-    assert "closing 0 connections" not in command.output
-
-
-async def test_an_application_that_sees_to_the_log_itself_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "loud.py").write_text(
-        "import logging\nlogging.basicConfig(format='mine: %(message)s', level='INFO')\n"
-        "from chat import handler\n",
-        "utf-8",
-    )
-    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
-    with trio.fail_after(PATIENCE):
-        async with running("serve", "loud:handler", "--port", "0", cwd=tmp_path) as command:
-            await command.urls()
-            assert await command.stop(signal.SIGINT) == 0
-    assert command.output.splitlines()[-1] == "mine: SIGINT: closing 0 connections"
-
-
-@pytest.mark.parametrize(
-    ("line", "thresholds"),
-    [("", GARBAGE_THRESHOLDS), ("gc.set_threshold(123, 4, 5)", (123, 4, 5))],
-    ids=["ours", "its own"],
-)
-async def test_garbage_is_collected_less_often_unless_the_application_says_otherwise(
-    tmp_path: Path, line: str, thresholds: tuple[int, int, int]
-) -> None:
-    (tmp_path / "tells.py").write_text(
-        f"import gc\n{line}\nasync def handler(ws): await ws.send_json(gc.get_threshold())\n",
-        "utf-8",
-    )
-    with trio.fail_after(PATIENCE):
-        async with running("serve", "tells:handler", "--port", "0", cwd=tmp_path) as command:
-            (url,) = await command.urls()
-            async with open_websocket_url(url) as ws:
-                assert await ws.receive_json() == list(thresholds)
-            assert await command.stop(signal.SIGINT) == 0
-
-
-async def test_a_unix_socket_is_used_removed_and_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as left_behind:
-        left_behind.bind(str(path))
-    with trio.fail_after(PATIENCE):
-        async with serving(tmp_path, "handler", "--unix", "socket") as (command, _):
-            assert "Serving on the Unix socket socket\n" in command.output
-            async with running(
-                "connect", "ws://localhost", "--unix", str(path), "--wait", "0"
-            ) as client:
-                await client.write("hello\n")
-                await client.read_until("< hello")
-                await client.end_input()
-                assert await client.status() == 0
-            async with running("serve", "chat:handler", "--unix", "socket", cwd=tmp_path) as second:
-                assert await second.status() == 1
-                assert "cannot listen on socket: Address already in use" in second.output
-            assert await command.stop(signal.SIGTERM) == 0
-    assert not path.exists()
-
-
-async def test_a_unix_socket_that_is_another_s_by_now_stays(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with trio.fail_after(PATIENCE):
-        async with serving(tmp_path, "handler", "--unix", "socket") as (command, _):
-            path.unlink()
-            with socket.socket(socket.AF_UNIX) as another:
-                another.bind(str(path))
-                assert await command.stop(signal.SIGTERM) == 0
-                assert path.exists()
-
-
-async def test_tls_is_served_and_checked_unless_told_otherwise(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
-        str(tmp_path / "server.pem")
-    )
-    with trio.fail_after(PATIENCE):
-        options = ["--certfile", "server.pem", "--host", "localhost"]
-        async with serving(tmp_path, "handler", *options) as (command, url):
-            assert url.startswith("wss://localhost:")
-            context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
-            async with open_websocket_url(url, ssl_context=context) as ws:
-                await ws.send("hello")
-                assert await ws.receive() == "hello"
-            for options, status in (
-                (["--cafile", str(tmp_path / "ca.pem")], 0),
-                (["--insecure"], 0),
-                ([], 1),
-            ):
-                async with running("connect", url, "--wait", "0", *options) as client:
-                    await client.end_input()
-                    assert await client.status() == status, client.output
-            assert "CERTIFICATE_VERIFY_FAILED" in client.output
-            assert await command.stop(signal.SIGTERM) == 0
-
-
-# ---------------------------------------------------------------------------
-# Connecting
-# ---------------------------------------------------------------------------
-
-
-async def test_lines_are_sent_and_answers_awaited_for_a_moment() -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_server(echo) as server, running("connect", server.urls[0]) as client:
-            await client.write("one\r\n\ntwo ✓\nthree")
-            await client.end_input()
-            assert await client.status() == 0
-    assert client.output.splitlines() == [
-        f"Connected to {server.urls[0]}",
-        "< one",
-        "< ",
-        "< two ✓",
-        "< three",
-        "Closed: 1000 (normal closure), closed by us",
-    ]
-
-
-async def test_a_password_in_the_url_is_not_shown() -> None:
-    with trio.fail_after(PATIENCE):
-        async with open_server(echo) as server:
-            url = server.urls[0].replace("//", "//me:secret@")
-            for wrong, status in ("", 0), ("#a", 2):
-                async with running("connect", url + wrong, "--wait", "0") as client:
-                    await client.end_input()
-                    assert await client.status() == status
-                assert "//***@" in client.output
-                assert "secret" not in client.output
-
-
-async def test_what_a_peer_sends_cannot_move_the_cursor() -> None:
-    async def handler(ws: WebSocket) -> None:
-        assert ws.request.headers["X-Name"] == "a: b"
-        assert ws.request.headers["Origin"] == "http://example.org"
-        await ws.send("\x1b[2J\x9b1m\ttwo\nlines")
-        await ws.send(b"\x00\xff")
-        await ws.send(bytes(65))
-        await ws.aclose(1008, "enough")
-
-    options = ["--header", "X-Name: a: b", "--origin", "http://example.org", "--subprotocol", "x"]
-    with trio.fail_after(PATIENCE):
-        async with (
-            open_server(handler, subprotocols=["x"]) as server,
-            running("connect", server.urls[0], *options) as client,
-        ):
-            assert await client.status() == 1  # with its input still open
-    assert client.output.splitlines() == [
-        f"Connected to {server.urls[0]}, x",
-        r"< \x1b[2J\x9b1m" + "\ttwo",
-        "< lines",
-        "< (2 bytes) 00 ff",
-        f"< (65 bytes) {' '.join(['00'] * 64)} …",
-        "Closed: 1008 (policy violation), closed by the peer: enough",
-    ]
-
-
-async def test_in_a_terminal_ctrl_d_closes_with_1000() -> None:
-    ours, theirs = pty.openpty()
-    try:
-        with trio.fail_after(PATIENCE):
-            async with (
-                open_server(echo) as server,
-                running("connect", server.urls[0], stdin=theirs) as client,
-            ):
-                os.write(ours, b"hello\n")
-                await client.read_until("< hello")
-                os.write(ours, b"\x04")
-                await client.read_until(r"Closed: 1000 \(normal closure\), closed by us")
-                assert await client.status() == 0
-    finally:
-        os.close(ours)
-        os.close(theirs)
-
-
-async def test_ctrl_c_in_connect_says_1001_and_is_130() -> None:
-    reasons = []
-
-    async def handler(ws: WebSocket) -> None:
-        await echo(ws)
-        reasons.append(ws.close_reason)
-
-    with trio.fail_after(PATIENCE):
-        async with open_server(handler) as server, running("connect", server.urls[0]) as client:
-            await client.write("hello\n")
-            await client.read_until("< hello")
-            assert await client.stop(signal.SIGINT) == 130
-    (reason,) = reasons
-    assert reason is not None
-    assert reason.code == 1001
-    assert "Traceback" not in client.output
-
-
-async def test_a_reader_of_our_output_that_leaves_is_no_error_worth_a_traceback() -> None:
-    read, write = os.pipe()
-    with trio.fail_after(PATIENCE):
-        async with (
-            open_server(echo) as server,
-            running("connect", server.urls[0], stdout=write, stderr=subprocess.DEVNULL) as client,
-        ):
-            os.close(write)
-            os.close(read)
-            await client.write("hello\n")
-            assert await client.process.wait() == 1
-
-
-@pytest.mark.parametrize(
-    ("url", "status", "message"),
-    [
-        ("http://localhost", 2, "trio-ws: "),
-        (f"ws://{HOST}:1", 1, "trio-ws: "),
-    ],
-)
-def test_not_connecting_is_said_in_one_line(
-    capsys: pytest.CaptureFixture[str], url: str, status: int, message: str
-) -> None:
-    assert run("connect", url) == status
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(message)

@@ -1,0 +1,165 @@
+"""`trio-ws serve` with one process: signals, limits, logs, Unix sockets, TLS."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+import trio_ws
+from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
+from trio_ws import ConnectionLost, open_websocket_url
+from trio_ws._command.cli import GARBAGE_THRESHOLDS
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_is_a_shutdown_in_good_order(tmp_path: Path, how: signal.Signals) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "application") as (command, url):
+            async with open_websocket_url(f"{url}who") as ws:
+                assert await ws.receive_json() == [None, command.process.pid]
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+                command.process.send_signal(how)
+                assert (await ws.wait_closed()).code == 1001
+            assert await command.status() == 0
+    output = command.output.splitlines()
+    assert [output[0], output[-1]] == ["set up", "tidied up"]
+    assert output[2].endswith(f"INFO {how.name}: closing 1 connections")
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", "--grace-period", "inf") as (command, url):
+            async with open_websocket_url(f"{url}never") as ws:
+                await ws.receive()
+                command.process.send_signal(signal.SIGTERM)
+                assert (await ws.wait_closed()).code == 1001
+                await command.read_until("SIGTERM: closing")
+                assert await command.stop(signal.SIGINT) == 130
+    assert "SIGINT again: not waiting any longer" in command.output
+
+
+async def test_a_signal_interrupts_the_set_up(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "chat:hanging", "--port", "0", cwd=tmp_path) as command:
+            await command.read_until("setting up")
+            assert await command.stop(signal.SIGTERM) == 0
+
+
+async def test_limits_and_logs_are_as_asked_for(tmp_path: Path) -> None:
+    options = ["--max-message-size", "10", "--origin", "none", "--no-compression", "--access-log"]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options, "--log-level=error") as (command, url):
+            with pytest.raises(trio_ws.ConnectionRejected):
+                async with open_websocket_url(url, origin="http://example.org"):
+                    raise AssertionError("it was let in")
+            async with open_websocket_url(url) as ws:
+                await ws.send("12345678901")
+                with pytest.raises(ConnectionLost):
+                    await ws.receive()
+                assert "permessage-deflate" not in str(ws.response)
+                assert ws.close_reason is not None
+                assert ws.close_reason.code == 1009
+            assert await command.stop(signal.SIGTERM) == 0
+    assert re.search(r' INFO \[\w{8}\] 127.0.0.1:\d+ "GET /" 101, 1009', command.output)
+    assert "closing 0 connections" not in command.output
+
+
+async def test_an_application_that_sees_to_the_log_itself_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import logging\nlogging.basicConfig(format='mine: %(message)s', level='INFO')\n"
+        "from chat import handler\n",
+        "utf-8",
+    )
+    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "loud:handler", "--port", "0", cwd=tmp_path) as command:
+            await command.urls()
+            assert await command.stop(signal.SIGINT) == 0
+    assert command.output.splitlines()[-1] == "mine: SIGINT: closing 0 connections"
+
+
+@pytest.mark.parametrize(
+    ("line", "thresholds"),
+    [("", GARBAGE_THRESHOLDS), ("gc.set_threshold(123, 4, 5)", (123, 4, 5))],
+    ids=["ours", "its own"],
+)
+async def test_garbage_is_collected_less_often_unless_the_application_says_otherwise(
+    tmp_path: Path, line: str, thresholds: tuple[int, int, int]
+) -> None:
+    (tmp_path / "tells.py").write_text(
+        f"import gc\n{line}\nasync def handler(ws): await ws.send_json(gc.get_threshold())\n",
+        "utf-8",
+    )
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "tells:handler", "--port", "0", cwd=tmp_path) as command:
+            (url,) = await command.urls()
+            async with open_websocket_url(url) as ws:
+                assert await ws.receive_json() == list(thresholds)
+            assert await command.stop(signal.SIGINT) == 0
+
+
+async def test_a_unix_socket_is_used_removed_and_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", "--unix", "socket") as (command, _):
+            assert "Serving on the Unix socket socket\n" in command.output
+            async with running(
+                "connect", "ws://localhost", "--unix", str(path), "--wait", "0"
+            ) as client:
+                await client.write("hello\n")
+                await client.read_until("< hello")
+                await client.end_input()
+                assert await client.status() == 0
+            async with running("serve", "chat:handler", "--unix", "socket", cwd=tmp_path) as second:
+                assert await second.status() == 1
+                assert "cannot listen on socket: Address already in use" in second.output
+            assert await command.stop(signal.SIGTERM) == 0
+    assert not path.exists()
+
+
+async def test_a_unix_socket_that_is_another_s_by_now_stays(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", "--unix", "socket") as (command, _):
+            path.unlink()
+            with socket.socket(socket.AF_UNIX) as another:
+                another.bind(str(path))
+                assert await command.stop(signal.SIGTERM) == 0
+                assert path.exists()
+
+
+async def test_tls_is_served_and_checked_unless_told_otherwise(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "server.pem")
+    )
+    with trio.fail_after(PATIENCE):
+        options = ["--certfile", "server.pem", "--host", "localhost"]
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            assert url.startswith("wss://localhost:")
+            context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+            async with open_websocket_url(url, ssl_context=context) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+            for options, status in (
+                (["--cafile", str(tmp_path / "ca.pem")], 0),
+                (["--insecure"], 0),
+                ([], 1),
+            ):
+                async with running("connect", url, "--wait", "0", *options) as client:
+                    await client.end_input()
+                    assert await client.status() == status, client.output
+            assert "CERTIFICATE_VERIFY_FAILED" in client.output
+            assert await command.stop(signal.SIGTERM) == 0
