@@ -1,22 +1,18 @@
-"""`Router`: what a path leads to, for WebSockets and for HTTP, and what leads nowhere."""
+"""`Router`: what a path leads to, for WebSockets and for HTTP."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from werkzeug.routing import BaseConverter
 
-from tests.handshake.handshake_helpers import MemoryServer, request as upgrade
-from tests.helpers import HOST, open_server, socket_pair
+from tests.handshake.handshake_helpers import request as upgrade
+from tests.helpers import open_server, socket_pair
+from tests.web.router_helpers import Site, connect
 from tests.web.web_helpers import HTTPClient, http, open_site
 from trio_ws import (
-    Accept,
     CloseCode,
     ConnectionEnded,
     ConnectionLost,
@@ -24,58 +20,10 @@ from trio_ws import (
     Request,
     Response,
     Router,
-    WebSocket,
     open_websocket_url,
-    serve_websocket,
     wrap_client_stream,
     wrap_server_stream,
 )
-
-
-class Site:
-    """A router with one route of each kind, and what they were called with."""
-
-    def __init__(self) -> None:
-        self.router = router = Router()
-        self.calls: list[dict[str, object]] = []
-
-        @router.websocket("/chat/<room>")
-        async def chat(ws: WebSocket, room: str) -> None:
-            await ws.send(f"in {room}")
-            async for message in ws:
-                await ws.send(message)
-
-        @router.websocket("/both")
-        async def both(ws: WebSocket) -> None:
-            await ws.send("both")
-
-        @router.get("/both")
-        def page(request: Request) -> str:
-            return "<p>both</p>"
-
-        @router.get("/rooms/")
-        def rooms(request: Request) -> list[str]:
-            return ["a", "b"]
-
-        @router.websocket("/slash/")
-        async def slash(ws: WebSocket) -> None:
-            await ws.send("slash")
-
-        @router.post("/rooms/<room>/publish")
-        async def publish(request: Request, room: str) -> None:
-            self.calls.append({"room": room, "body": request.body})
-
-        @router.route("/rooms/<int:room>", methods=["get", "Delete"])
-        def room(request: Request, room: int) -> dict[str, Any]:
-            return {"room": room, "method": request.method}
-
-
-async def connect(server: MemoryServer, path: str, **options: Any) -> list[str | bytes]:
-    """What a WebSocket at this path says first."""
-    url = f"ws://example.org{path}"
-    async with wrap_client_stream(server.connect(), url, **options) as ws:
-        return [await ws.receive()]
-
 
 # WebSockets…
 
@@ -132,6 +80,7 @@ async def test_another_method_for_a_websocket_is_405() -> None:
 
 
 # HTTP…
+
 
 TABLE: dict[str, tuple[int, bytes | None]] = {
     "GET /both": (200, b"<p>both</p>"),
@@ -264,132 +213,6 @@ async def test_a_redirect_leads_to_this_host(path: str) -> None:
             assert response.headers.get("X") is None
 
 
-# Hooks…
-
-
-async def test_hooks_are_asked_in_order_and_the_first_response_is_the_answer() -> None:
-    asked: list[str] = []
-
-    def hook(name: str, answer: Any = None) -> Any:
-        async def ask_later(request: Request) -> Any:
-            asked.append(name)
-            await trio.lowlevel.checkpoint()
-            return answer
-
-        return ask_later
-
-    router = Router(before=[hook("router"), lambda request: None])
-    inner = Router(before=hook("inner"))
-    router.mount("/in", inner, before=hook("mount"))
-
-    @inner.get("/page", before=[hook("one"), hook("two", Response(418)), hook("three")])
-    def page(request: Request) -> None:
-        raise AssertionError("it was refused")
-
-    async with open_site(router, process_request=hook("server")) as (_, client):
-        assert (await client.ask(http("GET /in/page"))).status == 418
-        assert asked == ["server", "router", "mount", "inner", "one", "two"]
-        asked.clear()
-        assert (await client.ask(http("GET /nowhere"))).status == 404
-        assert asked == ["server"]
-
-
-async def test_a_hook_may_refuse_a_websocket_with_any_status_and_body() -> None:
-    router = Router()
-
-    def members_only(request: Request) -> Response | None:
-        if request.path_values["room"] == "secret":
-            return Response(402, {"X-Price": "3"}, "Pay first.\n")
-        return None
-
-    @router.websocket("/chat/<room>", before=members_only)
-    async def chat(ws: WebSocket, room: str) -> None:
-        await ws.send(room)
-
-    async with open_site(router) as (server, _):
-        assert await connect(server, "/chat/lobby") == ["lobby"]
-        with pytest.raises(ConnectionRejected) as rejection:
-            await connect(server, "/chat/secret")
-    response = rejection.value.response
-    assert (response.status, response.body) == (402, b"Pay first.\n")
-    assert response.headers["X-Price"] == "3"
-
-
-async def test_hooks_choose_the_terms_of_a_websocket_together() -> None:
-    router = Router(before=lambda request: Accept("b", {"X-First": "1"}))
-
-    @router.websocket("/")
-    async def talk(ws: WebSocket) -> None:
-        await ws.send(ws.subprotocol or "none")
-
-    @router.websocket("/last", before=lambda request: Accept(headers={"X-Last": "2"}))
-    async def last(ws: WebSocket) -> None:
-        await talk(ws)
-
-    @router.websocket("/none", before=lambda request: Accept(None))
-    async def none(ws: WebSocket) -> None:
-        await talk(ws)
-
-    async with open_site(router, process_request=lambda request: Accept("a")) as (server, _):
-        for path, chosen, names in (
-            ("/", "b", ["X-First"]),
-            ("/last", "b", ["X-First", "X-Last"]),
-            ("/none", "none", ["X-First"]),
-        ):
-            url = f"ws://example.org{path}"
-            stream = server.connect()
-            async with wrap_client_stream(stream, url, subprotocols=["a", "b"]) as ws:
-                assert await ws.receive() == chosen
-                assert [name for name in ws.response.headers if name.startswith("X")] == names
-
-
-@pytest.mark.parametrize(
-    ("line", "hook", "what"),
-    [
-        ("GET /", lambda request: 1 / 0, "division by zero"),
-        ("GET /", lambda request: "yes", "returns None, Accept or Response"),
-        ("GET /", lambda request: Accept(), "asks for no WebSocket"),
-    ],
-)
-async def test_a_failing_hook_is_500_and_one_record(
-    line: str, hook: Any, what: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    router = Router(before=hook)
-    router.get("/")(lambda request: "never reached")
-    async with open_site(router) as (_, client):
-        assert (await client.ask(http(line))).status == 500
-    (record,) = caplog.records
-    assert "a hook failed for GET /" in record.getMessage()
-    assert record.exc_info is not None
-    assert what in str(record.exc_info[1])
-
-
-async def test_what_a_hook_finds_out_is_there_for_the_endpoint_and_for_nobody_else() -> None:
-    class Visits(list[str]):
-        pass
-
-    def remember(request: Request) -> None:
-        assert Visits not in request.context
-        request.context[Visits] = Visits([request.path])
-
-    router = Router(before=remember)
-
-    @router.post("/<name>")
-    async def page(request: Request, name: str) -> list[str]:
-        return request.context[Visits]
-
-    @router.websocket("/ws")
-    async def ws(websocket: WebSocket) -> None:
-        await websocket.send_json(websocket.context[Visits])
-
-    async with open_site(router) as (server, client):
-        for name in "ab":
-            assert (
-                await client.ask(http(f"POST /{name}", b"x"))
-            ).body == b'["/%s"]' % name.encode()
-        assert await connect(server, "/ws") == ['["/ws"]']
-
-
 # Routers under routers…
 
 
@@ -421,173 +244,6 @@ def test_a_router_is_not_mounted_under_itself() -> None:
     for outer, inner in ((one, one), (two, one), (three, one)):
         with pytest.raises(ValueError, match="under itself"):
             outer.mount("/x", inner)
-
-
-# URLs…
-
-
-def test_url_for_gives_the_path_to_a_function_or_a_name() -> None:
-    router = Site().router
-
-    async def elsewhere(ws: WebSocket, where: str) -> None: ...
-
-    router.websocket("/elsewhere/<path:where>", name="there")(elsewhere)
-    assert router.url_for("chat", room="a b é?#") == "/chat/a%20b%20%C3%A9%3F%23"
-    assert router.url_for("room", room=7) == "/rooms/7"
-    assert router.url_for("room", room=7, page=2) == "/rooms/7?page=2"
-    assert router.url_for("there", where="a/b") == "/elsewhere/a/b"
-    assert router.url_for(elsewhere, where="c") == "/elsewhere/c"
-    for endpoint, values in (
-        ("nobody", {}),
-        (print, {}),
-        ("chat", {}),
-        ("room", {"room": "seven"}),
-        ("elsewhere", {"where": "it has another name"}),
-    ):
-        with pytest.raises(LookupError, match="there is no route for"):
-            router.url_for(endpoint, **values)
-
-
-def test_url_for_takes_the_route_that_the_values_are_for() -> None:
-    router = Router()
-
-    @router.get("/")
-    @router.get("/<int:page>")
-    def pages(request: Request, page: int = 0) -> str:
-        return str(page)
-
-    assert router.url_for(pages, page=3) == "/3"
-    assert router.url_for(pages) == "/"
-
-
-# Rules and mistakes…
-
-
-async def test_rules_may_have_converters_of_their_own() -> None:
-    class Hex(BaseConverter):
-        regex = "[0-9a-f]+"
-
-        def to_python(self, value: str) -> int:
-            return int(value, 16)
-
-    router = Router(converters={"hex": Hex})
-    router.get("/<hex:number>")(lambda request, number: {"number": number})
-    async with open_site(router) as (_, client):
-        assert (await client.ask(http("GET /ff"))).body == b'{"number": 255}'
-        assert (await client.ask(http("GET /fg"))).status == 404
-
-
-def nothing(request: Request) -> None: ...
-
-
-def nobody() -> None: ...
-
-
-def pages(request: Request) -> Iterator[str]:
-    yield "one"
-
-
-async def chat(ws: WebSocket) -> None: ...
-
-
-async def room(ws: WebSocket, number: int) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("mistake", "error", "what"),
-    [
-        (lambda router: router.get("no slash")(nothing), ValueError, "slash"),
-        (lambda router: router.get("/<nope:a>")(nothing), LookupError, "nope"),
-        (lambda router: router.get("/")("a name"), TypeError, "an endpoint is a function of a Req"),
-        (
-            lambda router: router.get("/")(nobody),
-            TypeError,
-            "the Request, .* suit nobody: too",
-        ),
-        (lambda router: router.get("/<a>")(nothing), TypeError, "the Request and a, .*keyword"),
-        (lambda router: router.get("/")(pages), TypeError, "pages has a yield in it"),
-        (lambda router: router.get(nothing), TypeError, r"a path is a str, .*: write @router.get"),
-        (lambda router: router.get(7), TypeError, "a path is a str, not 7"),
-        (
-            lambda router: router.get("/", name=7)(nothing),
-            TypeError,
-            "name of a route is a str",
-        ),
-        (lambda router: router.websocket(nothing), TypeError, "a path is a str"),
-        (
-            lambda router: router.websocket("/")(nothing),
-            TypeError,
-            "a WebSocket .*: make nothing",
-        ),
-        (lambda router: router.websocket("/")(Router), TypeError, "not the class Router"),
-        (
-            lambda router: router.websocket("/<a>")(chat),
-            TypeError,
-            "WebSocket and a, .*keyword",
-        ),
-        (
-            lambda router: router.route("/", methods=["A B"]),
-            ValueError,
-            "'A B' is no method",
-        ),
-        (lambda router: router.route("/", methods="GET"), TypeError, "methods is a list"),
-        (lambda router: router.route("/", methods=[]), ValueError, "at least one method"),
-        (lambda router: router.get("/", before="x")(nothing), TypeError, "a hook is a function"),
-        (
-            lambda router: router.get("/", before=None)(nothing),
-            TypeError,
-            "before is a hook, or a",
-        ),
-        (
-            lambda router: router.get("/", before=nobody)(nothing),
-            TypeError,
-            "a hook is called",
-        ),
-        (
-            lambda router: Router(before=cast("Any", nobody)),
-            TypeError,
-            "a hook is called with a Request",
-        ),
-        (lambda router: router.mount("/a/", Router()), ValueError, "slash"),
-        (lambda router: router.mount(7, Router()), TypeError, "a path is a str, not 7"),
-        (lambda router: router.static("s", "."), ValueError, "slash"),
-        (lambda router: router.static("/<s>", "."), TypeError, "the Request and filename and s,"),
-        (lambda router: router.mount("a", Router()), ValueError, "slash"),
-        (lambda router: router.mount("/a", nothing), TypeError, "another Router"),
-        (lambda router: router.static("/s", "/none"), NotADirectoryError, "no folder"),
-    ],
-)
-def test_a_mistake_is_told_where_it_is_made(
-    mistake: Any, error: type[Exception], what: str
-) -> None:
-    with pytest.raises(error, match=what):
-        mistake(Router())
-
-
-async def test_what_takes_more_than_its_path_captures_is_told_at_the_start() -> None:
-    rooms = Router()
-    rooms.websocket("/")(room)  # a path that it is mounted under may capture the number
-    with trio.move_on_after(1):
-        with pytest.raises(TypeError, match="'/' is called with the WebSocket, .*: missing"):
-            await serve_websocket(rooms, HOST, 0)
-    building = Router()
-    building.mount("/<int:number>", rooms)
-    building.check()
-    with pytest.raises(TypeError, match="with the WebSocket and name, .*unexpected keyword"):
-        building.mount("/by-name/<name>", rooms)
-
-
-def test_without_werkzeug_a_router_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "werkzeug.routing", None)
-    with pytest.raises(ImportError, match=r"needs werkzeug: pip install \"trio-ws\[routing\]\""):
-        Router()
-
-
-def test_the_package_needs_no_werkzeug_and_does_not_wait_for_it() -> None:
-    program = "import sys, trio_ws; print('werkzeug' in sys.modules)"
-    command = [sys.executable, "-c", program]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout == "False\n"
 
 
 # A stream of one's own…
