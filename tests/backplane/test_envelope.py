@@ -53,7 +53,7 @@ HEAD = struct.Struct("!BB8sQQ")
     [
         (b"", "it is empty"),
         (b"\x02" + bytes(40), "version 2, not 1"),
-        (b"\x01\x00short", "7 bytes, and 26 are before the message"),
+        (b"\x01\x00short", "7 bytes, less than the 26 of the head"),
         (HEAD.pack(1, 7, bytes(8), 1, 0), "kind 7 is unknown"),
         (HEAD.pack(1, 1, bytes(8), 1, 0) + b"\xff", "the text is not UTF-8"),
         (HEAD.pack(1, 0, bytes(8), 3, 3), "number 3 after number 3"),
@@ -65,7 +65,7 @@ def test_a_malformed_envelope_is_counted_logged_and_ignored(
     node = Node(MemoryBackplane(MemoryHub()))
     incoming = Incoming(b"ourselves", LOGGER)
     incoming.open(node.deliver, node.gaps.append)
-    incoming.take("news", data)
+    incoming.receive("news", data)
     assert incoming.malformed == 1
     assert problem in caplog.text
     assert (node.received, node.gaps) == ([], [])
@@ -76,6 +76,6 @@ def test_a_flood_of_malformed_messages_does_not_fill_the_log(
 ) -> None:
     incoming = Incoming(b"ourselves", LOGGER)
     for _ in range(1000):
-        incoming.take("news", b"")
+        incoming.receive("news", b"")
     assert incoming.malformed == 1000
     assert len(caplog.records) == 10

@@ -46,7 +46,7 @@ class Origin:
 
     def send(self, number: int, previous: int, topic: str = "news") -> None:
         envelope = Envelope(self._name, number, previous, str(number))
-        self._incoming.take(topic, encode(envelope))
+        self._incoming.receive(topic, encode(envelope))
 
 
 @pytest.fixture

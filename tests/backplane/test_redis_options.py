@@ -76,7 +76,7 @@ def test_urls_that_are_right(url: str, address: Address) -> None:
         ("redis://h:port", "(?i)port"),
         ("redis://h/news", "a database is a number, not 'news'"),
         ("redis://h/0?ssl_cert_reqs=none", "the rest are keyword arguments"),
-        ("redis://h/#a", "more after the path"),
+        ("redis://h/#a", "may follow the path"),
         ("redis://h/?db", "bad query field"),
         ("unix:///", "the path of the socket is missing"),
     ],

@@ -133,4 +133,4 @@ async def test_what_strangers_publish_under_our_names_is_ignored(
         await wait_until(lambda: other.received)
         assert other.received == [("news", "1")]
         assert other.statistics.malformed == (1 if mode == "pubsub" else 2)
-        assert "ignored what is no message on topic 'news'" in caplog.text
+        assert "ignored data that is not a message, on topic 'news'" in caplog.text

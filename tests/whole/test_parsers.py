@@ -488,9 +488,9 @@ ENVELOPE = _envelope.encode(_envelope.Envelope(bytes(8), 2, 1, "hello"))
 
 parser(_envelope.decode, octets(ENVELOPE), None, _envelope.InvalidEnvelope)
 parser(
-    Incoming.take,
+    Incoming.receive,
     octets(ENVELOPE),
-    lambda data: Incoming(b"12345678", LOGGER).take("topic", data),
+    lambda data: Incoming(b"12345678", LOGGER).receive("topic", data),
 )
 ANSWERS = st.recursive(
     st.one_of(st.none(), st.integers(), st.booleans(), st.binary(), st.just(b"m")),

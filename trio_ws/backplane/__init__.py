@@ -1,7 +1,7 @@
 """Joins the `Broadcast`s of several processes or hosts.
 
-Read `_base` first: it is what every backplane is to a broadcast. `_redis` has everything that knows
-Redis. What a broadcast is does not come in here.
+Read `_base` first: it says what a broadcast expects of a backplane. `_redis` has everything that
+knows Redis. Nothing here knows what a broadcast is.
 """
 
 from ._base import Backplane, BackplaneError, BackplaneStatistics, Deliver, Gap, HistoryEntry

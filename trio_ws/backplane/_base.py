@@ -26,7 +26,7 @@ Gap: TypeAlias = "Callable[[str | None], None]"
 
 
 class BackplaneError(WebSocketError):
-    """The broker refused us, or it is away and what was asked for needs it.
+    """The broker refused us, or a call needed it while it was away.
 
     ``__cause__`` keeps the client library's error.
     """
@@ -37,8 +37,8 @@ class HistoryEntry:
     """A message that the broker has kept.
 
     Attributes:
-        id: what `Backplane.publish` returned where it was published, and what came with it
-            everywhere else.
+        id: what `Backplane.publish` returned where the message was published. Everywhere else,
+            `Deliver` was given it together with the message.
         message: the message.
     """
 
@@ -51,16 +51,16 @@ class BackplaneStatistics:
     """A snapshot of one backplane's counters.
 
     Attributes:
-        connected: whether the broker is there, and the subscriptions with it.
-        connections: how often it was reached; one more than the outages that are over.
+        connected: whether the broker is there and knows the subscriptions.
+        connections: how often the broker was reached: one more than the outages that are over.
         queued_messages, queued_bytes: published, and not yet on their way to the broker.
         published: messages given to `publish`.
-        sent: messages that the broker has taken.
-        refused: messages that the broker answered with an error, and that are lost.
-        dropped: messages that were lost because the queue was full, or the backplane ended.
+        sent: messages that the broker has accepted.
+        refused: messages that the broker answered with an error. They are lost.
+        dropped: messages that were lost because the queue was full or the backplane ended.
         delivered: messages of other processes, delivered here.
-        duplicates: messages that came a second time, and were not delivered again.
-        malformed: what came and was no message of ours.
+        duplicates: messages that came a second time and were not delivered again.
+        malformed: what came over the broker and is not a message of a backplane.
         gaps: how often `gap` was called.
     """
 
@@ -82,12 +82,12 @@ class Backplane(ABC):
     """Carries what is published in one process to the subscribers in others.
 
     A backplane delivers to *other* processes only. What is published here comes back to no
-    subscriber here: local delivery is the `Broadcast`'s own, and never waits for a broker. One
-    instance serves one `Broadcast`, and each has an identity of its own, also two in one process.
+    subscriber here: the `Broadcast` delivers locally by itself, and never waits for a broker. One
+    instance serves one `Broadcast`. Each instance has its own identity, even two in one process.
 
     Messages of one publisher on one topic are delivered in the order in which they were published,
-    each at most once. Whether all of them are is the business of each kind; where messages may be
-    missing, `gap` is called.
+    each at most once. Each kind of backplane says whether all of them are delivered; where messages
+    may be missing, it calls `gap`.
     """
 
     # -----------------------------------------------------------------------
@@ -102,14 +102,14 @@ class Backplane(ABC):
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Join the others until cancelled; start it in a nursery, once.
+        """Join the other processes until cancelled. Start this in a nursery, once.
 
-        It has started when the first try to reach the broker is over, whichever way it went. A
-        broker that is away, at the start or later, is no error: publishing goes on into a bounded
-        queue, and it is tried again and again.
+        It has started when the first attempt to reach the broker is over, whether or not that
+        succeeded. A broker that is away, at the start or later, is no error: `publish` fills a
+        bounded queue meanwhile, and the broker is tried again and again.
 
-        Cancellation leaves no task and no socket behind, and never waits for the broker. What had
-        not been sent is lost, and counted; `flush` first where that matters.
+        Cancellation leaves no task and no socket behind, and never waits for the broker. Messages
+        that were not sent by then are lost, and counted. Call `flush` first where that matters.
 
         Args:
             deliver: see `Deliver`.
@@ -118,7 +118,7 @@ class Backplane(ABC):
 
         Raises:
             BackplaneError: at the start, the broker answered and refused us.
-            RuntimeError: it was run before.
+            RuntimeError: this instance was run before.
         """
 
     # -----------------------------------------------------------------------
@@ -129,10 +129,12 @@ class Backplane(ABC):
     def publish(self, topic: str, message: Message, *, keep: bool = True) -> str:
         """Queue a message for the other processes, and return its id.
 
-        With `keep` false, neither their histories nor `history` keep it, and its id is empty.
+        With `keep` false, neither their histories nor `history` keep the message, and its id is
+        empty.
 
-        Never waits and never fails for the broker's sake, also before and after `run`. When the
-        queue is full, the oldest message in it is dropped and counted; the others see a gap.
+        This never waits for the broker and never fails because of it, even before and after `run`.
+        When the queue is full, the oldest message in it is dropped and counted, and the other
+        processes see a gap.
 
         Raises:
             TypeError: the topic is not a `str`, or the message not a `str` or a buffer.
@@ -141,24 +143,24 @@ class Backplane(ABC):
 
     @abstractmethod
     async def publish_wait(self, topic: str, message: Message, *, keep: bool = True) -> str:
-        """`publish`, after waiting until the queue has room.
+        """Wait until the queue has room, then `publish`.
 
-        Any number of tasks may call it. When it is cancelled, the message was not published.
+        Any number of tasks may call this. If it is cancelled, the message was not published.
         """
 
     @abstractmethod
     async def wait_for_room(self, message: Message) -> None:
-        """Return when the queue has room for this message, or `run` has ended.
+        """Wait until the queue has room for this message, or `run` has ended.
 
-        There is room until the next checkpoint, or until somebody publishes. It is for callers
-        that also wait for something else before they `publish`.
+        The room lasts until the next checkpoint or the next `publish`. This is for callers that
+        wait for something else besides before they `publish`.
         """
 
     @abstractmethod
     async def flush(self) -> None:
-        """Wait until the broker has taken what was published so far, dropped messages aside.
+        """Wait until the broker has accepted what was published so far, dropped messages aside.
 
-        While the broker is away, that is as long as the outage: put it under a
+        While the broker is away, this takes as long as the outage: put it under a
         `trio.move_on_after`.
 
         Raises:
@@ -171,24 +173,24 @@ class Backplane(ABC):
 
     @abstractmethod
     def subscribe(self, topic: str) -> None:
-        """Somebody here wants this topic. Without effect where it is subscribed to already.
+        """Have this topic delivered. Subscribing twice has no further effect.
 
-        The broker is told as soon as possible; what others publish until then may not come.
+        The broker is told as soon as possible. What others publish before it knows may not come.
 
         Raises:
             TypeError: the topic is not a `str`.
-            ValueError: it has lone surrogates, which UTF-8 cannot express.
+            ValueError: the topic has lone surrogates, which UTF-8 cannot express.
         """
 
     @abstractmethod
     def unsubscribe(self, topic: str) -> None:
-        """Nobody here wants this topic any more: nothing is delivered for it from now on."""
+        """Stop the delivery of this topic. Nothing is delivered for it from now on."""
 
     @abstractmethod
     async def wait_subscribed(self) -> None:
-        """Wait until the broker knows all that is subscribed to.
+        """Wait until the broker knows every subscription.
 
-        What others publish from then on is delivered.
+        What others publish after that is delivered.
 
         Raises:
             trio.ClosedResourceError: `run` has ended.
@@ -198,23 +200,23 @@ class Backplane(ABC):
     # Looking back
     # -----------------------------------------------------------------------
 
-    #: Whether `history` can be asked.
+    #: Whether `history` is available.
     keeps_history: bool = False
 
     async def history(
         self, topic: str, *, count: int | None = None, since: str | None = None
     ) -> list[HistoryEntry]:
-        """The last messages of a topic, the oldest first, this process's own among them.
+        """The last messages of a topic, the oldest first, including those of this process.
 
         Args:
-            topic: which one; it need not be subscribed to.
+            topic: which topic. It need not be subscribed to.
             count: at most this many, the newest ones.
             since: the id of a message: only what came after it, in the broker's order.
 
         Raises:
-            BackplaneError: the broker is away, or refuses; this never waits for it to come back.
-            LookupError: the message with the id `since` is not there any more: some that came
-                after it may be missing.
+            BackplaneError: the broker is away, or refuses. This never waits for it to come back.
+            LookupError: the message with the id `since` is no longer there, so some of those that
+                came after it may be missing.
             NotImplementedError: this backplane keeps no history.
         """
         raise NotImplementedError(f"{type(self).__name__} keeps no history here")

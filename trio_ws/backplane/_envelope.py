@@ -1,18 +1,20 @@
-"""What goes over the broker: a message, and who published it in which order.
+"""What goes over the broker: a message, who published it, and in which order.
 
 This module owns the format and nothing else: bytes in, values out, no trio, no broker.
 
 Version 1, in network byte order::
 
     1 byte   version: 1
-    1 byte   kind: 0 bytes, 1 text in UTF-8; and 2 more if no history is to keep it
+    1 byte   kind: 0 for bytes, 1 for text in UTF-8; plus 2 if no history is to keep the message
     8 bytes  origin: random, one for each backplane instance
     8 bytes  number: counts what the origin publishes, from 1
-    8 bytes  previous: the number of what it published before on the same topic, 0 if it knows none
-             and so on to the end: the message
+    8 bytes  previous: the number of the origin's message before this one on the same topic; 0 if
+             the origin remembers none
+    the rest the message
 
-The topic is not in it: it is the name of the channel or stream. The number tells duplicates, and
-the previous one tells a loss, also to those who do not see the origin's other topics.
+The topic is not in the envelope: it is the name of the channel or stream. The number shows a
+duplicate. The previous number shows a loss, even to a process that does not see the origin's other
+topics.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _BYTES, _TEXT, _PASSING = 0, 1, 2
 
 
 class InvalidEnvelope(Exception):
-    """What came is no envelope of this version."""
+    """The data is not an envelope of this version."""
 
 
 class Envelope(NamedTuple):
@@ -42,7 +44,7 @@ class Envelope(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What tells this message from all others, of all origins; empty if no history keeps it."""
+        """Unique among the messages of all origins; empty if no history keeps this message."""
         return message_id(self.origin, self.number) if self.kept else ""
 
 
@@ -58,7 +60,7 @@ def encode(envelope: Envelope) -> bytes:
 
 
 def size_of(message: str | bytes) -> int:
-    """How long an envelope is that has this message."""
+    """The length of an envelope that holds this message, in bytes."""
     size = len(message)
     if isinstance(message, str) and not message.isascii():
         size = len(message.encode())
@@ -66,11 +68,15 @@ def size_of(message: str | bytes) -> int:
 
 
 def decode(data: bytes) -> Envelope:
-    """Raises `InvalidEnvelope`, and nothing else, for whatever `data` may be."""
+    """The envelope in `data`.
+
+    Raises:
+        InvalidEnvelope: whatever is wrong with `data`. Nothing else is raised.
+    """
     if data[:1] != bytes([VERSION]):
         raise InvalidEnvelope(f"version {data[0]}, not {VERSION}" if data else "it is empty")
     if len(data) < _HEAD.size:
-        raise InvalidEnvelope(f"{len(data)} bytes, and {_HEAD.size} are before the message")
+        raise InvalidEnvelope(f"{len(data)} bytes, less than the {_HEAD.size} of the head")
     _, kind, origin, number, previous = _HEAD.unpack_from(data)
     if previous >= number:
         raise InvalidEnvelope(f"number {number} after number {previous}")

@@ -1,6 +1,6 @@
 """What comes from the broker: each message once, in order, and a notice where some are missing.
 
-This module owns who has published what so far. It knows neither brokers nor tasks.
+This module owns the memory of how far each publisher has come. It knows neither brokers nor tasks.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections import OrderedDict
 from ._base import Deliver, Gap
 from ._envelope import Envelope, InvalidEnvelope, decode
 
-#: How many publishers are remembered for each topic: many more processes than one expects. Those
-#: that have not published for the longest are forgotten, so that processes that come and go do not
-#: add up. Of one that was forgotten, a repeated message or a loss is not told.
+#: How many publishers are remembered for each topic: many more processes than anybody expects. The
+#: publisher that has been silent for longest is forgotten first, so that processes that come and go
+#: do not add up. A repeated or lost message of a forgotten publisher is not noticed.
 MAX_ORIGINS = 1024
 
 
 class Incoming:
-    """See the module.
+    """The check of what comes, before it is delivered.
 
     Args:
-        origin: our own: what we published ourselves is not delivered.
-        logger: told of what is malformed.
+        origin: our own. Messages that we published ourselves are not delivered.
+        logger: gets a record of malformed messages.
     """
 
     def __init__(self, origin: bytes, logger: logging.Logger) -> None:
         self._origin = origin
         self._logger = logger
-        # For each topic, the number of the last message of each origin.
+        # For each topic, the number of each origin's last message.
         self._last: dict[str, OrderedDict[bytes, int]] = {}
         self._deliver: Deliver = _nobody
         self._gap: Gap = _nobody
@@ -41,16 +41,16 @@ class Incoming:
         self._deliver = deliver
         self._gap = gap
 
-    def take(self, topic: str, data: bytes) -> None:
-        """Deliver what is in `data`, if it is a message of another and not a repeated one."""
+    def receive(self, topic: str, data: bytes) -> None:
+        """Deliver the message in `data`, unless it is our own or a repeated one."""
         try:
             envelope = decode(data)
         except InvalidEnvelope as exc:
             self.complain(topic, str(exc))
         else:
-            self._take(topic, envelope)
+            self._check_order(topic, envelope)
 
-    def _take(self, topic: str, envelope: Envelope) -> None:
+    def _check_order(self, topic: str, envelope: Envelope) -> None:
         origin, number, previous, message, _ = envelope
         ours = origin == self._origin
         last = self._last.get(topic)
@@ -59,7 +59,7 @@ class Incoming:
         before = last.get(origin)
         if before is not None:
             if number <= before:
-                # A publisher that was not told of its success sends again.
+                # A publisher that lost its connection before the broker's answer sends again.
                 self.duplicates += not ours
                 return
             if previous > before and not ours:
@@ -76,12 +76,15 @@ class Incoming:
             last.popitem(last=False)
 
     def note(self, topic: str, data: bytes | None) -> None:
-        """Take it as one that has been here. It was published before anybody here wanted it."""
+        """Remember a message as one that was here, without delivering it.
+
+        It was published before anybody here subscribed to the topic.
+        """
         if (envelope := _envelope_in(data)) is not None:
             self._remember(self._last.setdefault(topic, OrderedDict()), envelope)
 
     def has_had(self, topic: str, data: bytes | None) -> bool:
-        """Whether it has been here, or one that its publisher published after it."""
+        """Whether this message, or a later one of the same publisher, was here before."""
         envelope = _envelope_in(data)
         last = self._last.get(topic)
         if envelope is None or last is None:
@@ -93,18 +96,18 @@ class Incoming:
         self._gap(topic)
 
     def complain(self, topic: str, problem: str) -> None:
-        """Count something that is no message, and log it: not each time, lest it fill the log."""
+        """Count something that is not a message. Log it at growing intervals, to spare the log."""
         self.malformed += 1
         if self.malformed.bit_count() == 1:
             self._logger.warning(
-                "ignored what is no message on topic %r: %s (%d so far)",
+                "ignored data that is not a message, on topic %r: %s (%d so far)",
                 topic,
                 problem,
                 self.malformed,
             )
 
     def forget(self, topic: str) -> None:
-        """The topic is not wanted any more."""
+        """Drop what is remembered of a topic, which nobody here wants any more."""
         self._last.pop(topic, None)
 
 
@@ -116,4 +119,4 @@ def _envelope_in(data: bytes | None) -> Envelope | None:
 
 
 def _nobody(*_: object) -> None:
-    """Nothing is listening yet."""
+    """Stands for `deliver` and `gap` until `open`."""

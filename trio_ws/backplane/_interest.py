@@ -1,4 +1,4 @@
-"""Which topics are wanted here, and which of them the broker knows of.
+"""Which topics are wanted here, and which of them the broker knows.
 
 This module knows neither brokers nor messages.
 """
@@ -10,22 +10,22 @@ from trio.lowlevel import ParkingLot
 
 
 class Interest:
-    """See the module."""
+    """The topics that this process subscribes to."""
 
     def __init__(self) -> None:
-        #: What is wanted, in the order in which it was first wanted. Read only.
+        #: The topics, in the order in which they were first wanted. Read only.
         self.wanted: dict[str, None] = {}
         self._changed: dict[str, None] = {}
-        #: What `take_changes` has told of. Only when this goes, it has to be told again, so that
-        #: topics which come and go during an outage leave nothing behind.
+        #: The topics that `take_changes` has reported. The removal of any other is not reported, so
+        #: that topics which come and go during an outage leave nothing behind.
         self._told: set[str] = set()
         self._unconfirmed: set[str] = set()
-        self._known: set[str] = set()  # what the broker has confirmed, now or in an earlier life
+        self._known: set[str] = set()  # confirmed by the broker, in this session or an earlier one
         self._moved = ParkingLot()
         self._closed = False
 
     def add(self, topic: str) -> bool:
-        """Whether it was not wanted before."""
+        """Want a topic. Returns whether it is a new one."""
         if topic in self.wanted:
             return False
         self.wanted[topic] = None
@@ -34,7 +34,7 @@ class Interest:
         return True
 
     def remove(self, topic: str) -> bool:
-        """Whether it was wanted before."""
+        """Stop wanting a topic. Returns whether it was wanted."""
         if topic not in self.wanted:
             return False
         del self.wanted[topic]
@@ -51,16 +51,16 @@ class Interest:
         self._moved.unpark_all()
 
     def take_changes(self) -> list[str]:
-        """The topics that came or went since the last call; some of them both."""
+        """The topics that came, went, or did both since the last call."""
         changed, self._changed = self._changed, {}
         self._told.difference_update(changed)
         self._told.update(topic for topic in changed if topic in self.wanted)
         return list(changed)
 
     def confirm(self, topic: str) -> bool:
-        """The broker knows of it; `True` if that is not the first time.
+        """Note that the broker knows a topic. Returns whether it did before.
 
-        What it has been published meanwhile may be missing then.
+        If so, the connection was lost in between, and messages may be missing.
         """
         if topic not in self.wanted:
             return False
@@ -71,20 +71,20 @@ class Interest:
         return repeated
 
     def lose(self) -> None:
-        """The broker is away, and will know of nothing when it comes back."""
+        """Note that the broker is away. It will know no topic when it comes back."""
         self._unconfirmed = set(self.wanted)
 
     async def wait_for_changes(self) -> None:
-        """Return when there are changes to take."""
+        """Wait until `take_changes` has something to report."""
         await trio.lowlevel.checkpoint()
         while not self._changed:
             await self._moved.park()
 
     async def wait_confirmed(self) -> None:
-        """Return when the broker knows of all that is wanted.
+        """Wait until the broker knows every topic that is wanted.
 
         Raises:
-            trio.ClosedResourceError: it was closed.
+            trio.ClosedResourceError: the backplane has ended.
         """
         await trio.lowlevel.checkpoint()
         while self._unconfirmed and not self._closed:

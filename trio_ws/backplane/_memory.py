@@ -1,7 +1,7 @@
 """A backplane without a broker, for tests: it joins several `Broadcast`s of one process.
 
-This module owns the hub that stands for the broker, and lets a test take it away for a while. What
-is sent over it is encoded and queued as for a real one.
+This module owns the hub that takes the place of the broker. A test can make the hub go away for a
+while. Messages are encoded and queued as they are for a real broker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane, sel
 
 @final
 class MemoryHub:
-    """What `MemoryBackplane` objects meet at.
+    """What joins `MemoryBackplane` objects.
 
     Args:
         history: how many messages of each topic to keep for `Backplane.history`.
@@ -36,13 +36,13 @@ class MemoryHub:
         self._resumed = ParkingLot()
 
     def pause(self) -> None:
-        """Go away, like a broker that is restarted: what is published waits in the queues."""
+        """Go away, like a broker that restarts. Published messages wait in the queues."""
         self._paused = True
         for member in self._members:
             member._note_lost()
 
     def resume(self) -> None:
-        """Come back: gap notices for all topics that were subscribed to, then what has waited."""
+        """Come back: gap notices for every subscribed topic, then the messages that waited."""
         if self._paused:
             self._paused = False
             for member in self._members:
@@ -66,18 +66,18 @@ class MemoryHub:
             kept = self._history.setdefault(item.topic, deque(maxlen=self._history_size))
             kept.append(item.data)
         for member in tuple(self._members):
-            member._take(item)
+            member._receive(item)
 
 
 @final
 class MemoryBackplane(QueuedBackplane):
     """A backplane that reaches the others of the same `MemoryHub`. See `Backplane`.
 
-    Nothing is lost unless a queue overflows. After `MemoryHub.pause` and `MemoryHub.resume` there
-    are gap notices all the same, as there are with a real broker.
+    Nothing is lost unless a queue overflows. There are still gap notices after `MemoryHub.pause`
+    and `MemoryHub.resume`, as there are with a real broker.
 
     Args:
-        hub: where they meet.
+        hub: what joins this backplane to the others.
         max_queued_messages: how many messages may wait while the hub is away.
         max_queued_bytes: how many bytes may wait.
         logger: where records go.
@@ -114,7 +114,7 @@ class MemoryBackplane(QueuedBackplane):
             self._hub._leave(self)
 
     def _greet(self) -> None:
-        """The hub is there."""
+        """Note that the hub is there, and knows every subscription."""
         self._note_connected()
         for topic in tuple(self._interest.wanted):
             self._confirm(topic)
@@ -128,9 +128,9 @@ class MemoryBackplane(QueuedBackplane):
         if self._interest.confirm(topic):
             self._incoming.announce_gap(topic)
 
-    def _take(self, item: Item) -> None:
+    def _receive(self, item: Item) -> None:
         if item.topic in self._interest.wanted:
-            self._incoming.take(item.topic, item.data)
+            self._incoming.receive(item.topic, item.data)
 
     async def history(
         self, topic: str, *, count: int | None = None, since: str | None = None

@@ -1,9 +1,10 @@
-"""Published and not yet taken by the broker: a queue that never makes anybody wait.
+"""Messages that are published and that the broker has not accepted: a queue that never blocks.
 
-This module owns the bound and the order. It knows neither brokers nor envelopes: it is given bytes.
+This module owns the bound and the order. It knows neither brokers nor envelopes, only bytes.
 
-A batch is taken from the queue to be sent, and stays here until each of its messages is settled:
-when the connection breaks, what was not settled is sent again first, so that the order is kept.
+A batch leaves the queue to be sent, and is kept here until each of its messages is settled. When
+the connection breaks, the messages in flight are sent again before any others, which keeps the
+order.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import NamedTuple
 import trio
 from trio.lowlevel import ParkingLot
 
-#: What goes to the broker at once: enough that a round trip costs each message little, and not
-#: much to send again.
+#: How much is sent to the broker in one batch: enough that a round trip costs each message little,
+#: and not much to send again.
 BATCH_MESSAGES = 256
 BATCH_BYTES = 256 * 1024
 
@@ -31,12 +32,11 @@ class Item(NamedTuple):
 
 
 class Outgoing:
-    """See the module.
+    """The queue to the broker.
 
     Args:
-        max_messages: how many may wait; `math.inf` for any number.
-        max_bytes: how many bytes may wait. A message that is larger than this by itself may wait
-            alone.
+        max_messages: how many messages may wait; `math.inf` for any number.
+        max_bytes: how many bytes may wait. A single message that is larger may wait alone.
     """
 
     def __init__(self, max_messages: float, max_bytes: float) -> None:
@@ -56,38 +56,39 @@ class Outgoing:
         return len(self._waiting)
 
     def has_room(self, size: int) -> bool:
-        """Whether one more of so many bytes may wait without another being dropped for it."""
+        """Whether a message of `size` bytes fits, without another being dropped for it."""
         return not self._waiting or (
             len(self._waiting) < self._max_messages and self.queued_bytes + size <= self._max_bytes
         )
 
     def put(self, item: Item) -> None:
-        """Take one more, at the cost of the oldest where there is no room; never waits."""
+        """Add a message. If there is no room for it, the oldest messages are dropped."""
         if self.closed:
             self.dropped += 1
             return
         self._waiting.append(item)
         self.queued_bytes += len(item.data)
+        # The new message itself stays, even where it alone is over the bound.
         while len(self._waiting) > 1 and (
             len(self._waiting) > self._max_messages or self.queued_bytes > self._max_bytes
         ):
-            self._take()
+            self._pop_oldest()
             self.dropped += 1
         self._moved.unpark_all()
 
-    def _take(self) -> Item:
+    def _pop_oldest(self) -> Item:
         item = self._waiting.popleft()
         self.queued_bytes -= len(item.data)
         return item
 
     async def wait_for_room(self, size: int) -> None:
-        """Return when there is room for so many bytes, or no need for it any more."""
+        """Wait until a message of `size` bytes fits, or the queue is closed."""
         await trio.lowlevel.checkpoint()
         while not self.has_room(size) and not self.closed:
             await self._moved.park()
 
     async def next_batch(self) -> Sequence[Item]:
-        """What to send next, as soon as there is something: what was not settled comes first."""
+        """Wait for something to send. Messages in flight when the connection broke come first."""
         await trio.lowlevel.checkpoint()
         while not self._sending:
             if not self._waiting:
@@ -98,23 +99,23 @@ class Outgoing:
     def _fill(self) -> None:
         size = 0
         while self._waiting and len(self._sending) < BATCH_MESSAGES and size < BATCH_BYTES:
-            item = self._take()
+            item = self._pop_oldest()
             size += len(item.data)
             self._sending.append(item)
         self._moved.unpark_all()
 
     def settle(self, *, refused: bool = False) -> None:
-        """The oldest that is being sent was taken by the broker, or refused for good."""
+        """Note the broker's answer to the oldest message in flight: accepted, or refused."""
         self._sending.popleft()
         self.refused += refused
         self.sent += not refused
         self._moved.unpark_all()
 
     async def wait_settled(self, number: int) -> None:
-        """Return when nothing up to `number` is here any more.
+        """Wait until every message up to `number` is settled or dropped.
 
         Raises:
-            trio.ClosedResourceError: it was closed.
+            trio.ClosedResourceError: the queue was closed.
         """
         await trio.lowlevel.checkpoint()
         while not self.closed and self._oldest <= number:
@@ -130,7 +131,7 @@ class Outgoing:
         return inf
 
     def close(self) -> None:
-        """Drop all that is left, and whatever comes."""
+        """Drop everything, and everything that is put from now on."""
         self.closed = True
         self.dropped += len(self._sending) + len(self._waiting)
         self._sending.clear()

@@ -1,6 +1,6 @@
-"""What backplanes of every kind have in common: a queue outwards, a check inwards, topics.
+"""What every kind of backplane shares: the queue out, the check of what comes in, the topics.
 
-This module puts the pieces together and knows no broker. A kind adds `_join`.
+This module puts these pieces together and knows no broker. Each kind adds `_join`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ._incoming import Incoming
 from ._interest import Interest
 from ._outgoing import Item, Outgoing
 
-#: How many waiting messages there may be by default: at 1000 a second, 10 s without the broker.
+#: How many messages may wait by default: at 1000 a second, 10 s without the broker.
 MAX_QUEUED_MESSAGES = 10_000
-#: And how many bytes: what one process can spare for that.
+#: How many bytes may wait by default: what one process can spare for that.
 MAX_QUEUED_BYTES = 16 * 2**20
 
-#: For how many topics it is remembered which message was the last. Of a topic that was forgotten,
-#: the others do not see whether messages before the next are missing.
+#: For how many topics the number of the last message is remembered. On a topic that was forgotten,
+#: other processes cannot see whether messages before the next one are missing.
 MAX_TOPICS = 65_536
 
 
 class QueuedBackplane(Backplane):
-    """See the module. How to read it: publishing, subscribing, running."""
+    """A backplane, but for `_join`, which connects it to a broker."""
 
     def __init__(
         self, max_queued_messages: float, max_queued_bytes: float, logger: logging.Logger
@@ -55,6 +55,7 @@ class QueuedBackplane(Backplane):
         previous = self._previous.get(topic, 0)
         envelope = Envelope(self._origin, number, previous, checked_message(message), keep)
         data = encode(envelope)
+        # Counted only now: a number that an error above had used up would look like a loss.
         self._published = number
         self._previous[topic] = number
         self._previous.move_to_end(topic)
@@ -106,7 +107,7 @@ class QueuedBackplane(Backplane):
 
     @abstractmethod
     async def _join(self, task_status: trio.TaskStatus[None]) -> None:
-        """Send what `_outgoing` has, give `_incoming` what comes, and see to `_interest`."""
+        """Send what is in `_outgoing`, pass what comes to `_incoming`, and follow `_interest`."""
 
     def _note_connected(self) -> None:
         self._connected = True
@@ -136,14 +137,14 @@ class QueuedBackplane(Backplane):
 def check_topic(topic: object) -> None:
     if not isinstance(topic, str):
         raise TypeError(f"a topic that other processes share is a str, not {topic!r}")
-    topic.encode()  # a ValueError here and now, rather than where it is sent
+    topic.encode()  # a ValueError for the caller now, and not later for the task that sends it
 
 
 def select(entries: list[HistoryEntry], count: int | None, since: str | None) -> list[HistoryEntry]:
-    """Those after `since`, and of these the newest `count`."""
+    """The entries after `since`, and of these the newest `count`."""
     if since is not None:
         ids = [entry.id for entry in entries]
         if since not in ids:
-            raise LookupError(f"no message {since!r} is kept: some after it may be missing")
+            raise LookupError(f"message {since!r} is not kept: some after it may be missing")
         entries = entries[ids.index(since) + 1 :]
     return entries if count is None else entries[max(0, len(entries) - count) :]

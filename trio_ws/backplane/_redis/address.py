@@ -1,4 +1,4 @@
-"""What is said about a Redis broker: where it is, and how it fails.
+"""Where a Redis broker is, and how it fails.
 
 This module knows no client library and does no I/O.
 """
@@ -11,19 +11,19 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class BrokerLost(Exception):
-    """The connection broke, or never came about. Whatever was not answered may have been done."""
+    """The connection broke, or could not be made. Unanswered commands may have been carried out."""
 
 
 class BrokerRefused(Exception):
-    """The broker answered with an error, and the connection goes on."""
+    """The broker answered with an error. The connection goes on."""
 
 
 class KeyRefused(BrokerRefused):
-    """What is kept under the name of a topic is nothing of ours."""
+    """The key of a topic holds something else than a stream."""
 
 
 class Scheme(enum.Enum):
-    """How to reach it."""
+    """How to reach the broker."""
 
     TCP = "redis"
     TLS = "rediss"
@@ -32,7 +32,7 @@ class Scheme(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """What a Redis URL says."""
+    """The parts of a Redis URL."""
 
     scheme: Scheme
     host: str = ""
@@ -51,12 +51,12 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """Take ``redis://``, ``rediss://`` and ``unix://`` URLs apart.
+    """Parse a ``redis://``, ``rediss://`` or ``unix://`` URL.
 
     Raises:
-        TypeError: it is not a `str`.
-        ValueError: it is not such a URL. The message shows no part of it that may be one of a
-            password, and so not what urllib says either.
+        TypeError: the URL is not a `str`.
+        ValueError: it is not such a URL. The text quotes no part that may belong to a password, and
+            so not urllib's own text, which may.
     """
     if not isinstance(url, str):
         raise TypeError(f"a Redis URL is a str, not {type(url).__name__}")
@@ -88,8 +88,8 @@ def _parse(url: str) -> Address:
         raise ValueError(f"bad query field{_HINT}") from None
     database = query.pop("db", [""])[-1]
     if query or parts.fragment:
-        # A user who writes ?ssl_cert_reqs=none must not be left in the belief that it was heard.
-        raise ValueError("there is more after the path than ?db=; the rest are keyword arguments")
+        # A user who writes ?ssl_cert_reqs=none must not believe that it had an effect.
+        raise ValueError("only ?db= may follow the path; the rest are keyword arguments")
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
     if scheme is Scheme.UNIX:

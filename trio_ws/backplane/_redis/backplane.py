@@ -1,8 +1,8 @@
-"""A backplane over Redis: connections that are kept, and what goes over them.
+"""A backplane over Redis: it keeps connections to Redis, and sends and receives over them.
 
 This module owns the options and the life of the connections: when to connect, when to give up, and
-when to try again. The commands are the mode's, `pubsub` or `streams`; the connections are
-`link`'s, which is imported only when one of these is made, because it needs coredis.
+when to try again. `pubsub` and `streams` know the commands of the two modes. `link` makes a
+connection; it is imported only when a `RedisBackplane` is made, because it needs coredis.
 """
 
 from __future__ import annotations
@@ -39,46 +39,46 @@ class RedisOptions:
     """The keyword arguments of `RedisBackplane`. All times are in seconds, all sizes in bytes."""
 
     mode: Literal["pubsub", "streams"] = "pubsub"
-    """``"pubsub"`` is the cheapest, and forgets: what is published while a process is not
-    connected never reaches it. ``"streams"`` keeps messages in Redis, so that such a process reads
-    them later, and anybody the `history`. All processes must have the same."""
+    """``"pubsub"`` is cheapest, and forgets: what is published while a process is not connected
+    never reaches it. ``"streams"`` keeps messages in Redis. Such a process then reads them later,
+    and every process can read the `history`. All processes must use the same mode."""
 
     prefix: str = "trio_ws:"
-    """What the names of all channels and keys begin with. Programs that share a Redis server, and
-    are to be kept apart, need different ones: Redis's databases do not separate channels."""
+    """The beginning of the names of all channels and keys. Different programs that share a Redis
+    server need different prefixes, because Redis's databases do not separate channels."""
 
     max_queued_messages: float = MAX_QUEUED_MESSAGES
     """Messages published and not yet on their way to Redis. When one more comes, the oldest is
-    dropped. 10 000 are 10 s without Redis at 1000 messages a second. Besides, one batch of 256 may
-    be on its way."""
+    dropped. 10 000 are 10 s without Redis at 1000 messages a second. One batch of 256 may be in
+    flight in addition."""
 
     max_queued_bytes: float = MAX_QUEUED_BYTES
-    """Bytes of such messages. A message that is larger by itself may wait alone."""
+    """Bytes of such messages. A single message that is larger may wait alone."""
 
     stream_length: float = 10_000
-    """With ``"streams"``, about how many messages Redis keeps of each topic. It is how far behind
-    a process may fall, or for how long it may be away, without missing any; Redis's memory is what
-    it costs."""
+    """With ``"streams"``, about how many messages of each topic Redis keeps. This is how far behind
+    a process may fall, or how long it may be away, without missing any. It costs memory in
+    Redis."""
 
     stream_ttl: float = 24 * 3600.0
-    """With ``"streams"``, after how long without a message Redis deletes a topic's stream, so that
-    topics which nobody uses any more do not stay for ever. A tenth less at times."""
+    """With ``"streams"``, Redis deletes a topic's stream after this long without a message, so that
+    unused topics do not stay for ever. It may be up to a tenth less."""
 
     ping_interval: float = 1.0
     """A connection to Redis over which nothing came for this long is sent a PING."""
 
     ping_timeout: float = 2.0
-    """If nothing comes for this long after that, the connection is given up for a new one. With
-    `ping_interval`, this finds a dead one within 4 s; larger values forgive a slower broker."""
+    """If nothing comes for this long after the PING, the connection is replaced by a new one. The
+    defaults find a dead connection within 4 s; larger values forgive a slower broker."""
 
     open_timeout: float = 5.0
-    """For one try: name look-up, TCP, TLS, log-in and subscribing, all together."""
+    """For one attempt to connect: name look-up, TCP, TLS, log-in and subscribing together."""
 
     ssl_context: ssl.SSLContext | None = None
     """For ``rediss`` URLs. By default the system's trust store, with host names checked."""
 
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("trio_ws"))
-    """Where records go: a warning when Redis is lost, a line when it is back."""
+    """The logger for records: a warning when Redis is lost, a line when it is back."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("pubsub", "streams"):
@@ -111,23 +111,23 @@ class RedisBackplane(QueuedBackplane):
     """A backplane over one Redis server, 6.2 or later, with two connections to it.
 
     See `Backplane` for the methods, and `RedisOptions` for the options. When Redis is away, it is
-    tried again after 50 ms, then after twice as long each time, up to 2 s; meanwhile what is
-    published waits, up to `max_queued_messages`.
+    tried again after 50 ms, then after twice as long each time, up to 2 s. Published messages wait
+    meanwhile, up to `max_queued_messages`.
 
-    A Redis that cannot be reached at the start is logged, and tried again. One that answers and
-    refuses (a wrong password, a missing permission, a database that is not there) ends `run` with a
-    `BackplaneError`. Later on, both are logged and tried again: passwords are changed, and servers
-    moved, while programs run.
+    If Redis cannot be reached at the start, this is logged, and Redis is tried again. If it answers
+    and refuses (a wrong password, a missing permission, a database that is not there), `run` ends
+    with a `BackplaneError`. Later, both are logged and tried again, because passwords change and
+    servers move while programs run.
 
     Args:
         url: ``redis://[user:password@]host[:port][/database]``, ``rediss://…`` for TLS, or
-            ``unix:///path[?db=database]``. What is not a letter or digit in a user name, password
-            or path is percent-encoded.
+            ``unix:///path[?db=database]``. In a user name, password or path, percent-encode
+            whatever is not a letter or digit.
         options: see `RedisOptions`.
 
     Raises:
         ImportError: coredis is not installed.
-        ValueError: it is not a Redis URL, or an option is out of its range.
+        ValueError: the URL is not a Redis URL, or an option is out of its range.
         TypeError: an option is of the wrong type.
     """
 
@@ -184,10 +184,11 @@ class RedisBackplane(QueuedBackplane):
             await trio.sleep(backoff.delay(trio.current_time() - self._connected_at))
 
     async def _hold_session(self, task_status: trio.TaskStatus[None]) -> None:
-        """Connect, and keep everything going until something breaks: then all of it ends.
+        """Connect, and send and receive until something breaks. Then the whole session ends.
 
         Raises:
-            BrokerLost, BrokerRefused: what broke. What is neither is a mistake, and comes out bare.
+            BrokerLost, BrokerRefused: what broke. Any other exception is a mistake in the code, and
+                comes out bare.
         """
         failures: list[BaseException] = []
         try:
@@ -201,10 +202,10 @@ class RedisBackplane(QueuedBackplane):
         finally:
             self._link = None
             self._note_lost()
-        raise_as_is(failures.pop())  # nothing here ends but by failing
+        raise_as_is(failures.pop())  # a session ends only by failing
 
     async def _connect(self, nursery: trio.Nursery) -> Link:
-        """Two connections: answers to what is published never queue behind what comes."""
+        """Open two connections, so that no answer to a publish queues behind incoming messages."""
         interval, timeout = self._options.ping_interval, self._options.ping_timeout
         try:
             with trio.fail_after(self._options.open_timeout):
@@ -241,7 +242,8 @@ class RedisBackplane(QueuedBackplane):
                 else:
                     self._outgoing.settle()
                 for each in upkeep:
-                    with suppress(BrokerRefused):  # where it is not permitted, it is not meant
+                    # An operator who does not permit EXPIRE wants streams to stay.
+                    with suppress(BrokerRefused):
                         await link.answer(each)
 
     async def history(
@@ -259,7 +261,7 @@ class RedisBackplane(QueuedBackplane):
             raise BackplaneError(f"Redis at {self._address}: {exc}") from exc
 
     # -----------------------------------------------------------------------
-    # Saying so
+    # Logging
     # -----------------------------------------------------------------------
 
     def _note_connected(self) -> None:
@@ -270,13 +272,13 @@ class RedisBackplane(QueuedBackplane):
             self._problem = ""
 
     def _log_problem(self, problem: str) -> None:
-        """Once, and not for each try that ends the same way."""
+        """Warn of a problem once, and not at each attempt that ends the same way."""
         level = logging.DEBUG if problem == self._problem else logging.WARNING
         self._logger.log(level, "Redis at %s %s; trying again", self._address, problem)
         self._problem = problem
 
     def _log_refused(self, topic: str, problem: BrokerRefused) -> None:
-        """Not each time, lest it fill the log."""
+        """Warn of the first, second, fourth, eighth… refusal, so as not to fill the log."""
         refused = self._outgoing.refused
         if refused.bit_count() == 1:
             self._logger.warning(
@@ -297,7 +299,7 @@ def make_backoff() -> Backoff:
 
 
 def main_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What to tell of all that went wrong at once: a mistake before a refusal before a loss."""
+    """The error to report of several: a mistake in the code, else a refusal, else a loss."""
     return min(errors_in(group), key=_rank, default=group)
 
 
@@ -307,7 +309,7 @@ def _rank(error: BaseException) -> int:
 
 def _import_open_link() -> OpenLink:
     try:
-        from .link import open_link  # noqa: PLC0415 - where coredis is missing, this fails
+        from .link import open_link  # noqa: PLC0415 - fails where coredis is missing
     except ImportError as exc:
         raise ImportError('a RedisBackplane needs coredis: pip install "trio-ws[redis]"') from exc
     return open_link

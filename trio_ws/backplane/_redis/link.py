@@ -1,11 +1,11 @@
-"""The one door to coredis: a connection to Redis that says clearly what became of it.
+"""The one door to coredis: a connection to Redis that says clearly how it ended.
 
-This module owns every name of coredis and anyio that is used here, and every error of theirs. It
+This module is the only one that names anything of coredis or anyio, or handles their errors. It
 knows Redis's commands only as words.
 
-It uses coredis's connections, not the `Redis` and `PubSub` on top of them. Those try again by
-themselves, and `PubSub` may then end silently, or hang when it is left; here it must be seen at
-once that a connection is lost, and what was sent over it and not answered.
+It uses coredis's connections, not the `Redis` and `PubSub` on top of them. Those retry by
+themselves, and `PubSub` may then end silently, or hang on leaving. A backplane must learn at once
+that a connection is lost, and which of its commands were not answered.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from .address import Address, BrokerLost, BrokerRefused, KeyRefused, Scheme
 
 Word: TypeAlias = str | bytes | int
 
-#: A broker that has become a read-only replica is as good as lost: the one to talk to is elsewhere
-#: by now. After something that is no answer of Redis, none is to be expected.
+#: A broker that has become a read-only replica is as good as lost: by now another one is the
+#: primary. What answers with something else than Redis's protocol will not answer properly later.
 _LOST = (RedisConnectionError, ReadOnlyError, InvalidResponse)
 
 
 @contextmanager
 def _translated() -> Generator[None, None, None]:
-    """Around what coredis does, and nothing else."""
+    """Translate the errors of coredis. This is for calls of coredis, and nothing else."""
     try:
         yield
     except WrongTypeError as exc:
@@ -57,14 +57,14 @@ def _translated() -> Generator[None, None, None]:
             raise BrokerLost(reason_of(exc)) from root_of(exc)
         raise BrokerRefused(str(exc)) from exc
     except Exception as exc:
-        # A connection that breaks raises what has broken it in every task that uses it: errors of
-        # the system, of anyio, and of a parser that takes whatever comes for numbers and text.
+        # A connection that breaks raises its cause in every task that uses it: errors of the
+        # system, of anyio, and of a parser that takes any bytes for numbers and text.
         raise BrokerLost(reason_of(exc)) from root_of(exc)
 
 
 @final
 class Link:
-    """One connection to Redis, from `open_link`. It ends with the nursery that it was opened in.
+    """One connection to Redis, made by `open_link`. It ends with the nursery that it was opened in.
 
     Every method raises `BrokerLost` when the connection breaks, and `BrokerRefused` when Redis
     answers with an error.
@@ -77,36 +77,37 @@ class Link:
 
     @property
     def client_id(self) -> int:
-        """What Redis calls this connection."""
+        """The id that Redis gave to this connection."""
         assert self._connection.client_id is not None
         return self._connection.client_id
 
     async def request(self, *words: Word) -> Any:
-        """The answer to one command."""
+        """Send a command, and wait for its answer."""
         return await self.answer(self.ask(*words))
 
     def ask(self, *words: Word) -> Awaitable[Any]:
-        """Send a command, and give what `answer` takes; they are answered in order."""
+        """Send a command, and return an argument for `answer`. Redis answers in order."""
         with _translated():
             return self._connection.create_request(_name(words), *words[1:])
 
     async def answer(self, asked: Awaitable[Any]) -> Any:
+        """Wait for the answer to a command that `ask` sent."""
         with _translated():
             return await asked
 
     def send(self, *words: Word) -> None:
-        """Send a command to which there is no answer, but pushes."""
+        """Send a command that Redis answers with pushes only."""
         with _translated():
             self._connection.send_command(_name(words), *words[1:])
 
     async def dispatch(self, handle: Callable[[list[Any]], None]) -> None:
-        """Give each push to `handle`, until the connection breaks.
+        """Pass each push to `handle`, until the connection breaks.
 
-        coredis reads whatever comes into a buffer without a bound, many pushes at a time, and
-        hands them out one at a time. The budget is what its reading task needs to go on when it
-        waits for no answer: held here until the buffer is empty, it makes the reading task wait.
-        So TCP makes Redis wait in turn, and drop us if we are too slow for too long; else this
-        process would fill with what it cannot handle.
+        coredis reads many pushes at a time into an unbounded buffer, and hands them out one at a
+        time. Its reader task needs the budget to go on while it waits for no answer. This method
+        holds the budget until the buffer is empty, which makes the reader task wait. That is
+        backpressure: TCP makes Redis wait in turn, and Redis drops us if we are too slow for too
+        long. Without it, this process would fill with messages that it cannot handle.
         """
         with _translated():
             pushes = self._connection.push_messages
@@ -125,7 +126,7 @@ class Link:
         if not self._holding:
             try:
                 self._budget.acquire_on_behalf_of_nowait(self)
-            except anyio.WouldBlock:  # it is about to use it: next time
+            except anyio.WouldBlock:  # the reader task is about to use it; try at the next push
                 return
             self._holding = True
 
@@ -135,9 +136,9 @@ class Link:
             self._holding = False
 
     async def watch(self, interval: float, timeout: float) -> None:
-        """Raise `BrokerLost` when nothing has come for that long, in spite of a ping.
+        """Raise `BrokerLost` when nothing came for `interval`, nor for `timeout` after a PING.
 
-        Every byte is a sign of life: a ping's answer may have to queue behind a flood.
+        Every byte is a sign of life, because the answer to a PING may queue behind a flood.
         """
         while True:
             seen = self._bytes_received
@@ -163,9 +164,9 @@ def _name(words: tuple[Word, ...]) -> bytes:
 async def open_link(
     nursery: trio.Nursery, address: Address, ssl_context: ssl.SSLContext | None
 ) -> Link:
-    """Connect, say hello and log in; the nursery runs the connection until it is cancelled.
+    """Connect, say hello and log in. The nursery runs the connection until it is cancelled.
 
-    It takes as long as the broker does: put it under a time limit. Raises as `Link` does.
+    It takes as long as the broker takes: put it under a time limit. Raises as `Link` does.
     """
     budget = anyio.CapacityLimiter(1)
     params: BaseConnectionParams = {
@@ -193,13 +194,13 @@ async def open_link(
 
 
 def _without_login(text: str, address: Address) -> str:
-    """Servers that do not know HELLO or AUTH repeat what came with it."""
+    """Remove the password: a server that does not know HELLO or AUTH quotes its arguments."""
     text = text.partition(", with args")[0]
     return text.replace(address.password, "***") if address.password else text
 
 
 def _close_streams(connection: BaseConnection) -> None:
-    """Close what a connection that never came about leaves open, and what complains of it later."""
+    """Close the streams of a connection that could not be made; unclosed, they warn later."""
     for value in vars(connection).values():
         if isinstance(value, (MemoryObjectSendStream, MemoryObjectReceiveStream)):
             value.close()

@@ -1,4 +1,4 @@
-"""How many messages to ask a broker for, which counts messages and not bytes.
+"""How many messages to ask the broker for, as it counts messages and not bytes.
 
 This module owns the guess. It knows neither brokers nor topics.
 """
@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-#: What one answer is to bring, in bytes: enough that a round trip costs each message little, and
-#: little enough to hold. While it is taken apart, it is in memory about three times.
+#: How large one answer should be, in bytes: enough that a round trip costs each message little, and
+#: little enough to hold. While an answer is parsed, it is in memory about three times.
 READ_BYTES = 2**20
 
-#: How many messages to ask for at first, and at most. The sizes of those to come are not known: in
-#: the worst case so many large ones come after as many small ones.
+#: How many messages to ask for at first, and at most. The sizes of those to come are not known. In
+#: the worst case, this many large ones follow as many small ones.
 FIRST_MESSAGES = 8
 MOST_MESSAGES = 32
 
 
 class Portion:
-    """As many as fit `READ_BYTES`, if the next are no larger than the largest of the last answer.
+    """As many messages as fit `READ_BYTES`, if none is larger than the largest of the last answer.
 
-    It begins small, doubles while more is waiting than it asks for, and begins anew when there is
-    nothing. So the first of a backlog, whatever their size, are few.
+    The number begins small, doubles while more messages wait than were asked for, and begins anew
+    when none wait. So the first answer of a backlog is short, whatever the size of its messages.
     """
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class Portion:
         return max(1, min(self._messages, READ_BYTES // self._largest))
 
     def note(self, sizes: Collection[int], *, more: bool) -> None:
-        """An answer came.
+        """Learn from an answer.
 
         Args:
-            sizes: of the messages in it.
-            more: whether it was as long as it could be, so that there may be more.
+            sizes: the sizes of its messages, in bytes.
+            more: whether it had as many messages as were asked for, so that more may be waiting.
         """
         if sizes:
             self._largest = max(1, *sizes)

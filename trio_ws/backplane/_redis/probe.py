@@ -1,8 +1,8 @@
-"""Whether there is a Redis that answers, asked by hand before coredis is.
+"""A check that Redis answers, made by hand before coredis connects.
 
-coredis logs a traceback for each connection that ends while it is made, and says little of why. A
-broker may be away for a night. So coredis is not asked to connect to one that cannot be reached,
-does not answer, or is not ready.
+coredis logs a traceback for each connection that ends while it is being made, and says little about
+the reason. A broker may be away for a night. So coredis is not asked to connect to a broker that
+cannot be reached, does not answer, or is not ready.
 
 This module knows one command and the beginnings of its answers, and no client library.
 """
@@ -18,21 +18,21 @@ from .address import Address, BrokerLost, BrokerRefused, Scheme
 
 _PING = b"*1\r\n$4\r\nPING\r\n"
 
-#: How much of an answer is read.
+#: How many bytes of an answer are read.
 LONGEST_LINE = 1024
 
-#: What a Redis answers that will answer otherwise after a while.
+#: The beginnings of answers that mean: try again later.
 _NOT_YET = (b"-LOADING", b"-MASTERDOWN", b"-ERR max number of clients")
 
 
 async def probe(address: Address, ssl_context: ssl.SSLContext | None) -> None:
-    """Return if it answers, also if that is an error: what error is for the real connection to say.
+    """Return if Redis answers, even with an error, which the real connection will report.
 
-    It takes as long as the broker does: put it under a time limit.
+    It takes as long as the broker takes: put it under a time limit.
 
     Raises:
-        BrokerLost: it cannot be reached, does not answer, or not yet.
-        BrokerRefused: its certificate is not valid, or not for this host.
+        BrokerLost: the broker cannot be reached, does not answer, or is not ready.
+        BrokerRefused: the broker's certificate is not valid, or not for this host.
     """
     try:
         stream = await _open(address, ssl_context)
@@ -40,7 +40,7 @@ async def probe(address: Address, ssl_context: ssl.SSLContext | None) -> None:
             await stream.send_all(_PING)
             answer = await _read_line(stream)
         finally:
-            # Not aclose: over TLS, that waits for the other side.
+            # Not aclose, which over TLS waits for the other side.
             await trio.aclose_forcefully(stream)
     except (OSError, trio.BrokenResourceError) as exc:
         cause = root_of(exc)
@@ -54,7 +54,7 @@ async def probe(address: Address, ssl_context: ssl.SSLContext | None) -> None:
 
 
 async def _read_line(stream: trio.abc.Stream) -> bytes:
-    """The first line, however the network has cut it; less at the end of file, or if it is long."""
+    """The first line, in however many pieces it comes; cut short if it is long or the peer ends."""
     line = b""
     while b"\n" not in line and len(line) < LONGEST_LINE:
         data = await stream.receive_some()

@@ -1,18 +1,18 @@
 """Redis as a notebook: XADD and XREAD.
 
-This module owns the commands of this mode, and where we are in each stream. What is published while
-we are not connected is read later, from where we stopped: only what was trimmed away by then is
+This module owns the commands of this mode, and our position in each stream. What is published while
+we are not connected is read later, from where we stopped. Only what was trimmed away in between is
 missing, and then there is a gap notice.
 
-A position is the id of the entry that was read last, and XREAD brings what has a greater one. Such
-a position is worth something only as long as that entry, or one that came before it, leads to what
-comes next. It is looked at
+A position is the id of the entry that was read last. XREAD brings the entries with greater ids. If
+that entry is gone, messages after it may be gone with it, or new ones may have smaller ids. So the
+position is checked
 
-- when a session begins: Redis may have lost the entry, or all of them, or be another one by now;
-- while a backlog is read that is long enough for Redis to have trimmed what we had not read;
-- once a second where Redis's clock is behind it. Ids are times, so that a stream which is deleted
-  and begun anew continues with greater ones, unless the clock was set back: then it would never be
-  heard of again.
+- when a session begins: Redis may have lost the entry or the stream, or be another server;
+- while a backlog is read that is so long that Redis may have trimmed what we had not read;
+- once a second while Redis's clock is behind the position. Ids are times, so a stream that is
+  deleted and begun anew normally goes on with greater ids. If the clock was set back, its ids are
+  smaller, and XREAD would never bring them.
 """
 
 from __future__ import annotations
@@ -40,34 +40,35 @@ from .portion import READ_BYTES, Portion
 if TYPE_CHECKING:
     from .link import Link, Word
 
-#: How long Redis lets one read wait for a message, in milliseconds. A topic that is new here is
-#: heard after that at the latest, where we may not cut the wait short.
+#: How long one XREAD waits for a message, in milliseconds. Where CLIENT UNBLOCK is not permitted, a
+#: new topic is heard after this time at the latest.
 BLOCK = 1000
 
-#: How many messages of one topic the read that waits asks for at least: one more than comes when
-#: nothing is waiting, so that it is known whether something is.
+#: For how many messages of one topic the read that waits asks at least. One would be enough for
+#: the message that ends the wait; the second shows whether there is a backlog.
 LEAST_PER_TOPIC = 2
 
-#: How many of the last messages a look at the history takes in at least, if they are no more than
-#: `READ_BYTES`: a publisher that was cut off sends again, and then a message is there twice.
+#: How many of the last messages `history` reads at least, if they are no more than `READ_BYTES`. A
+#: publisher that was cut off sends again, so a message may be there twice, with others in between.
 HISTORY_LOOK = 1000
 
-#: How often the clock is looked at, in seconds, and with it the keys that were no streams.
+#: How often Redis's clock is read, in seconds, and keys that were not streams are tried again.
 CHECK_INTERVAL = 1.0
 
-#: How often the wait is cut short, until the reader has seen what is new.
+#: How often, in seconds, CLIENT UNBLOCK is repeated until the reader has seen the new topics. The
+#: reader may not have been waiting yet.
 WAKE_INTERVAL = 0.02
 
-#: For how many topics it is remembered when the time to live was last set.
+#: For how many topics the time of the last EXPIRE is remembered.
 MAX_TOPICS = 65_536
 
-#: The one field of each entry.
+#: The name of the one field of each entry.
 FIELD = b"m"
 
-#: Before every id.
+#: The id that is smaller than every entry's.
 BEGINNING = b"0-0"
 
-#: Of an entry: its id; the envelope in it, or `None` if somebody else has written it; its size.
+#: An entry: its id; its envelope, or `None` if another program has written it; its size in bytes.
 Entry: TypeAlias = "tuple[bytes, bytes | None, int]"
 
 
@@ -77,9 +78,9 @@ class _Place:
 
     Attributes:
         position: the id of the entry that was read last.
-        anchor: what it was when there was nothing more to read, or when it was looked at.
-        read: how many entries were read since.
-        silent_at: what it was when the clock was looked at.
+        anchor: the position when there was nothing more to read, or when it was last checked.
+        read: how many entries were read since then.
+        silent_at: the position when the clock was last read.
     """
 
     position: bytes
@@ -90,14 +91,15 @@ class _Place:
 
 @final
 class Streams:
-    """See the module.
+    """The mode ``"streams"``.
 
     Args:
-        prefix: what the key of every stream begins with.
-        length: how many messages each stream keeps, about; `math.inf` for all.
-        time_to_live: how many seconds after its last message a stream goes; `math.inf` for never.
+        prefix: the beginning of every stream's key.
+        length: about how many messages each stream keeps; `math.inf` for all.
+        time_to_live: how many seconds after its last message a stream is deleted; `math.inf` for
+            never.
         interest: which topics to read.
-        incoming: where what comes goes.
+        incoming: gets the messages that come.
     """
 
     def __init__(
@@ -111,31 +113,31 @@ class Streams:
         self._prefix = prefix.encode()
         self._trim: tuple[Word, ...] = ()
         if length != inf:
-            # About so many: Redis trims whole nodes then, which costs it next to nothing.
+            # "~" is for "about": Redis then trims whole nodes, which costs it next to nothing.
             self._trim = (b"MAXLEN", b"~", int(length))
         self._time_to_live = time_to_live
-        #: After how many entries of a backlog it is asked whether any was trimmed away. Where less
-        #: than the length of the stream is waiting, none was.
+        #: After how many entries of a backlog to ask whether any was trimmed away. None was while
+        #: the backlog is shorter than the stream.
         self._look_after = max(1, length / 2)
         self._interest = interest
         self._incoming = incoming
-        #: One for each topic. They outlive a connection.
+        #: Our place in the stream of each topic. It outlives a connection.
         self._places: dict[str, _Place] = {}
-        #: The topics whose stream was looked at in this session, and those of which it was none.
+        #: The topics whose stream was found in this session, and those whose key holds no stream.
         self._found: dict[str, None] = {}
         self._unreadable: dict[str, None] = {}
-        #: Those that may have more to read at once, and those whose position may be worth nothing;
-        #: of either, the one that has waited longest comes first.
+        #: The topics with a backlog, and those whose position may lead nowhere. In both, the topic
+        #: that has waited longest comes first.
         self._behind: dict[str, None] = {}
         self._doubtful: dict[str, None] = {}
         self._portion = Portion()
-        #: Redis's clock, in milliseconds, and when to look at it again, by ours.
+        #: Redis's clock, in milliseconds, and when to read it again, by trio's.
         self._clock = inf
         self._look_at = -inf
         self._expired_at: OrderedDict[str, float] = OrderedDict()
 
     def start_session(self) -> None:
-        """The connections are new ones, and so may be what Redis remembers."""
+        """Note that the connections are new. Redis may have lost its data, or be another server."""
         for topics in (self._found, self._unreadable, self._behind, self._doubtful):
             topics.clear()
         self._expired_at.clear()
@@ -148,7 +150,7 @@ class Streams:
     # -----------------------------------------------------------------------
 
     def commands(self, item: Item) -> list[tuple[Word, ...]]:
-        """What publishes a message, and what keeps its stream from staying for ever."""
+        """The command that publishes a message, and the one that lets its stream expire."""
         key = self._key(item.topic)
         commands: list[tuple[Word, ...]] = [(b"XADD", key, *self._trim, b"*", FIELD, item.data)]
         if self._is_due(item.topic):
@@ -156,7 +158,7 @@ class Streams:
         return commands
 
     def _is_due(self, topic: str) -> bool:
-        """Whether to set the time to live again; not each time, which would be twice the work."""
+        """Whether to set the time to live again. Doing so each time would double Redis's work."""
         now = trio.current_time()
         if now < self._expired_at.get(topic, -inf) + self._time_to_live / 10:
             return False
@@ -172,12 +174,12 @@ class Streams:
 
     @trio.lowlevel.enable_ki_protection
     async def listen(self, link: Link, other: Link, *, task_status: trio.TaskStatus[None]) -> None:
-        """Read what is wanted, from where we stopped, until the connection breaks.
+        """Read the topics that are wanted, from where we stopped, until the connection breaks.
 
         Args:
             link: the connection that reads, and waits most of the time.
             other: the connection for everything else.
-            task_status: told when it is known where to read all that is wanted now.
+            task_status: told when the position in each stream that is wanted now is known.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wake, other, link.client_id)
@@ -191,17 +193,17 @@ class Streams:
                     await self._look_at_clock(link)
 
     async def _wake(self, other: Link, client_id: int) -> None:
-        """Cut short the wait of the reading connection when there is something new to read."""
+        """Cut short the wait of the reading connection when the topics change."""
         while True:
             await self._interest.wait_for_changes()
             try:
                 await other.request(b"CLIENT", b"UNBLOCK", client_id)
-            except BrokerRefused:  # for want of permission: then it waits for up to `BLOCK`
+            except BrokerRefused:  # not permitted: new topics are read after up to `BLOCK`
                 return
             await trio.sleep(WAKE_INTERVAL)
 
     async def _read(self, link: Link) -> None:
-        """Read once what is waiting, or wait for something."""
+        """Read one portion of what is waiting, or wait for a message."""
         if not self._found:
             with trio.move_on_after(CHECK_INTERVAL):
                 await self._interest.wait_for_changes()
@@ -214,14 +216,14 @@ class Streams:
             if topics:
                 count = max(LEAST_PER_TOPIC, self._portion.messages // len(topics))
                 await self._read_from(link, topics, count, wait=not self._behind)
-        except KeyRefused:  # one of them is no stream any more: look at all of them again
+        except KeyRefused:  # a key no longer holds a stream; the error does not say which
             self._found.clear()
             self._behind.clear()
 
     async def _read_from(
         self, link: Link, topics: list[str], count: int, *, wait: bool = False
     ) -> None:
-        # Ids that we know, never "$": what is added between two reads would be lost.
+        # With "$" for the ids, which means the end, entries added between two reads would be lost.
         answer = await link.request(
             b"XREAD",
             *(b"COUNT", count),
@@ -230,7 +232,7 @@ class Streams:
             *[self._key(topic) for topic in topics],
             *[self._places[topic].position for topic in topics],
         )
-        # If there is nothing new, it is nothing.
+        # Without anything new, Redis answers nil instead of an empty map.
         found = answer if _is_dict(answer) else dict[bytes, Any]()
         new = {topic: entries_in(found.get(self._key(topic), [])) for topic in topics}
         for topic, entries in new.items():
@@ -243,26 +245,26 @@ class Streams:
         )
         for topic, entries in new.items():
             if entries:
-                await self._take(topic, entries)
+                await self._deliver(topic, entries)
                 await self._look_back(link, topic, len(entries))
 
-    async def _take(self, topic: str, entries: list[Entry]) -> None:
+    async def _deliver(self, topic: str, entries: list[Entry]) -> None:
         place = self._places[topic]
         for entry_id, data, _ in entries:
             await next_checkpoint()()
             if topic not in self._interest.wanted:
                 return
-            # First, lest it comes again after the connection has broken.
+            # First of all: what `Incoming` has seen must not be read again in the next session.
             place.position = entry_id
             if data is None:
-                self._incoming.complain(topic, "an entry that we did not write")
+                self._incoming.complain(topic, "another program wrote this entry")
             else:
-                self._incoming.take(topic, data)
+                self._incoming.receive(topic, data)
 
     async def _look_back(self, link: Link, topic: str, count: int) -> None:
-        """Tell the gap if Redis has trimmed more than we had read.
+        """Announce a gap if Redis has trimmed entries that we had not read.
 
-        It trims the oldest first. So as long as an entry is there, all that came after it is.
+        Redis trims the oldest first. So while an entry is there, all entries after it are.
         """
         place = self._places[topic]
         place.read += count
@@ -279,12 +281,12 @@ class Streams:
     # -----------------------------------------------------------------------
 
     async def _follow(self, link: Link) -> None:
-        """Take note of what is wanted now."""
+        """Find the position in the streams that are newly wanted, and drop the others."""
         wanted = self._interest.wanted
         for topic in self._interest.take_changes():
             if topic not in wanted:
                 self._forget(topic)
-            elif topic in self._found or topic in self._unreadable:  # it went, and came back
+            elif topic in self._found or topic in self._unreadable:  # it went and came back
                 self._interest.confirm(topic)
         await self._look(
             link,
@@ -292,7 +294,7 @@ class Streams:
         )
 
     async def _look(self, link: Link, topics: list[str]) -> None:
-        """Look where to go on in each of these, a few at a time: a message comes with each id."""
+        """Find where to go on in each of these, a few at a time, as each answer has a message."""
         rest = iter(topics)
         while some := list(islice(rest, self._portion.messages)):
             asked = [(topic, self._ask(link, topic)) for topic in some]
@@ -302,13 +304,13 @@ class Streams:
                     entries = entries_in(await link.answer(answer))
                     sizes += [size for _, _, size in entries]
                     await self._find(link, topic, entries)
-                except KeyRefused as exc:  # the other topics go on
+                except KeyRefused as exc:  # of this topic only
                     self._give_up(topic, str(exc))
                 self._interest.confirm(topic)
             self._portion.note(sizes, more=True)
 
     def _ask(self, link: Link, topic: str) -> Awaitable[Any]:
-        """Of a stream where we have been, for the entry there or the next; else for the last."""
+        """Ask for the entry at our position or the next one; in a new stream, for the last one."""
         place = self._places.get(topic)
         key = self._key(topic)
         if place is None:
@@ -316,15 +318,15 @@ class Streams:
         return link.ask(b"XRANGE", key, place.position, b"+", b"COUNT", 1)
 
     async def _find(self, link: Link, topic: str, entries: list[Entry]) -> None:
-        """Go on where it is right to go on; `entries` is the answer to `_ask`."""
+        """Set the position from which to read. `entries` is the answer to `_ask`."""
         place = self._places.get(topic)
         if place is None:
             place = self._places[topic] = _Place(entries[0][0] if entries else BEGINNING)
             for _, data, _ in entries:
                 self._incoming.note(topic, data)
         elif place.position != BEGINNING and (not entries or entries[0][0] != place.position):
-            # Where we stopped was trimmed away, and maybe more. Or Redis has lost the stream, and
-            # what is there by now may be all new.
+            # The entry where we stopped was trimmed away, and maybe more. Or Redis has lost the
+            # stream, and everything in it may be new.
             self._incoming.announce_gap(topic)
             if not entries:
                 place.position = await self._find_known(link, topic)
@@ -336,7 +338,7 @@ class Streams:
         self._behind[topic] = None
 
     async def _find_known(self, link: Link, topic: str) -> bytes:
-        """The newest entry that has been here. All that came after it is new."""
+        """The id of the newest entry that was here before. Everything after it is new."""
         async with aclosing(self._read_backwards(link, topic)) as pages:
             async for page in pages:
                 for entry_id, data, _ in page:
@@ -345,7 +347,7 @@ class Streams:
         return BEGINNING
 
     def _give_up(self, topic: str, problem: str) -> None:
-        """There is no stream under that name; perhaps later, and then it is a new one."""
+        """Note that the key holds no stream. If there is one later, it is a new one."""
         place = self._places.get(topic)
         if place is not None and place.position != BEGINNING:
             self._incoming.announce_gap(topic)
@@ -361,16 +363,16 @@ class Streams:
             topics.pop(topic, None)
 
     async def _look_at_clock(self, link: Link) -> None:
-        """Look at the streams that would not be heard of again if they had been deleted.
+        """Check the streams whose new entries, had they been deleted, would not be seen.
 
-        Those are few, unless the clock was set back by much: then no more than one portion is
-        looked at each time, because a message comes with each.
+        Those are few, unless the clock was set back by much. At most one portion of them is checked
+        each time, because each answer has a message.
         """
         before, self._clock = self._clock, milliseconds_in(await link.request(b"TIME"))
         self._look_at = trio.current_time() + CHECK_INTERVAL
         for topic in self._found:
             place = self._places[topic]
-            # Where something came meanwhile, the position was right until then.
+            # If an entry came since the last check, the position was good until that moment.
             silent = place.silent_at == place.position
             earliest = min(before, self._clock) if silent else self._clock
             if time_of(place.position) > earliest:
@@ -396,14 +398,14 @@ class Streams:
                 new = [data for _, data, _ in page if data is not None]
                 raw += new
                 size += sum(map(len, new))
-                # What was sent twice may be in what comes before, and counts there.
+                # Of a message that was sent twice, the first copy counts. It may be further back.
                 looked = len(raw) >= HISTORY_LOOK or size >= READ_BYTES
                 if looked and _is_enough(raw, new, count, since):
                     break
         return select(_without_repeats(reversed(raw)), count, since)
 
     async def _read_backwards(self, link: Link, topic: str) -> AsyncGenerator[list[Entry], None]:
-        """What is in a stream, the newest first, a portion at a time."""
+        """The entries of a stream, the newest first, a portion at a time."""
         portion = Portion()
         end = b"+"
         while True:
@@ -423,7 +425,11 @@ class Streams:
 
 
 def entries_in(answer: Any) -> list[Entry]:
-    """Raises `BrokerRefused` if it is not what Redis answers."""
+    """The entries in an answer to XREAD or XRANGE.
+
+    Raises:
+        BrokerRefused: this is not such an answer.
+    """
     entries: list[Entry] = []
     for each in answer if _is_list(answer) else [None]:
         match each:
@@ -433,7 +439,7 @@ def entries_in(answer: Any) -> list[Entry]:
                 size = sum(len(field) for field in fields if isinstance(field, bytes))
                 entries.append((entry_id, None, size))
             case _:
-                raise BrokerRefused(f"it answered {answer!r:.100}, and not with entries")
+                raise BrokerRefused(f"it answered {answer!r:.100} instead of entries")
     return entries
 
 
@@ -446,18 +452,23 @@ def _is_dict(value: object) -> TypeGuard[dict[bytes, Any]]:
 
 
 def milliseconds_in(answer: Any) -> int:
-    """Raises `BrokerRefused` if it is not what Redis answers to TIME."""
+    """The time in an answer to TIME, in milliseconds.
+
+    Raises:
+        BrokerRefused: this is not such an answer.
+    """
     try:
         seconds, microseconds = answer
         return int(seconds) * 1000 + int(microseconds) // 1000
     except (TypeError, ValueError):
-        raise BrokerRefused(f"it answered {answer!r:.100}, and not with the time") from None
+        raise BrokerRefused(f"it answered {answer!r:.100} instead of the time") from None
 
 
 def time_of(entry_id: bytes) -> int:
-    """Redis's clock when it was added, in milliseconds; or later, if the clock was set back.
+    """Redis's clock when an entry was added, in milliseconds; or later, if the clock was set back.
 
-    Raises `BrokerRefused` if that is no id.
+    Raises:
+        BrokerRefused: this is not the id of an entry.
     """
     try:
         return int(entry_id.partition(b"-")[0])
@@ -466,13 +477,13 @@ def time_of(entry_id: bytes) -> int:
 
 
 def _without_repeats(raw: Iterable[bytes]) -> list[HistoryEntry]:
-    """What `Incoming` would deliver of these, our own messages included."""
+    """The messages that `Incoming` would deliver of these, with our own."""
     last: dict[bytes, int] = {}
     entries: list[HistoryEntry] = []
     for data in raw:
         try:
             envelope = decode(data)
-        except InvalidEnvelope:  # whoever reads the topic has complained
+        except InvalidEnvelope:  # logged where the topic is read, if it is
             continue
         if envelope.number > last.get(envelope.origin, 0):
             last[envelope.origin] = envelope.number
@@ -482,7 +493,7 @@ def _without_repeats(raw: Iterable[bytes]) -> list[HistoryEntry]:
 
 
 def _is_enough(raw: list[bytes], new: list[bytes], count: int | None, since: str | None) -> bool:
-    """Whether what was read of a history so far, and `new` just now, will do."""
+    """Whether `raw`, which was read of a history so far and ends with `new`, will do."""
     if since is not None:
         return any(entry.id == since for entry in _without_repeats(reversed(new)))
     return count is not None and len(_without_repeats(reversed(raw))) >= count
