@@ -1,4 +1,4 @@
 """Clients: from a URL to an open connection, or to the reason why there is none.
 
-Read `client` first. Nothing of servers comes in here.
+Read `client` first. Servers stay out.
 """

@@ -46,21 +46,21 @@ async def open_websocket_url(
             await ws.send("Hello world!")
             print(await ws.receive())
 
-    Leaving the block closes the connection: with 1000 where it ends, 1001 where it is cancelled,
-    1011 where it raises. That takes at most `close_timeout` seconds, also under cancellation. What
-    the block raises comes out as it is, never in an exception group.
+    Leaving the block closes the connection: with 1000 at its end, with 1001 if the block is
+    cancelled, and with 1011 if it raises. That takes at most `close_timeout` seconds, even under
+    cancellation. What the block raises comes out as it is, never in an exception group.
 
-    A user and password in the URL are sent as Basic authorization. Options are those of
-    `ClientOptions`; ``path="/run/app.sock"`` connects to a Unix socket, and ``ssl_context`` says
-    whom to trust.
+    A user and password in the URL are sent as Basic authorization. The options are those of
+    `ClientOptions`: ``path="/run/app.sock"``, for example, connects to a Unix socket, and
+    ``ssl_context`` says whom to trust.
 
     Raises:
         InvalidURL: `url` is not a WebSocket URL.
-        ConnectionFailed: the network or TLS failed, see its ``__cause__``.
+        ConnectionFailed: the network or TLS failed; see its ``__cause__``.
         ConnectionRejected: the server answered with another status than 101.
-        InvalidResponse: it answered with something else.
-        TooManyRedirects: it redirected too often.
-        HandshakeTimeout: all this took longer than `open_timeout`.
+        InvalidResponse: the server answered with something that is no proper response.
+        TooManyRedirects: the server redirected more than `max_redirects` times.
+        HandshakeTimeout: opening took longer than `open_timeout` seconds.
         TypeError, ValueError: an option is wrong, such as an `ssl_context` for a ``ws://`` URL.
     """
     settings = make_options(ClientOptions, options, open_websocket_url)
@@ -84,9 +84,9 @@ async def open_websocket(
 
     Args:
         host: a name, an IPv4 or an IPv6 address (without brackets).
-        port: from 1.
-        resource: path and query.
-        use_ssl: ``wss`` rather than ``ws``; also where an `ssl_context` is given.
+        port: from 1 to 65535.
+        resource: the path and query.
+        use_ssl: ``wss`` rather than ``ws``. An `ssl_context` implies it.
         options: those of `ClientOptions`.
     """
     settings = make_options(ClientOptions, options, open_websocket)
@@ -99,12 +99,12 @@ async def open_websocket(
 async def wrap_client_stream(
     stream: trio.abc.Stream, url: str, **options: Unpack[ClientStreamKeywords]
 ) -> AsyncGenerator[WebSocket, None]:
-    """Open a WebSocket as the client over a stream that is connected already: memory, a tunnel,
-    TLS of your own.
+    """Open a WebSocket as the client over a stream that is connected already.
 
-    `url` says what to ask for; nothing is connected to. The stream belongs to the connection from
-    now on, and is closed with it, when the handshake fails and when an option or the URL is wrong.
-    Otherwise like `open_websocket_url`, without redirects.
+    The stream may be in memory, a tunnel, or a TLS stream that you made. `url` says what to ask
+    for; nothing is connected to. The stream belongs to the connection from now on. It is closed
+    with the connection, or at once if the handshake fails or if an option or the URL is wrong.
+    Otherwise this is like `open_websocket_url`, without redirects.
     """
     check_stream(stream)
     try:
@@ -133,9 +133,9 @@ async def _connect_once(url: WebSocketURL, options: ClientOptions) -> WebSocket:
 async def shake_hands(
     stream: trio.abc.Stream, url: WebSocketURL, options: ClientStreamOptions, *, own: bool = False
 ) -> WebSocket:
-    """The handshake over a stream that is ours from now on, and is closed if the handshake fails.
+    """Shake hands over a stream, which belongs to the connection from now on.
 
-    `own` is as of `wrap_stream`.
+    The stream is closed if the handshake fails. `own` means the same as in `wrap_stream`.
     """
     transport = wrap_stream(stream, own=own)
     connection_id = new_connection_id()
@@ -145,7 +145,7 @@ async def shake_hands(
     except ConnectionRejected:
         await transport.aclose()  # in good order: TLS says goodbye (RFC 9112 section 9.8)
         raise
-    except BaseException:  # Cancelled among them; all go on their way
+    except BaseException:  # Cancelled included; it goes on once the stream is closed
         await transport.aclose_forcefully()
         raise
     logger.debug("connected to %s", url)
@@ -182,7 +182,7 @@ async def _start_tls(
     try:
         ours = tls = trio.SSLStream(stream, context, server_hostname=name)
         await tls.do_handshake()
-    except BaseException as exc:  # Cancelled among them
+    except BaseException as exc:  # Cancelled included
         await wrap_stream(ours, own=True).aclose_forcefully()
         if not isinstance(exc, (trio.BrokenResourceError, ssl.SSLError)):
             raise
@@ -192,7 +192,7 @@ async def _start_tls(
 
 @functools.cache
 def _default_ssl_context() -> ssl.SSLContext:
-    """The system's trust, host names checked; loading it takes milliseconds, so only once."""
+    """The system's trust store, with host names checked. It takes milliseconds to load."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -208,12 +208,13 @@ async def follow_redirects(
     options: ClientOptions,
     connect: Callable[[WebSocketURL, ClientOptions], Awaitable[WebSocket]],
 ) -> WebSocket:
-    """`connect`, and again wherever the server redirects to, all within `open_timeout`.
+    """Call `connect`, and again for each redirect, all within `open_timeout`.
 
     Raises:
-        TooManyRedirects: there is one more than `max_redirects`.
-        InvalidResponse: one leads to no WebSocket, or from ``wss`` to ``ws``.
-        HandshakeError: of `connect`; `ConnectionRejected` where it is no redirect to follow.
+        TooManyRedirects: there was one more than `max_redirects`.
+        InvalidResponse: a redirect leads to no WebSocket, or from ``wss`` to ``ws``.
+        HandshakeError: `connect` raised it. A `ConnectionRejected` is raised if it is no redirect,
+            or none that is to be followed.
     """
     followed = 0
     with opening_deadline(options.open_timeout):
@@ -231,9 +232,9 @@ async def follow_redirects(
 def _follow(
     refusal: ConnectionRejected, url: WebSocketURL, options: ClientOptions, followed: int
 ) -> tuple[WebSocketURL, ClientOptions] | None:
-    """Where to go after a refusal, and with what, when so many redirects were followed before.
+    """The URL and the options to try after a refusal, when so many redirects were `followed`.
 
-    `None` where it is no redirect, or none is to be followed.
+    `None` if it is no redirect, or if redirects are not to be followed.
     """
     location = location_in(refusal.response) if options.max_redirects else None
     if location is None:
@@ -244,13 +245,13 @@ def _follow(
 
 
 def location_in(response: Response) -> str | None:
-    """Where a redirect leads; `None` where it is none.
+    """Where a redirect leads; `None` if `response` is no redirect.
 
     Raises:
-        InvalidResponse: it leads to more than one place.
+        InvalidResponse: the redirect leads to more than one place.
     """
     locations = set(response.headers.get_all("Location") if response.status in _REDIRECTS else ())
-    if len(locations) > 1:  # a comma may be part of a URL, so that they are no list
+    if len(locations) > 1:  # a comma may be part of a URL, so they cannot be joined into a list
         raise InvalidResponse("the server redirects to more than one place")
     return locations.pop() if locations else None
 
@@ -258,7 +259,7 @@ def location_in(response: Response) -> str | None:
 def _redirected(
     url: WebSocketURL, options: ClientOptions, location: str
 ) -> tuple[WebSocketURL, ClientOptions]:
-    """Where to go next, and with what: credentials stay with the origin that they are for."""
+    """The URL and the options to try next. Credentials stay with the origin that they are for."""
     try:
         target = follow_redirect(url, location)
     except InvalidURL as exc:
@@ -270,5 +271,6 @@ def _redirected(
     if target.origin == url.origin:
         return replace(target, authorization=url.authorization), options
     kept = [pair for pair in options.extra_headers.fields if not is_secret_field(pair[0])]
-    # What it redirects to elsewhere is another server, with an address and a name of its own.
+    # Another origin is another server, which the Unix socket and the certificate's name of the
+    # first one are not for.
     return target, replace(options, headers=Headers(kept), path=None, server_hostname=None)

@@ -1,6 +1,6 @@
-"""What an application keeps with a request and the connection that comes of it, found by its type.
+"""What an application keeps with a request, and with the connection that follows from it.
 
-This module owns the one mapping for it, and knows nothing of requests or connections.
+This module owns the mapping from types to values. It knows nothing of requests or connections.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Context:
         request.context[User] = User("ada")  # in a hook that runs before the handler
         ws.context[User].name                # in the handler: a User, to type checkers too
 
-    A class of your own is the key, so two libraries never take the same one, and a misspelt key
-    is an error that type checkers see. One value is kept for each type.
+    The key is a class of your own, so two libraries never use the same one, and a type checker sees
+    a misspelt key. One value is kept for each type.
 
     Raises:
         KeyError: there is no value of the type.
@@ -48,7 +48,7 @@ class Context:
         return kind in self._values
 
     def get(self, kind: type[T]) -> T | None:
-        """The value of this type, or `None` where there is none."""
+        """The value of this type, or `None` if there is none."""
         value = self._values.get(kind)
         return value if isinstance(value, kind) else None
 

@@ -19,13 +19,13 @@ HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]
 
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 
-# Visible characters, space, tab and the "obs-text" octets. CR, LF and NUL are what response
-# splitting is made of; the other control characters have no use in a field (section 5.5).
+# Visible characters, space, tab and the "obs-text" octets. CR, LF and NUL would allow response
+# splitting; the other control characters have no use in a field (section 5.5).
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` is an RFC 9110 token: what names, methods and subprotocols are made of."""
+    """Whether `text` is an RFC 9110 token. Names, methods and subprotocols are tokens."""
     return _TOKEN.fullmatch(text) is not None
 
 
@@ -39,8 +39,8 @@ class Headers(Mapping[str, str]):
     """Header fields. Immutable; names are case-insensitive; repeats and order are kept.
 
     As a mapping, ``headers[name]`` is the field's value. A repeated field gives its values joined
-    by ``", "``, which RFC 9110 section 5.3 defines to mean the same (``Set-Cookie`` is its one
-    exception: use `get_all`). Iterating gives each name once, as first written.
+    by ``", "``, which means the same by RFC 9110 section 5.3. (``Set-Cookie`` is the one exception:
+    use `get_all`.) Iterating gives each name once, as first written.
 
     Args:
         fields: a mapping or an iterable of ``(name, value)`` pairs.
@@ -66,10 +66,10 @@ class Headers(Mapping[str, str]):
 
     @classmethod
     def _parsed(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Of fields that a parser has found to be well-formed.
+        """Make headers of fields that a parser has found to be well-formed.
 
-        Latin-1 keeps every octet, so that nothing can fail to decode. Most names and many values
-        are the same for every peer, and kept once.
+        Latin-1 keeps every octet, so decoding cannot fail. Most names and many values are the same
+        for every peer, so they are interned.
         """
         return cls._known(
             [
@@ -80,14 +80,14 @@ class Headers(Mapping[str, str]):
 
     @classmethod
     def _known(cls, fields: Iterable[tuple[str, str]]) -> Headers:
-        """Of fields that need no check."""
+        """Make headers of fields that need no check."""
         headers = cls.__new__(cls)
         headers._set(tuple(fields))
         return headers
 
     def _set(self, fields: tuple[tuple[str, str], ...]) -> None:
         self._fields = fields
-        #: As they are looked for.
+        #: In lower case, to be compared.
         self._names = tuple([interned(name.lower()) for name, _ in fields])
 
     def __getitem__(self, name: str) -> str:
@@ -120,7 +120,7 @@ class Headers(Mapping[str, str]):
         return tuple([value for lower, (_, value) in pairs if lower == wanted])
 
     def tokens(self, name: str) -> tuple[str, ...]:
-        """The comma-separated members of a list field, over all its lines (RFC 9110 5.6.1)."""
+        """The comma-separated members of a list field, from all its lines (RFC 9110 5.6.1)."""
         values = self.get_all(name)
         if not values:
             return ()
@@ -144,14 +144,17 @@ class Headers(Mapping[str, str]):
         return tuple(zip(self._names, (value for _, value in self._fields), strict=True))
 
     def __repr__(self) -> str:
-        """Without the values of Authorization and Cookie fields: it may go into a log."""
+        """It hides the values of Authorization and Cookie fields, because it may go into a log."""
         return f"Headers({masked_fields(self._fields)!r})"
 
 
 def has_token(headers: Headers, name: str, wanted: str) -> bool:
-    """Whether `wanted`, in lower case here, is a member of the list field `name`, in any case."""
+    """Whether `wanted` is a member of the list field `name`, in upper or lower case.
+
+    `wanted` itself has to be in lower case.
+    """
     values = headers.get_all(name)
-    if len(values) == 1 and values[0].lower() == wanted:  # nearly always
+    if len(values) == 1 and values[0].lower() == wanted:  # the commonest case
         return True
     return wanted in [token.lower() for token in headers.tokens(name)]
 
@@ -161,8 +164,8 @@ _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
 _TIME = r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
 _DAY, _YEAR = "(?P<day>[0-9]{2})", "(?P<year>[0-9]{4})"
 
-# The three forms of RFC 9110 section 5.6.7, the one in use first. Every number has its count of
-# digits, so none can be too large for what computes with it.
+# The three forms of RFC 9110 section 5.6.7, the one in use first. Each number has a fixed count of
+# digits, so none is too large for `datetime`.
 _DATES = [
     re.compile(rf"[MTWFS][a-z]{{2}}, {_DAY} {_MONTH} {_YEAR} {_TIME} GMT"),
     re.compile(rf"[MTWFS][a-z]+day, {_DAY}-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"),
@@ -179,7 +182,7 @@ def http_date(text: str) -> int | None:
     if found is None:
         return None
     year = int(found["year"])
-    if len(found["year"]) == 2:  # one more than 50 years ahead is in the past
+    if len(found["year"]) == 2:  # a date more than 50 years ahead is in the past
         this_year = datetime.now(UTC).year
         year += this_year - this_year % 100
         year -= 100 if year > this_year + 50 else 0

@@ -1,6 +1,6 @@
-"""Which peers are proxies that are believed: networks, checked when they are given.
+"""The networks of trusted proxies, checked when they are given.
 
-This module owns what an address is trusted by. `forwarded` reads what a trusted proxy says.
+This module owns which addresses are trusted. `forwarded` reads what a trusted proxy says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import final
 
 from .._addresses import ip_address
 
-#: What stands for peers that have no IP address.
+#: Stands for peers that have no IP address.
 UNIX = "unix"
 
 
@@ -20,7 +20,7 @@ class Networks:
     """A set of IP networks, and perhaps of peers without an address.
 
     Raises:
-        TypeError, ValueError: one is no network, or has host bits set.
+        TypeError, ValueError: a name is no network, or has host bits set.
     """
 
     __slots__ = ("_networks", "_unix")

@@ -1,6 +1,6 @@
 """The query of a request: names and values, taken apart as forms and links write them.
 
-This module owns what the text after the ``?`` means. Where it comes from is `values`'.
+This module owns what the text after the ``?`` means. `values` says where that text comes from.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from urllib.parse import parse_qsl
 class QueryParams(Mapping[str, str]):
     """The names and values of a query. Immutable; repeats and their order are kept.
 
-    As a mapping, ``params[name]`` is the value; of a name that is repeated, the first, and
+    As a mapping, ``params[name]`` is the value. If a name is repeated, it is the first value, and
     `get_all` gives every one. Iterating gives each name once.
 
     Names and values are decoded: a ``+`` is a space, ``%41`` an ``A``, and the bytes are UTF-8.
-    Nothing in a query is an error: an escape that is none (``%zz``) stays as it is, bytes that are
-    not UTF-8 become U+FFFD, and a name without ``=`` has the value ``""``.
+    Nothing in a query is an error: a malformed escape (``%zz``) stays as it is, bytes that are not
+    UTF-8 become U+FFFD, and a name without ``=`` has the value ``""``.
     """
 
     __slots__ = ("_pairs",)

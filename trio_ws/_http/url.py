@@ -1,7 +1,7 @@
 """WebSocket URLs (RFC 6455 section 3): text in, checked parts out.
 
-This module owns what a URL means and knows nothing of connections. Text that a browser would
-quietly repair (spaces, backslashes, a missing host) is refused with a reason instead.
+This module owns what a URL means, and knows nothing of connections. Text that a browser would
+quietly repair (spaces, backslashes, a missing host) is refused with a reason.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from .._redaction import masked
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
-# RFC 3986 section 2: what may stand in a path and query unencoded, "%" for what is encoded already.
+# RFC 3986 section 2: the characters that may stand in a path and query unencoded. "%" is among them
+# for what is encoded already.
 _RESOURCE_CHARACTERS = "%/:@!$&'()*+,;=-._~?"
 
-# RFC 1035 section 2.3.4: the resolver cannot even express more. Underscores are not host names by
-# that RFC, but are what container networks are full of.
+# RFC 1035 section 2.3.4: the resolver cannot even express more. That RFC allows no underscores in
+# host names, but container networks are full of them.
 _LABEL = re.compile(r"[-0-9A-Za-z_]{1,63}")
 _MAX_HOST_NAME = 253
 
-# What may come before the path: urlsplit itself ignores what follows the bracket.
+# What may come before the path. It is checked here because urlsplit ignores what follows "]".
 _BRACKETED = re.compile(r"\[[^\[\]]*\](:[0-9]*)?")
 
-# urlsplit drops tabs and line breaks without a word, so they are looked for before it is called;
-# UTF-8, and so a request, cannot express surrogates.
+# urlsplit drops tabs and line breaks silently, so they are looked for before it is called. UTF-8
+# cannot express surrogates, so a request cannot hold them.
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
 
 
@@ -42,8 +43,8 @@ class WebSocketURL:
 
     Attributes:
         secure: ``wss`` rather than ``ws``.
-        host: what to connect to: an ASCII name or an IP address without brackets.
-        port: given or implied.
+        host: what to connect to: an ASCII name, or an IP address without brackets.
+        port: the port in the URL, or the scheme's default.
         resource: the path and query, percent-encoded, as they go on the request line.
         authorization: the value of the Authorization header that the userinfo stands for.
     """
@@ -60,21 +61,22 @@ class WebSocketURL:
 
     @property
     def host_header(self) -> str:
-        """The Host field: the port only where it is not the scheme's own (RFC 9110 7.2)."""
-        return self._authority(self.host.partition("%")[0])  # a zone index is of this machine only
+        """The Host field, with the port unless it is the scheme's default (RFC 9110 7.2)."""
+        # A zone index means something on this machine only (RFC 6874).
+        return self._authority(self.host.partition("%")[0])
 
     @property
     def origin(self) -> tuple[bool, str, int]:
-        """What two URLs share if they are of one origin (RFC 6454 section 5)."""
+        """What two URLs have in common if they are of the same origin (RFC 6454 section 5)."""
         return self.secure, self.host, self.port
 
     def __str__(self) -> str:
-        """The URL again, without the user and password: it may go into a log."""
+        """The URL without the user and password, because it may go into a log."""
         return f"{self.scheme}://{self.authority}{self.resource}"
 
     @property
     def authority(self) -> str:
-        """The host and port, as they stand in a URL; the port where it is not the scheme's own."""
+        """The host and port as they stand in a URL, the port unless it is the scheme's default."""
         return self._authority(self.host.replace("%", "%25"))
 
     def _authority(self, host: str) -> str:
@@ -86,17 +88,17 @@ class WebSocketURL:
 def parse_url(url: str) -> WebSocketURL:
     """Check `url` and take it apart.
 
-    Userinfo becomes Basic authorization (RFC 7617), a host that is not ASCII its IDNA form, and
-    characters of the path that a request line cannot hold are percent-encoded as UTF-8.
+    Userinfo becomes Basic authorization (RFC 7617), and a host that is not ASCII its IDNA form.
+    Characters of the path that a request line cannot hold are percent-encoded as UTF-8.
 
     Raises:
-        InvalidURL: with what is wrong, in words.
+        InvalidURL: `url` is not a WebSocket URL. The text says what is wrong.
     """
     if not isinstance(url, str):
         raise TypeError(f"a URL is a str, not {type(url).__name__}")
     if _FORBIDDEN.search(url):
         raise InvalidURL(url, "it holds white space, a backslash or a control character")
-    # What urllib says of its errors may be a part of a password that holds a "/".
+    # urllib's errors are not passed on: they may quote a part of a password that holds a "/".
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -128,10 +130,11 @@ def parse_url(url: str) -> WebSocketURL:
 
 
 def join_url(host: str, port: int, resource: str, *, secure: bool) -> WebSocketURL:
-    """The URL of these parts, each of which is only what it says.
+    """The URL of these parts.
 
     Raises:
-        InvalidURL: one of them is not, for example a host that holds a port or a user.
+        InvalidURL: a part is more than its name says, for example a host that holds a port or a
+            user.
     """
     for part in (host, resource):
         if not isinstance(part, str):
@@ -151,7 +154,7 @@ def checked_host(what: str, host: str) -> str:
     """`host`, a name or an IP address, in ASCII; a zone index is kept.
 
     Raises:
-        TypeError, ValueError: it is neither; the text says so of `what`.
+        TypeError, ValueError: it is neither; the text names it as `what`.
     """
     if not isinstance(host, str):
         raise TypeError(f"{what} is a str, not {host!r}")
@@ -165,15 +168,16 @@ def checked_host(what: str, host: str) -> str:
 def follow_redirect(base: WebSocketURL, location: str) -> WebSocketURL:
     """Where a Location header leads, relative to `base` (RFC 3986 section 5.2).
 
-    ``http`` and ``https`` mean ws and wss. What a server should have encoded is encoded: spaces,
-    and characters beyond ASCII, whether UTF-8 or other octets. The fragment is for browsers.
+    ``http`` and ``https`` mean ws and wss. What a server should have encoded is encoded here:
+    spaces, and characters beyond ASCII, whether UTF-8 or other octets. The fragment is dropped: it
+    is for browsers.
 
     Raises:
-        InvalidURL: it leads to nothing that is a WebSocket URL, or names a user: only the
-            client may (RFC 9110 section 4.2.4).
+        InvalidURL: `location` is not the URL of a WebSocket, or it names a user, which only the
+            client may do (RFC 9110 section 4.2.4).
     """
     found = _REFERENCE.fullmatch(_as_text(location))
-    assert found is not None  # whatever it is
+    assert found is not None  # the expression matches every text
     scheme, authority, path, query = found.groups()
     scheme = (scheme or base.scheme).lower()
     scheme = _MEANT.get(scheme, scheme)
@@ -204,10 +208,10 @@ _REFERENCE = re.compile(
 
 def _as_text(location: str) -> str:
     """The text of a header that came with one character for each octet."""
-    octets = location.encode("latin-1", "backslashreplace")  # it has no others
+    octets = location.encode("latin-1", "backslashreplace")  # a header has no other characters
     try:
         text = octets.decode()
-    except UnicodeDecodeError:  # nobody knows what they stand for, so they stay as they are
+    except UnicodeDecodeError:  # of an unknown encoding: each octet is percent-encoded as it is
         text = _BEYOND_ASCII.sub(lambda found: b"%%%02X" % ord(found[0]), octets).decode("ascii")
     return text.replace(" ", "%20")
 
@@ -216,7 +220,7 @@ _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def _without_dots(path: str) -> str:
-    """RFC 3986 section 5.2.4, of a path that starts with a slash or is empty."""
+    """RFC 3986 section 5.2.4, for a path that starts with a slash or is empty."""
     segments: list[str] = []
     for segment in path.split("/")[1:]:
         if segment == "..":
@@ -235,7 +239,7 @@ _BAD_PORT = (
 )
 
 
-#: What other schemes are to a WebSocket.
+#: The scheme of a WebSocket that is meant by another one.
 _MEANT = {"http": "ws", "https": "wss"}
 
 

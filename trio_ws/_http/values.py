@@ -1,6 +1,7 @@
 """Requests and responses as values, and what a hook may answer.
 
-This module owns what an application sees of HTTP. It knows neither bytes of a head nor a stream.
+This module owns what an application sees of HTTP. It knows nothing of streams, or of how a head is
+written.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ MAX_BODY_BYTES = 64 * 1024
 @final
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request, as a server got it or a client sent it. Immutable, but for its `context`.
+    """An HTTP request, as a server got it or a client sent it. Immutable, except for its `context`.
 
     Attributes:
         method: ``"GET"`` for every WebSocket.
-        target: the path and query exactly as sent, percent-encoding included. Of a whole URL (RFC
-            9112 section 3.2.2) they are what is here, and its host and port are the Host header.
-            ``OPTIONS`` may have ``*``, which is the server.
+        target: the path and query exactly as sent, percent-encoding included. If a whole URL was
+            sent (RFC 9112 section 3.2.2), its path and query are here, and its host and port are in
+            the Host header. ``OPTIONS`` may have ``*``, which means the server.
         headers: the header fields.
-        scheme: ``"ws"``, or ``"wss"`` over TLS; ``"http"`` or ``"https"`` where no WebSocket is
-            asked for.
-        remote_address: the other end of the stream. Behind a proxy that is the proxy, unless it
-            is one of `trusted_proxies`: then the client, with port 0 where that is not known.
-        body: what came with it, for the endpoints of a `Router`; hooks are called before it is
-            read, and WebSockets have none.
-        local_address: this end of the stream: which of a server's addresses and ports, for example,
-            the client came to. Behind a proxy, the one that the proxy came to.
+        scheme: ``"ws"``, or ``"wss"`` over TLS; ``"http"`` or ``"https"`` if the request is not for
+            a WebSocket.
+        remote_address: the other end of the stream. Behind a proxy that is the proxy; but if it is
+            one of `trusted_proxies`, it is the client, with port 0 if the port is not known.
+        body: the body, for the endpoints of a `Router`. Hooks are called before it is read, and
+            WebSockets have none.
+        local_address: this end of the stream: of a server's addresses and ports, for example, the
+            one that the client connected to. Behind a proxy, the one that the proxy connected to.
     """
 
     method: str
@@ -68,7 +69,7 @@ class Request:
 
     @property
     def query(self) -> str:
-        """The text after the ``?``, as sent; `query_params` is what it says."""
+        """The text after the ``?``, as sent; `query_params` takes it apart."""
         return self.target.partition("?")[2]
 
     @property
@@ -78,7 +79,7 @@ class Request:
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
-        """The subprotocols that the client offers, its favourite first."""
+        """The subprotocols that the client offers, the preferred one first."""
         return self.headers.tokens("Sec-WebSocket-Protocol")
 
     @property
@@ -89,7 +90,7 @@ class Request:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies, as sent: neither unquoted nor decoded. The first of a name counts."""
+        """The cookies, as sent: neither unquoted nor decoded. The first of each name counts."""
         cookies: dict[str, str] = {}
         for part in ";".join(self.headers.get_all("Cookie")).split(";"):
             name, equals, value = part.partition("=")
@@ -99,12 +100,12 @@ class Request:
 
     @cached_property
     def context(self) -> Context:
-        """What the application keeps with this request; a WebSocket's is its request's."""
+        """What the application keeps with this request. A WebSocket shares it with its request."""
         return Context()
 
     @property
     def path_values(self) -> Mapping[str, object]:
-        """What the rule of a `Router` captured from the path; empty before it was looked at."""
+        """What the rule of a `Router` captured from the path; empty until the path is matched."""
         return self.context.get(PathValues) or {}
 
     @property
@@ -112,7 +113,7 @@ class Request:
         """The body, as UTF-8.
 
         Raises:
-            InvalidRequest: it is not. Where this leaves an endpoint, the answer is 400.
+            InvalidRequest: it is not UTF-8. If this leaves an endpoint, the answer is 400.
         """
         try:
             return self.body.decode()
@@ -122,12 +123,12 @@ class Request:
     def json(self) -> Any:
         """The body, parsed as JSON; NaN and infinity are refused.
 
-        It has to be declared as ``application/json``, or some ``…+json``: other sites' pages can
-        make a browser send anything else without asking first.
+        Its Content-Type has to be ``application/json``, or some ``…+json``. A page of another site
+        can make a browser send any other type without asking the server first.
 
         Raises:
-            InvalidRequest: it is not JSON, or not declared so. Where this leaves an endpoint, the
-                answer is 400 or 415.
+            InvalidRequest: the body is not JSON, or its Content-Type does not say so. If this
+                leaves an endpoint, the answer is 400 or 415.
         """
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not kind.endswith("+json"):
@@ -145,11 +146,11 @@ class Request:
 
 
 class PathValues(dict[str, object]):
-    """What a rule captured: of a type of its own, to be found in a context."""
+    """What a rule captured. The type is the key under which a context has it."""
 
 
 def refusal(status: int, problem: str, **headers: str) -> InvalidRequest:
-    """What is wrong with a request, said to the client in a response that is about nothing else."""
+    """The error for a wrong request, with a response that tells the client what is wrong."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return InvalidRequest(problem, Response(status, fields, problem + "\n"))
 
@@ -159,14 +160,14 @@ class Response:
     """An HTTP response. Immutable.
 
     Args:
-        status: 200 to 599 for an answer of yours.
+        status: 200 to 599 in a response that you make.
         headers: additional fields. Content-Length and Connection are written by the library.
-        body: bytes or another buffer, or a `str` that goes out as UTF-8. A
-            ``Content-Type: text/plain; charset=utf-8`` is added to a `str` that has none.
+        body: bytes or another buffer, or a `str` that goes out as UTF-8. With a `str`,
+            ``Content-Type: text/plain; charset=utf-8`` is added unless `headers` has another.
 
     Raises:
-        ValueError: a status or header that cannot be sent, or a body where none may be.
-        TypeError: a status that is no `int`, a body that is neither `str` nor a buffer.
+        ValueError: the status or a header cannot be sent, or the status allows no body.
+        TypeError: the status is no `int`, or the body is neither `str` nor a buffer.
     """
 
     status: int
@@ -208,8 +209,8 @@ class Response:
         """`value` as JSON. `dumps` may give `str` or UTF-8 `bytes`.
 
         Raises:
-            ValueError: NaN or an infinity is in `value`, which are not JSON.
-            Exception: whatever else `dumps` raises.
+            ValueError: `value` holds NaN or an infinity, which are not JSON.
+            Exception: anything else that `dumps` raises.
         """
         kind = ("Content-Type", "application/json")
         return cls(status, [kind, *Headers(headers).fields], dumps(value))
@@ -237,11 +238,11 @@ class Response:
 class InvalidRequest(HandshakeError):
     """A client sent something that is no proper WebSocket request.
 
-    Servers answer it with `response` and write one line to the log; it reaches a caller only
-    from `wrap_server_stream`.
+    Servers answer with `response` and write one line to the log. Only `wrap_server_stream` raises
+    this to its caller.
     """
 
-    # Tracebacks show where an exception can be imported from, as those of `_errors` do.
+    # So that tracebacks show where it can be imported from, as for the exceptions in `_errors`.
     __module__ = "trio_ws"
 
     def __init__(self, problem: str, response: Response) -> None:
@@ -256,8 +257,8 @@ class InvalidRequest(HandshakeError):
 class ConnectionRejected(HandshakeError):
     """An HTTP response other than 101 ended the handshake.
 
-    On the client, `response` is what the server sent, its body cut at 64 KiB or after a
-    second. From `wrap_server_stream`, it is the response that this side gave (a page, a health
+    On the client, `response` is what the server sent, its body cut at 64 KiB or after a second.
+    If `wrap_server_stream` raises this, it is the response that this side gave (a page, a health
     check).
     """
 
@@ -274,15 +275,15 @@ class ConnectionRejected(HandshakeError):
 @final
 @dataclass(frozen=True)
 class Accept:
-    """What `process_request` returns to accept a WebSocket on terms of its own.
+    """What `process_request` returns to accept a WebSocket on terms that it chooses.
 
     Args:
-        subprotocol: one that the client offered, or `None` for none at all. Left out, it is chosen
-            from the option `subprotocols` as ever.
+        subprotocol: one that the client offered, or `None` for none at all. If it is left out, the
+            option `subprotocols` decides as usual.
         headers: fields for the 101 response, cookies for example, after those of the server.
 
     Raises:
-        TypeError, ValueError: one of them cannot be sent.
+        TypeError, ValueError: the subprotocol or a header cannot be sent.
     """
 
     subprotocol: str | EllipsisType | None = ...
@@ -300,12 +301,12 @@ class Accept:
         object.__setattr__(self, "headers", Headers(headers))
 
 
-#: What a hook, and everything that is asked about a request before it is served, may answer.
+#: What a hook may answer, and everything else that is asked about a request before it is served.
 Answer: TypeAlias = Accept | Response | None
 
 
 def both(first: Accept | None, second: Accept | None) -> Accept | None:
-    """What two hooks together accept a WebSocket with: the later one chooses the subprotocol."""
+    """The answers of two hooks that accept, as one. The later hook chooses the subprotocol."""
     if first is None or second is None:
         return first or second
     chosen = first.subprotocol if second.subprotocol is ... else second.subprotocol
