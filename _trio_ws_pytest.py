@@ -1,11 +1,11 @@
 """The pytest plugin of trio_ws: fixtures for tests that pytest-trio runs.
 
 pytest imports this module whenever it starts, in every project that has trio_ws installed. It
-stands beside the package, whose modules are imported only when a test asks for a fixture: this way
-it costs no project a start-up time, and coverage sees the package from its first line.
+stands beside the package, and imports the package only when a test asks for a fixture. So it costs
+no project any start-up time, and coverage sees the package from its first line.
 
 Each fixture is a function that opens something and keeps it open until the test ends. The
-connections live in a task of the fixture; an error of the application cancels the test and fails
+connections live in a task of the fixture. An error of the application cancels the test and fails
 it.
 """
 
@@ -67,9 +67,9 @@ _FIXTURES = ("open_websocket_to", "start_websocket_app", "start_websocket_server
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
 ) -> None:
-    """Say what to do where nobody would run a fixture: pytest's own error names no trio."""
+    """Say what to do if nobody would run a fixture: pytest's own error does not mention trio."""
     is_ours = fixturedef.argname in _FIXTURES and fixturedef.func.__module__ == __name__
-    # anyio's plugin runs them as well, for tests that it runs with trio.
+    # anyio's plugin also runs them, for tests that it runs with trio.
     if not is_ours or "anyio_backend" in request.fixturenames:
         return
     if not request.config.pluginmanager.hasplugin("trio"):
@@ -84,8 +84,8 @@ def pytest_fixture_setup(
         return
     name = fixturedef.argname
     error = pytest.fail.Exception(f"{name} is for tests that pytest-trio runs; {what}", False)
-    # pytest finishes a fixture only where it finds its outcome here, and fails the next test that
-    # asks for an unfinished one with a bare AssertionError.
+    # pytest finishes a fixture only if it finds an outcome here. The next test that asks for an
+    # unfinished fixture would fail with a bare AssertionError.
     fixturedef.cached_result = (None, None, (error, None))  # value, parameter, error
     raise error
 
@@ -94,7 +94,7 @@ def pytest_fixture_setup(
 async def _keeping_open(
     open_it: Callable[..., AbstractAsyncContextManager[Any]],
 ) -> AsyncGenerator[Any, None]:
-    """A function that enters a context in a task of its own, and gives what it yields."""
+    """A function that enters a context in a new task, and gives what the context yields."""
     import trio
 
     over = trio.Event()

@@ -1,10 +1,10 @@
 """Tools for testing what is written with trio_ws: applications in memory, pairs, faulty streams.
 
 Read `_apps` first: it serves an application without a network. The connections and servers are the
-very ones of production: nothing in here stands in for them. No test framework comes in here; the
-fixtures for pytest-trio are a module of their own, beside the package.
+same as in production: nothing here stands in for them. Test frameworks stay out; the fixtures for
+pytest-trio are in a separate module beside the package.
 
-Nothing in memory takes real time or a thread, so that a test with an autojumped clock never waits.
+Nothing in memory takes real time or a thread, so a test with an autojumped clock never waits.
 """
 
 from ._apps import (

@@ -1,6 +1,6 @@
-"""Applications and pairs of connections in memory, and what becomes of their errors.
+"""Applications and pairs of connections in memory, and what happens to their errors.
 
-This module owns how a test gets at an application without a network.
+This module owns how a test reaches an application without a network.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ async def open_test_websocket(
 
     Args:
         handler: a handler, or a router.
-        path: what to ask for, query included; or a whole ``ws://`` or ``wss://`` URL, where the
+        path: the path to ask for, query included; or a whole ``ws://`` or ``wss://`` URL, if the
             host or the scheme matters.
         server_options: those of `ListenerOptions`, for the server.
         remote_address: where the client seems to come from, as in `MemoryApp.client`.
@@ -97,17 +97,17 @@ async def open_test_app(
                 assert await bob.receive() == "hello"
 
     It is `serve_listeners` over a `MemoryListener`: `process_request`, origins, limits and timeouts
-    apply as they do in production. Clients have no address, but for those that `MemoryApp.client`
-    gives one.
+    apply as they do in production. Clients have no address, unless `MemoryApp.client` gives them
+    one.
 
     **An error of the application fails the test.** What the handler or `process_request` raises
-    cancels the block and comes out of it bare, in place of the `ConnectionClosed` or other
-    `WebSocketError` that the block may have run into because of it. Where the block also failed
-    in a way of its own, the two come out in a group. To test what a client sees of such an error,
-    choose what production does: with `on_handler_error` given, it alone decides.
+    cancels the block and comes out of it bare. It replaces the `ConnectionClosed` or other
+    `WebSocketError` that the block may have met because of it. If the block also failed for another
+    reason, the two come out in a group. To test what a client sees of such an error, give
+    `on_handler_error`: it alone decides then, as in production.
 
-    Leaving the block shuts the server down as its cancellation does: handlers that are still
-    running get `grace_period` to finish and are then cancelled. Nothing is left running.
+    Leaving the block shuts the server down, as cancelling it would: handlers that are still running
+    get `grace_period` seconds to finish and are then cancelled. Nothing is left running.
     """
     make_options(ListenerOptions, options, open_test_app)
     listener = MemoryListener()
@@ -119,7 +119,7 @@ async def open_test_app(
 class MemoryApp(MemoryClient):
     """An application that is served in memory, and the way to it: what `open_test_app` gives.
 
-    It is also the first client: without an address, and with cookies like the others that `client`
+    It is also the first client: it has no address, and it has cookies, like those that `client`
     makes.
 
     Attributes:
@@ -162,8 +162,8 @@ async def open_test_server(
                 ...
 
     It is `serve_websocket` with port 0. Errors of the application, and leaving the block, are as in
-    `open_test_app`. The network is real, and so should the clock be: an autojumped one jumps while
-    bytes are on their way.
+    `open_test_app`. The network is real, so the clock should be real: an autojumped clock jumps
+    while bytes are on their way.
 
     Args:
         handler: a handler, or a router.
@@ -178,7 +178,7 @@ async def open_test_server(
 
 
 # ---------------------------------------------------------------------------
-# What becomes of the application's errors
+# What happens to the application's errors
 # ---------------------------------------------------------------------------
 
 
@@ -197,7 +197,7 @@ async def _serving(
 
 
 def _outspoken(options: ListenerKeywords, nursery: trio.Nursery) -> ListenerKeywords:
-    """Let errors of the application come out, unless `options` say what is to become of them."""
+    """The options that let errors of the application come out, unless `options` decide on them."""
     if "on_handler_error" in options:
         return options
     settings: ListenerKeywords = {**options, "on_handler_error": "propagate"}
@@ -223,17 +223,18 @@ async def _fail(exc: Exception) -> None:
     try:
         raise exc
     finally:
-        del exc  # it would keep this frame, and the frame it
+        del exc  # it would keep this frame, and the frame would keep it
 
 
 @protected_context
 async def _open_nursery_behind_block() -> AsyncGenerator[trio.Nursery, None]:
-    """A nursery whose tasks' errors come before what the block ran into because of them.
+    """A nursery whose tasks' errors come before those that the block met because of them.
 
-    A block that talks to a task which fails sees its connection end, most often before the
-    nursery is cancelled. That would hide the cause behind its consequence.
+    A block that talks to a failing task sees its connection end, usually before the nursery is
+    cancelled. That would hide the cause behind its consequence.
     """
-    consequence = 0  # the id of the block's exception, which this frame must not refer to
+    # The id of the block's exception: a reference to it would make a cycle with this frame.
+    consequence = 0
     failures: list[BaseException] = []
     try:
         async with open_bare_nursery() as nursery:
@@ -250,7 +251,7 @@ async def _open_nursery_behind_block() -> AsyncGenerator[trio.Nursery, None]:
 
 
 def _cause(group: BaseExceptionGroup[BaseException], consequence: int) -> BaseException:
-    """What is to come out of the block: all of it, where the block and a task failed alone."""
+    """What is to come out of the block: all of it, if the block failed for another reason."""
     causes = [exc for exc in group.exceptions if id(exc) != consequence]
     return causes[0] if len(causes) < len(group.exceptions) else group
 
@@ -278,22 +279,22 @@ async def open_pair(
             await client.send("hello")
             assert await server.receive() == "hello"
 
-    For code that takes a connection rather than serves one. Leaving the block closes the client's
-    end first.
+    It is for code that takes a connection rather than serves one. Leaving the block closes the
+    client's end first.
 
     Args:
         url: what the client asks for.
         client_options: those of `ClientStreamOptions`.
         server_options: those of `ServerStreamOptions`.
-        streams: the client's and the server's end of what to run over; new memory streams
-            otherwise. They are closed at the end.
+        streams: the client's and the server's end of the stream to use; by default, new memory
+            streams. They are closed at the end.
 
     Raises:
-        HandshakeError: the two did not come to terms.
+        HandshakeError: the handshake between the two failed.
         TypeError, ValueError: an option or the URL is wrong.
     """
     client_stream, server_stream = streams or trio.testing.memory_stream_pair()
-    try:  # a mistake is to be seen by itself, not with the other side's disappointment
+    try:  # so that a mistake comes out alone, without the error that the other side would get
         make_options(ClientStreamOptions, client_options or {}, wrap_client_stream)
         parse_url(url)
     except BaseException:

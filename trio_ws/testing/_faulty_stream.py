@@ -1,6 +1,6 @@
 """A stream that fails on purpose: slow, in small pieces, stalled, cut or failing.
 
-This module owns the faults, and knows of nothing but trio's streams.
+This module owns the faults. It knows only trio's streams.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ class FaultyStream(trio.abc.Stream):
     combined. The stream is half-closeable where the other is.
 
     Args:
-        stream: the one that works. It is closed with this one.
+        stream: the stream that works. It is closed with this one.
         delay: seconds before each piece that is sent or received.
-        max_send: the most bytes that go out in one piece. With `delay`, a slow link; without, more
-            moments at which a send can be cancelled half-way.
-        max_receive: the most bytes that one receive gives. 1 shows who relies on boundaries.
-        stall_at: the operation at which the stream stalls, as by `stall`.
-        cut_at: the operation at which it is cut, as by `cut`.
+        max_send: the most bytes that go out in one piece. With `delay` this makes a slow link;
+            without, there are more moments at which a send can be cancelled half-way.
+        max_receive: the most bytes that one receive gives. 1 shows code that relies on boundaries.
+        stall_at: the number of the operation at which the stream stalls, as by `stall`.
+        cut_at: the number of the operation at which it is cut, as by `cut`.
         cut_after_sent, cut_after_received: it is cut when this many bytes have passed.
-        fail_at: the operation at which it fails, as by `fail`.
-        error: the type of what a send raises when the stream is cut, and every operation when it
-            has failed. Not every stream keeps to trio's errors: also try `OSError`.
+        fail_at: the number of the operation at which it fails, as by `fail`.
+        error: the type of the exception that a send raises when the stream is cut, and every
+            operation when it has failed. Not every stream keeps to trio's errors, so try `OSError`
+            too.
         half_close: False hides that `stream` can be half-closed; TLS, for one, cannot.
 
     Attributes:
-        stream: the one that works.
-        operations: how many began so far.
-        bytes_sent, bytes_received: how many bytes passed so far.
-        closed: whether it was closed.
+        stream: the stream that works.
+        operations: how many operations have begun.
+        bytes_sent, bytes_received: how many bytes have passed.
+        closed: whether this stream was closed.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class FaultyStream(trio.abc.Stream):
 
         can_half_close = half_close and isinstance(stream, trio.abc.HalfCloseableStream)
         if can_half_close and type(self) is FaultyStream:
-            self.__class__ = _HalfCloseableFaultyStream  # by its type is how others tell
+            self.__class__ = _HalfCloseableFaultyStream  # its type is how others tell
 
     def __repr__(self) -> str:
         states = {
@@ -120,26 +121,26 @@ class FaultyStream(trio.abc.Stream):
         self._receives.stall()
 
     def go_on(self) -> None:
-        """End a stall. What waited is done now."""
+        """End a stall. Operations that waited go on."""
         self._sends.may_go_on.set()
         self._receives.may_go_on.set()
 
     def cut(self) -> None:
-        """From now on, receives find the end of file and sends raise, those that wait included.
+        """From now on, receives find the end of the stream and sends raise, even those that wait.
 
-        The other end sees nothing of it before this one is closed.
+        The other end does not notice before this one is closed.
         """
         self._cut = True
         self._interrupt()
 
     def fail(self) -> None:
-        """From now on, every operation raises, those that wait included."""
+        """From now on, every operation raises, even those that wait."""
         self._receives.failed = True
         self._receives.interrupt()
         self.fail_sends()
 
     def fail_sends(self) -> None:
-        """From now on, sends raise, those that wait included, while receives go on."""
+        """From now on, sends raise, even those that wait, while receives go on."""
         self._sends.failed = True
         self._sends.interrupt()
 
@@ -170,7 +171,7 @@ class FaultyStream(trio.abc.Stream):
                 return
 
     async def wait_send_all_might_not_block(self) -> None:
-        with suppress(_Cut):  # sending does not block, it raises
+        with suppress(_Cut):  # a send would not block now: it would raise
             await self._attempt(self._sends, self._wait_until_send_might_not_block)
 
     async def _wait_until_send_might_not_block(self) -> None:
@@ -203,7 +204,7 @@ class FaultyStream(trio.abc.Stream):
             await trio.sleep(self._delay)
 
     async def _operate(self, direction: _Direction, operation: Callable[[], Awaitable[T]]) -> T:
-        """Count an operation, let the faults that were planned for it strike, and attempt it."""
+        """Count an operation, set off the faults that are planned for it, and attempt it."""
         await trio.lowlevel.checkpoint()
         self.operations += 1
         for number, fault in self._plan:
@@ -212,7 +213,7 @@ class FaultyStream(trio.abc.Stream):
         return await self._attempt(direction, operation)
 
     async def _attempt(self, direction: _Direction, operation: Callable[[], Awaitable[T]]) -> T:
-        """Run an operation until a fault interrupts it; a fault from before does so at once.
+        """Run an operation until a fault interrupts it. An earlier fault does so at once.
 
         Raises:
             _Cut: the stream is cut.
@@ -257,7 +258,7 @@ class _Direction:
         self.scope: trio.CancelScope | None = None
 
     def stall(self) -> None:
-        if self.may_go_on.is_set():  # else somebody may be waiting for this event
+        if self.may_go_on.is_set():  # otherwise a task may be waiting for this event
             self.may_go_on = trio.Event()
 
     def interrupt(self) -> None:

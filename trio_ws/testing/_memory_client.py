@@ -1,7 +1,8 @@
 """Clients of an application in memory: streams, requests, cookies and redirects.
 
-This module owns what a browser does around a WebSocket and its pages, as far as tests want it. The
-WebSockets themselves are `_client`'s. It knows no server but the listener that it connects to.
+This module owns what a browser does around a WebSocket and its pages, as far as tests need it.
+`_client` makes the WebSockets. All that this module knows of servers is the listener that it
+connects to.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ MemoryStream: TypeAlias = trio.StapledStream[
     trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream
 ]
 
-#: What `urllib.parse.urlencode` makes a query of; a list stands for several values.
+#: What `urllib.parse.urlencode` can make a query of; a list stands for several values.
 Params: TypeAlias = Mapping[str, object] | Iterable[tuple[str, object]]
 
 HOST = "localhost"
@@ -54,7 +55,7 @@ HOST = "localhost"
 #: A whole URL, rather than a request target.
 _URL = re.compile(r"(?:http|ws)(s?://.*)", re.DOTALL)
 
-#: What is left out of a request that a redirect has made a GET.
+#: The fields that are left out of a request that a redirect has made a GET.
 _ABOUT_BODY = {"content-type", "content-length", "transfer-encoding"}
 
 
@@ -74,9 +75,9 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         """The client's end of a new stream. The server's end waits until it is accepted.
 
         Args:
-            secure: whether the server is to take it for one over TLS: its scheme is ``wss`` or
-                ``https`` then. Nothing is encrypted.
-            remote_address: where the server is to think that it comes from.
+            secure: whether it is to look to the server like a stream over TLS, with the scheme
+                ``wss`` or ``https``. Nothing is encrypted.
+            remote_address: where it is to seem to come from.
 
         Raises:
             ConnectionFailed: the listener was closed.
@@ -103,7 +104,7 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
 @final
 class _ServerEnd(trio.abc.HalfCloseableStream):
-    """A memory stream that says of itself what `_transport` asks of a socket or of TLS."""
+    """A memory stream that answers what `_transport` asks a socket or a TLS stream."""
 
     def __init__(self, stream: MemoryStream, client: Address, *, secure: bool) -> None:
         self._stream = stream
@@ -142,16 +143,16 @@ class _Peer:
 
 
 class MemoryClient:
-    """A client of an application in memory, with an address and cookies of its own.
+    """A client of an application in memory, with its own address and cookies.
 
-    The cookies that a response sets, one to a WebSocket's request included, go with later requests
-    as they do in a browser: to their host and path, until they expire, and the ``Secure`` ones only
-    to ``https`` and ``wss``. Where `headers` has a Cookie, that is what is sent.
+    Cookies that a response sets go with later requests as they do in a browser: to their host and
+    path, until they expire, and the ``Secure`` ones only to ``https`` and ``wss``. The response
+    that opens a WebSocket may also set them. If `headers` has a Cookie, that is sent instead.
 
-    Whichever host and scheme a URL has, it is this application that answers, and is told them.
+    Whatever host and scheme a URL has, this application answers, and sees them in the request.
 
     Attributes:
-        cookies: those that are kept.
+        cookies: the cookies that are kept.
         remote_address: where it seems to come from: ``("192.0.2.1", 50000)``, for example.
     """
 
@@ -161,10 +162,10 @@ class MemoryClient:
         self._listener = listener
 
     def connect(self, *, secure: bool = False) -> MemoryStream:
-        """The client's end of a new stream to the application, which nothing was sent on yet.
+        """The client's end of a new stream to the application. Nothing has been sent on it.
 
         Args:
-            secure: whether the application takes it for one over TLS. Nothing is encrypted.
+            secure: whether it looks to the application like one over TLS. Nothing is encrypted.
 
         Raises:
             ConnectionFailed: the server has stopped.
@@ -184,11 +185,11 @@ class MemoryClient:
         """Connect a WebSocket, as `wrap_client_stream` does, over a new stream.
 
         Args:
-            path: what to ask for; or a whole ``ws://`` or ``wss://`` URL, where the host or the
-                scheme matters. There is no TLS: the application is told that there is.
+            path: the path to ask for; or a whole ``ws://`` or ``wss://`` URL, if the host or the
+                scheme matters. There is no TLS, even if the application is told that there is.
             params: what to add to the query.
             max_redirects: how many redirects to follow; the option of `ClientOptions`.
-            stream: what `connect` gave, in a wrapping of yours: a `FaultyStream`, for example.
+            stream: a stream from `connect`, wrapped in your own: a `FaultyStream`, for example.
             options: those of `ClientStreamOptions`.
 
         Raises:
@@ -197,7 +198,7 @@ class MemoryClient:
             InvalidURL: `path` is neither a path nor a URL.
         """
         try:
-            # No more than these, where the next line takes more.
+            # The next line would accept more options than these.
             make_options(ClientStreamOptions, options, type(self).websocket)
             settings = ClientOptions(max_redirects=max_redirects, **options)
             if not isinstance(path, str):
@@ -215,7 +216,7 @@ class MemoryClient:
     async def _open(
         self, stream: trio.abc.Stream, url: WebSocketURL, options: ClientOptions
     ) -> WebSocket:
-        first = [stream]  # where it is redirected to is a new one
+        first = [stream]  # a redirect opens a new one
 
         async def connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
             stream = first.pop() if first else self.connect(secure=url.secure)
@@ -243,24 +244,24 @@ class MemoryClient:
     ) -> MemoryResponse:
         """Send a plain HTTP request and read the response to its end, without a time limit.
 
-        Host, Content-Length, Cookie, and with `json` Content-Type are added where `headers` has
-        none.
+        Host, Content-Length, Cookie, and with `json` Content-Type are added if they are not in
+        `headers`.
 
         Args:
             method: ``"GET"``, ``"POST"``…
-            target: the path, and a query perhaps, as they are sent: percent-encoded; or a whole
-                ``http://`` or ``https://`` URL, where the host or the scheme matters.
+            target: the path, and perhaps a query, percent-encoded as they are to be sent; or a
+                whole ``http://`` or ``https://`` URL, if the host or the scheme matters.
             headers: the header fields.
             body: bytes, any other buffer, or a `str` that goes out as UTF-8.
             params: what to add to the query.
             json: a value that is sent as JSON, instead of `body`.
-            max_redirects: how many redirects to follow; one more is the response. As in browsers,
-                a POST is a GET after 301, 302 and 303.
+            max_redirects: how many redirects to follow. If there is one more, it is the response.
+                As in browsers, a POST becomes a GET after 301, 302 and 303.
 
         Raises:
-            ValueError: something in it cannot be sent in a request.
-            TypeError: there are both `body` and `json`, or they are of the wrong type.
-            InvalidResponse: what came is no HTTP response, or not all of one.
+            ValueError: an argument cannot be sent in a request.
+            TypeError: both `body` and `json` are given, or they are of the wrong type.
+            InvalidResponse: no HTTP response came, or only a part of one.
             ConnectionFailed: the server has stopped.
         """
         url, resource = _taken_apart(_with_params(target, params))
@@ -282,7 +283,7 @@ class MemoryClient:
         url = replace(asked.url, resource=asked.resource)
         data = asked.encode(connection, self._with_cookies(url, asked.headers))
         async with self.connect(secure=url.secure) as stream:
-            with suppress(trio.BrokenResourceError):  # refused before it was read to its end
+            with suppress(trio.BrokenResourceError):  # the server refused before it read it all
                 await stream.send_all(data)
             response = await _response(connection, stream)
         self._keep_cookies(url, response.headers)
@@ -332,7 +333,7 @@ class MemoryClient:
         fields = email.message.Message()
         for value in headers.get_all("Set-Cookie"):
             fields["Set-Cookie"] = value
-        # Of a response it asks nothing but this.
+        # `info` is all that the cookie jar asks of a response.
         self.cookies.extract_cookies(cast("HTTPResponse", _Answer(fields)), _as_http(url))
 
 
@@ -379,7 +380,7 @@ class _Asked:
         return _Asked(method, url, url.resource, Headers(kept), content)
 
     def encode(self, connection: h11.Connection, headers: Headers) -> bytes:
-        """The bytes of it, with these header fields."""
+        """The bytes of the request, with these header fields."""
         fields = list(headers.fields)
         if "Host" not in headers:
             fields.insert(0, ("Host", self.url.host_header))
@@ -431,7 +432,7 @@ class MemoryResponse(Response):
         """The body, as UTF-8.
 
         Raises:
-            UnicodeDecodeError: it is not.
+            UnicodeDecodeError: it is not UTF-8.
         """
         return self.body.decode()
 
@@ -439,7 +440,7 @@ class MemoryResponse(Response):
         """The body, parsed as JSON, whatever its Content-Type.
 
         Raises:
-            ValueError: it is not JSON; nor are NaN and infinity.
+            ValueError: it is not JSON; NaN and infinity are not JSON either.
         """
         try:
             return from_json(self.text)
