@@ -1,6 +1,6 @@
-"""A byte stream over a WebSocket, for what speaks over streams: TLS, a relay, another protocol.
+"""A byte stream over a WebSocket, for code that uses streams: TLS, a relay, another protocol.
 
-This module owns how bytes become messages and messages bytes. It knows nothing of frames.
+This module owns how bytes become messages, and messages bytes. It knows nothing of frames.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ MESSAGE_SIZE = 64 * 1024
 def as_stream(websocket: WebSocket, *, compress: bool | None = None) -> trio.abc.Stream:
     """The connection as a byte stream: ``trio.SSLStream(as_stream(ws), …)``, for example.
 
-    What is sent goes out in binary messages of at most 64 KiB. What the peer sends is joined, text
-    as its UTF-8; where one message ends and the next begins means nothing. The end of the stream is
-    a Close with 1000, 1001 or no code. Any other end is a `ConnectionLost`, which is a
+    Bytes go out in binary messages of at most 64 KiB. The peer's messages are joined, text as its
+    UTF-8; where one message ends and the next begins means nothing. The end of the stream is a
+    Close frame with 1000, 1001 or no code. Any other end is a `ConnectionLost`, which is a
     `trio.BrokenResourceError`. Closing the stream closes the connection with 1000.
 
-    There is no ``send_eof``, because a WebSocket cannot be closed one way: a peer that gets a Close
-    frame has to answer it, and sends nothing after that (RFC 6455 section 5.5.1). A protocol that
-    needs an answer to its last message has to mark that message itself.
+    There is no ``send_eof``, because a WebSocket cannot be closed in one direction: a peer that
+    gets a Close frame has to answer it, and sends nothing after that (RFC 6455 section 5.5.1). A
+    protocol that needs an answer to its last message has to mark that message itself.
 
     Args:
-        websocket: nobody else should receive from it.
-        compress: as for `WebSocket.send`. False suits what is encrypted or compressed.
+        websocket: the connection; no other task should receive from it.
+        compress: as for `WebSocket.send`. False suits data that is encrypted or compressed.
     """
     return _WebSocketStream(websocket, compress=compress)
 
 
 class _Turn:
-    """What one task at a time may do; trio's streams raise where two try."""
+    """What only one task at a time may do. Like trio's streams, it raises if two try."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -70,7 +70,7 @@ class _WebSocketStream(trio.abc.Stream):
         self._rest = memoryview(b"")
 
     async def send_all(self, data: Buffer) -> None:
-        """Send all of it. When it is cancelled, an unknown part has been sent."""
+        """Send all of `data`. If it is cancelled, an unknown part has been sent."""
         view = memoryview(bytes_of(data, "what is sent to a stream is a buffer, such as bytes"))
         with self._sending.taken():
             await self._wait_to_send()
@@ -113,7 +113,7 @@ class _WebSocketStream(trio.abc.Stream):
             return data
 
     async def aclose(self) -> None:
-        """Close the connection; when cancelled, its socket is closed at once."""
+        """Close the connection. If it is cancelled, the socket is closed at once."""
         await self._websocket.aclose()
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
-"""One task that finishes what many connections have begun to gather.
+"""One task that writes what many connections have begun to gather.
 
-An outbox may hold back a frame, because its sender has more to send at once. If the sender then
-waits for something else, nobody would write it. This task does: it becomes ready to run when an
-outbox begins to gather, so it runs when the sender lets go.
+An outbox may hold back a frame because its sender will probably send more at once. If the sender
+waits for something else instead, this task writes the frame. It becomes ready to run when an outbox
+begins to gather, so it runs when the sender lets other tasks run.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from trio.lowlevel import Abort, RaiseCancelT, Task
 
 
 class Gathering(Protocol):
-    """What can be flushed."""
+    """Anything that can be flushed."""
 
     def flush(self) -> None:
-        """Write what was gathered, if that was not done already. Never waits and never fails."""
+        """Write what was gathered, unless it has been written. It never waits and never fails."""
         ...
 
 
@@ -28,11 +28,11 @@ class Flusher:
 
     def __init__(self) -> None:
         self._due: list[Gathering] = []
-        #: The task, where it has nothing to do.
+        #: The task, while it has nothing to do.
         self._task: Task | None = None
 
     def flush_soon(self, gathering: Gathering) -> None:
-        """Flush it as soon as the task that runs now waits for anything."""
+        """Flush `gathering` as soon as the running task waits for anything."""
         self._due.append(gathering)
         if self._task is not None:
             trio.lowlevel.reschedule(self._task)

@@ -1,19 +1,18 @@
 """Whether the peer is still there, and whether the connection has had its time.
 
-This module owns the rules and decides; the connection acts. It knows neither sockets nor frames,
-only times.
+This module owns the rules and decides; the connection acts. It knows only times, no sockets and no
+frames.
 
 The rules:
 
-- Bytes that move are a sign of life, in either direction and not only pongs: those that arrive, and
-  those that had to wait until the peer made room for them.
+- Bytes that move are a sign of life, in either direction and not only pongs: bytes that arrive, and
+  bytes that had to wait until the peer made room for them.
 - A peer that has been silent for `ping_interval` is pinged. If it gives no sign of life for
   `ping_timeout` after the ping has left, it is gone. A ping behind a large message leaves late.
-- A peer that takes no byte of ours for both together is gone, whatever it says meanwhile: a ping
-  in a send buffer that does not move would never reach it.
-- While our own back-pressure keeps us from reading, it cannot be heard, so that time does not
-  count. It is pinged all the same, because a write is then the only thing that can show that the
-  connection is broken.
+- A peer that takes no byte of ours for both times together is gone, whatever it says meanwhile: a
+  ping in a send buffer that does not move would never reach it.
+- While our own backpressure keeps us from reading, the peer cannot be heard, so that time does not
+  count. It is pinged all the same: only a write can show then that the connection is broken.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ class Due(enum.Enum):
 
 
 class Outgoing(Protocol):
-    """What has to be known of the bytes on their way out. All are times.
+    """What has to be known about the bytes on their way out. All are times.
 
     Attributes:
-        stalled_since: when the unsent bytes last moved; `math.inf` where there are none.
+        stalled_since: when the unsent bytes last moved; `math.inf` if there are none.
         moved_at: when the peer last made room for bytes that had to wait for it.
         probe_left_at: when the last ping left; `math.inf` while it waits to be sent.
     """
@@ -81,22 +80,22 @@ class Liveness:
             self._max_lifetime = options.max_lifetime
         #: When the last byte came, and the last message in either direction.
         self._opened_at = self.heard_at = self._message_at = trio.current_time()
-        #: Whether our own back-pressure keeps us from reading.
+        #: Whether our own backpressure keeps us from reading.
         self.paused = False
         self._pinged_at = -inf
         self._suspected = False
 
     @property
     def counts_idleness(self) -> bool:
-        """Whether it has to be told of messages."""
+        """Whether `note_message` has to be called."""
         return self._idle_timeout < inf
 
     def note_message(self) -> None:
-        """A message came or went. Not worth the time that it takes where nobody counts."""
+        """A message came or went. Call it only if it `counts_idleness`: that takes time."""
         self._message_at = trio.current_time()
 
     def resume(self, now: float) -> None:
-        """We read again, and the peer has all its time again to make itself heard."""
+        """Reading goes on. The peer has all its time again to make itself heard."""
         self.paused = False
         self.heard_at = now
 
@@ -105,7 +104,7 @@ class Liveness:
         due, again = self._check(now, outgoing)
         gone = due in (Due.DROP_STALLED, Due.DROP_SILENT)
         if gone and not self._suspected:
-            # Where the whole program stood still, the answer may be waiting to be read.
+            # If the whole program stood still, the answer may be waiting to be read.
             self._suspected = True
             return Due.NOTHING, now + SECOND_LOOK
         self._suspected = gone
@@ -134,5 +133,5 @@ class Liveness:
         if now < ping_at:
             return Due.NOTHING, ping_at
         self._pinged_at = now
-        # While we are paused no pong can be heard, so that what comes next may be another ping.
+        # While reading is paused no pong can be heard, so what is due next may be another ping.
         return Due.PING, now + min(self._ping_interval, self._ping_timeout)

@@ -1,6 +1,6 @@
 """What a connection starts with.
 
-This module owns the seam between a handshake, whichever side it was, and the connection after it.
+This module owns the seam between a handshake, of a client or a server, and the connection after it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .._protocol.wire import Wire
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a completed handshake leaves: everything that a connection starts with."""
+    """The result of a complete handshake: everything that a connection starts with."""
 
     wire: Wire
     request: Request

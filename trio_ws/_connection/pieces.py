@@ -27,12 +27,13 @@ class MessageWriter:
         self._closed = True
 
     async def send(self, part: Message) -> None:
-        """Send the next part, in a frame of its own.
+        """Send the next part, in one frame.
 
-        It waits, fails and is cancelled like `WebSocket.send`: cancelled, the part was not sent.
+        It waits, fails and can be cancelled like `WebSocket.send`: if it is cancelled, the part was
+        not sent.
 
         Raises:
-            As `WebSocket.send`; `TypeError` also for bytes in a text message or the reverse.
+            As `WebSocket.send`; `TypeError` also for bytes in a text message, or the reverse.
         """
         data = checked_message(part)
         if not isinstance(data, self._kind):

@@ -1,6 +1,6 @@
 """Pings that were sent and not answered yet.
 
-This module owns which pong answers which ping (RFC 6455 section 5.5.3). It does not send anything.
+This module owns which pong answers which ping (RFC 6455 section 5.5.3). It sends nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import trio
 
 
 class SentPing:
-    """One ping, and how long its pong took; `None` as long as it has not come."""
+    """One ping, and how long its pong took; `None` until it comes."""
 
     __slots__ = ("done", "payload", "round_trip", "sent_at")
 
@@ -45,7 +45,7 @@ class SentPings:
     def add_probe(self, payload: bytes) -> None:
         """Remember keepalive's ping in place of its last one.
 
-        A peer may ignore pings and yet be alive; what it did not answer must not pile up.
+        A peer may ignore pings and yet be alive. Pings that it does not answer must not pile up.
         """
         if self._probe is not None:
             self.forget(self._probe)
@@ -57,7 +57,7 @@ class SentPings:
             self._waiting.remove(ping)
 
     def answer(self, payload: bytes) -> None:
-        """A pong came: it answers the first ping with its payload, and all before that.
+        """A pong came: it answers the first ping with its payload, and all pings before that one.
 
         A peer need not answer each of several pings. Unsolicited and repeated pongs answer none.
         """
@@ -72,7 +72,7 @@ class SentPings:
                 return
 
     def give_up(self) -> None:
-        """No pong will come: wake everybody who waits for one."""
+        """No pong will come: wake all tasks that wait for one."""
         for ping in self._waiting:
             ping.done.set()
         self._waiting.clear()

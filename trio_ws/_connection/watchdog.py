@@ -1,8 +1,8 @@
 """One task that looks at many connections when something may be due.
 
-A sleeping task per connection would be the largest part of what an idle connection costs. Here a
-heap holds each connection's next time, and one task sleeps until the earliest. What is due at that
-time, a ping or an end, is the connection's own business. What nobody attends to for the moment is
+A sleeping task for each connection would be the largest part of what an idle connection costs. Here
+a heap holds each connection's next time, and one task sleeps until the earliest. The connection
+itself decides what is due then, a ping or its end. What nobody attends to for the moment is
 looked at after a few milliseconds, all of it together: that may be asked for after every message,
 and must cost next to nothing.
 """
@@ -22,7 +22,7 @@ RELIEF = 0.005
 
 
 class Watched(Protocol):
-    """What can be watched."""
+    """Anything that can be watched."""
 
     def _check(self, now: float) -> float:
         """Do what is due and return when to look again; `math.inf` for never."""
@@ -52,7 +52,7 @@ class Watchdog:
         self._relief_at = inf
 
     def __len__(self) -> int:
-        """How many places are taken, those of connections that are over included."""
+        """How many entries there are, those of connections that are over included."""
         return len(self._due)
 
     def watch(self, watched: Watched) -> None:
@@ -91,7 +91,7 @@ class Watchdog:
                 self._schedule(watched, watched._check(now))
 
     def _drop_dead(self) -> None:
-        """Forget what is gone, each time as many have come as there were: little work for each."""
+        """Drop entries of what is gone, when the heap has doubled: little work for each entry."""
         self._due = [entry for entry in self._due if entry[2]() is not None]
         heapify(self._due)
         self._compact_at = max(64, 2 * len(self._due))
@@ -104,6 +104,6 @@ class Watchdog:
             self._wake_at(due)
 
     def _wake_at(self, due: float) -> None:
-        """If the task sleeps longer than that, wake it earlier."""
+        """Wake the task then, if it would sleep longer."""
         if due < self._nap.deadline:  # noqa: PLR1730 - setting it costs more than asking
             self._nap.deadline = due
