@@ -18,7 +18,15 @@ import pytest
 import trio
 
 from tests.helpers import FIN, PATIENCE, TEXT, RawPeer, close_code, frame
-from tests.whole.test_trust import CLOSE_TIMEOUT, FLAT, MIB, SOAK, Server, report, server_process
+from tests.whole.server_process import (
+    CLOSE_TIMEOUT,
+    FLAT,
+    MIB,
+    SOAK,
+    Server,
+    report,
+    server_process,
+)
 from trio_ws import WebSocket, open_websocket_url
 
 SUBSCRIBERS, STALLED = (1000, 10) if SOAK else (200, 5)

@@ -19,7 +19,7 @@ import trio.testing
 
 from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
 from tests.helpers import HOST, REQUEST, RawPeer
-from tests.whole.test_trust import SLACK, SOAK, receive_status, report
+from tests.whole.server_process import SLACK, SOAK, receive_status, report
 from trio_ws import ConnectionClosed, HandshakeError, WebSocket, open_websocket_url
 from trio_ws._command.exits import CommandFailed
 from trio_ws._command.listening import reserved_port

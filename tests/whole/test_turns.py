@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.helpers import BINARY, CONTINUATION, PING, PONG, TEXT, RawPeer, frame
-from tests.whole.test_trust import COMPRESSED, Server, report, server_process
+from tests.whole.server_process import COMPRESSED, Server, report, server_process
 from trio_ws import open_websocket_url
 
 #: In seconds of processor time.

@@ -1,0 +1,15 @@
+"""What tests in more than one file of this folder ask for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.whole.server_process import Server, server_process
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with server_process() as running:
+        yield running
