@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -13,3 +14,10 @@ from tests.whole.server_process import Server, server_process
 def server() -> Iterator[Server]:
     with server_process() as running:
         yield running
+
+
+@pytest.fixture
+def the_collector_is_off() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
