@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from tests.helpers import BINARY, CONTINUATION, PING, TEXT, close_frame, frame
+from tests.protocol.properties import feed, in_reference_terms, make_wire
 from tests.protocol.reference import decode, disagreement
-from tests.protocol.test_properties import feed, in_reference_terms, make_wire
 from trio_ws._protocol.events import Role
 
 _LIMITS = (math.inf, 0, 100, 5000)

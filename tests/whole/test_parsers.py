@@ -25,7 +25,7 @@ from hypothesis import given, strategies as st
 from tests.conftest import run_autojumped
 from tests.handshake.handshake_helpers import ACCEPTING
 from tests.helpers import BINARY, REQUEST, TEXT, close_frame, frame
-from tests.protocol.test_properties import budget
+from tests.protocol.properties import budget
 from trio_ws import (
     CloseReason,
     ConnectionFailed,

@@ -1,0 +1,15 @@
+"""What the fuzzing of tests/fuzz begins with is right."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("target", ["wire", "handshake"])
+def test_what_fuzzing_begins_with_is_right(target: str) -> None:
+    module = importlib.import_module(f"tests.fuzz.{target}")
+    for seed in module.seeds():
+        for end in range(len(seed) + 1):
+            module.one_input(seed[:end])
