@@ -4,6 +4,7 @@ from ._addresses import Address
 from ._broadcast.broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
 from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 from ._broadcast.tally import Dropped
+from ._broadcast.to_channel import BroadcastChannel, ChannelStatistics
 from ._client.client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection.byte_stream import as_stream
 from ._connection.pieces import MessageReader, MessageWriter
@@ -61,7 +62,9 @@ __all__ = [
     "Address",
     "Before",
     "Broadcast",
+    "BroadcastChannel",
     "BroadcastStatistics",
+    "ChannelStatistics",
     "CheckCredentials",
     "ClientOptions",
     "ClientStreamOptions",

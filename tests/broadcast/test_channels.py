@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from trio_ws import (
+    ChannelStatistics,
     Disconnect,
     DropNewest,
     DropOldest,
@@ -85,3 +86,131 @@ async def test_a_channel_is_bounded_in_bytes_as_well() -> None:
             broadcast.publish("a" * 60, "t")  # its place is too small for it now
             assert broadcast.statistics().queued_bytes <= 100
             assert [await channel.receive()] == ["a" * 60]
+
+
+async def test_tasks_that_wait_get_one_message_each_in_the_order_in_which_they_came() -> None:
+    received: list[tuple[int, str | bytes]] = []
+
+    async def receive(number: int) -> None:
+        received.append((number, await channel.receive()))
+
+    async with open_broadcast() as broadcast:
+        # What goes straight to a task that waits does not count as waiting.
+        async with (
+            broadcast.open_channel("a", policy=DropNewest(), max_queued_messages=1) as channel,
+            trio.open_nursery() as nursery,
+        ):
+            for number in range(3):
+                nursery.start_soon(receive, number)
+                await trio.testing.wait_all_tasks_blocked()
+            assert channel.statistics().tasks_waiting_receive == 3
+            assert [broadcast.publish(text, "a") for text in "abcde"] == [1, 1, 1, 1, 0]
+            assert channel.statistics() == ChannelStatistics(1, 3, 0)
+            assert repr(channel) == "<BroadcastChannel open, 1 messages waiting>"
+            assert channel.receive_nowait() == "d"
+    assert sorted(received) == [(0, "a"), (1, "b"), (2, "c")]
+
+
+async def test_a_task_that_was_given_a_message_gets_it_although_it_is_cancelled() -> None:
+    received: list[str | bytes] = []
+
+    async def receive(scope: trio.CancelScope) -> None:
+        with scope:
+            received.append(await channel.receive())
+
+    async with open_broadcast() as broadcast:
+        async with broadcast.open_channel("a") as channel, trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope() for _ in range(3)]
+            for scope in scopes:
+                nursery.start_soon(receive, scope)
+                await trio.testing.wait_all_tasks_blocked()
+            scopes[0].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            broadcast.publish("1", "a")
+            scopes[1].cancel()
+            broadcast.publish("2", "a")
+            channel.close()
+    assert sorted(map(str, received)) == ["1", "2"]
+    assert [scope.cancelled_caught for scope in scopes] == [True, False, False]
+
+
+async def test_tasks_that_wait_learn_that_the_broadcast_has_ended() -> None:
+    ended = 0
+
+    async def receive() -> None:
+        nonlocal ended
+        with pytest.raises(trio.EndOfChannel):
+            await channel.receive()
+        ended += 1
+
+    async with trio.open_nursery() as nursery:
+        async with open_broadcast() as broadcast:
+            opened = broadcast.open_channel("a")
+            channel = await opened.__aenter__()
+            nursery.start_soon(receive)
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == 2
+        assert repr(channel) == "<BroadcastChannel ended, 0 messages waiting>"
+        assert [message async for message in channel] == []
+        await opened.__aexit__(None, None, None)
+
+
+async def test_a_channel_that_is_closed_throws_away_what_waits_and_says_so_to_all() -> None:
+    reports: list[Dropped] = []
+    closed = 0
+
+    async def receive() -> None:
+        nonlocal closed
+        with pytest.raises(trio.ClosedResourceError):
+            await channel.receive()
+        closed += 1
+
+    async with open_broadcast(on_drop=reports.append) as broadcast:
+        async with broadcast.open_channel("a", max_queued_messages=2) as channel:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                nursery.start_soon(receive)
+                await trio.testing.wait_all_tasks_blocked()
+                await channel.aclose()
+            assert closed == 2
+        async with broadcast.open_channel("a", max_queued_messages=2) as channel:
+            broadcast.publish("1", "a")
+            broadcast.publish("2", "a")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await channel.aclose()
+            assert scope.cancelled_caught
+            channel.close()
+            assert broadcast.statistics().queued_messages == 0
+            assert broadcast.statistics().queued_bytes == 0
+            assert broadcast.publish("3", "a") == 0
+            await receive()
+            with pytest.raises(trio.ClosedResourceError):
+                channel.receive_nowait()
+    assert reports == []
+
+
+async def test_receiving_what_is_there_lets_other_tasks_run_now_and_then() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with open_broadcast(max_queued_messages=2000) as broadcast:
+        async with broadcast.open_channel("a") as channel, trio.open_nursery() as nursery:
+            for _ in range(2000):
+                broadcast.publish("x", "a")
+            nursery.start_soon(count)
+            for _ in range(2000):
+                await channel.receive()
+            assert turns >= 10
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await channel.receive()
+            assert scope.cancelled_caught
+            nursery.cancel_scope.cancel()

@@ -117,6 +117,19 @@ async def test_a_newer_message_that_outgrows_its_place_gets_another() -> None:
             assert broadcast.statistics().dropped == 1
 
 
+async def test_a_newer_message_may_be_longer_where_as_many_wait_as_may() -> None:
+    policy = Latest(key=lambda message: message[:1])
+    async with open_broadcast(policy=policy, max_queued_messages=2) as broadcast:
+        async with open_slow() as (ws, peer, stream):
+            with broadcast.subscribe(ws, "t"):
+                for message in ("0", "a1", "b1", "a22", "a333"):
+                    assert broadcast.publish(message, "t") == 1
+                stream.go_on()
+                assert await receive(peer, 3) == ["0", "a333", "b1"]
+            assert broadcast.statistics().replaced == 2
+            assert broadcast.statistics().dropped == 0
+
+
 async def test_nothing_is_replaced_across_what_was_sent_directly() -> None:
     async with open_broadcast(policy=Latest()) as broadcast, open_slow() as (ws, peer, stream):
         with broadcast.subscribe(ws, "t"):

@@ -38,7 +38,7 @@ from ..backplane._base import Backplane
 from .history import History, Kept
 from .policies import Disconnect, Limits, SlowReaderPolicy
 from .tally import Dropped, Tally
-from .to_channel import ToChannel
+from .to_channel import BroadcastChannel, ToChannel
 from .to_websocket import Audience, ToWebSocket
 
 #: How many messages may wait for one subscriber, unless it is said otherwise. A reader this far
@@ -306,7 +306,7 @@ class Broadcast:
             slow = self._first_without_room(topic, size, excluded)
             if slow is None:
                 break
-            await slow.wait_for_progress()
+            await slow.sink.wait_for_progress()
         return self._publish(data, topic, excluded=excluded, compress=compress, keep=keep)
 
     def _first_without_room(
@@ -314,7 +314,7 @@ class Broadcast:
     ) -> ToWebSocket | None:
         record = self._topics.get(topic)
         for delivery in record.websockets.values() if record is not None else ():
-            waits = not delivery.is_over and not delivery.has_room(size)
+            waits = not delivery.sink.is_closed and not delivery.has_room(size)
             if waits and delivery.websocket not in excluded:
                 return delivery
         return None
@@ -359,7 +359,7 @@ class Broadcast:
             self._tidy(topic)
         count = record.audience.deliver(message, topic, excluded)
         for channel in list(record.channels):  # a key function could change the original
-            count += channel.deliver(message)
+            count += channel.deliver(message, topic)
         self._delivered += count
         spend(count * MESSAGE_WORK + DEFLATE_WORK * message.bytes_compressed)
         if self._tally.reports:
@@ -459,7 +459,7 @@ class Broadcast:
         max_queued_messages: float | None = None,
         max_queued_bytes: float | None = None,
         since: Since = None,
-    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[str | bytes]]:
+    ) -> AbstractAsyncContextManager[BroadcastChannel]:
         """A channel that gives any task the messages of a topic, for as long as a block goes on::
 
             async with broadcast.open_channel("news") as channel:
@@ -546,14 +546,14 @@ class Broadcast:
             return  # the broadcast is over
         record.remove(delivery)
         self._tidy(topic)
-        delivery.end()
+        delivery.sink.wake()
         self._tell_change(topic)
 
     def _join_channel(self, channel: ToChannel, since: str | None) -> None:
         self._check_open()
         record = self._topic(channel.topic)
         self._idle.pop(channel.topic, None)
-        channel.replay(self._newer(record.history, since)[0])
+        channel.replay(self._newer(record.history, since)[0], channel.topic)
         record.channels[channel] = None
 
     def _leave_channel(self, channel: ToChannel) -> None:
@@ -628,8 +628,8 @@ class Broadcast:
             for websocket, delivery in record.websockets.items()
         }
         channels = [channel for record in self._topics.values() for channel in record.channels]
-        queued = [delivery.queued() for delivery in connections.values()]
-        queued += [channel.queued() for channel in channels]
+        queued = [delivery.sink.waiting() for delivery in connections.values()]
+        queued += [channel.sink.waiting() for channel in channels]
         return BroadcastStatistics(
             subscribers=len(self),
             channels=len(channels),
@@ -675,9 +675,9 @@ class Broadcast:
         self._present.clear()
         for record in topics.values():
             for delivery in record.websockets.values():
-                delivery.end()
+                delivery.sink.wake()
             for channel in record.channels:
-                channel.end()
+                channel.sink.end()
         for watchers in self._watchers.values():
             watchers.unpark_all()
 
@@ -795,7 +795,7 @@ class Subscription:
 
 
 @final
-class _OpenChannel(AbstractAsyncContextManager["trio.MemoryReceiveChannel[str | bytes]"]):
+class _OpenChannel(AbstractAsyncContextManager[BroadcastChannel]):
     """The block of `Broadcast.open_channel`."""
 
     def __init__(self, broadcast: Broadcast, topic: str, limits: Limits, since: Since) -> None:
@@ -806,7 +806,7 @@ class _OpenChannel(AbstractAsyncContextManager["trio.MemoryReceiveChannel[str | 
         self._delivery: ToChannel | None = None
 
     @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> trio.MemoryReceiveChannel[str | bytes]:
+    async def __aenter__(self) -> BroadcastChannel:
         await trio.lowlevel.checkpoint()
         if self._delivery is not None:
             raise RuntimeError("a channel is opened once: call open_channel() again")
@@ -824,7 +824,7 @@ class _OpenChannel(AbstractAsyncContextManager["trio.MemoryReceiveChannel[str | 
     ) -> None:
         assert self._delivery is not None
         self._broadcast._leave_channel(self._delivery)
-        self._delivery.close()
+        self._delivery.channel.close()
 
 
 @final

@@ -1,6 +1,6 @@
-"""What a subscriber was sent and what it missed.
+"""What subscribers did not get.
 
-This module owns the counts, and the one question that every policy asks first: is there room?
+This module owns the counts, and the reports for the application.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import final
 
 from .._connection.websocket import WebSocket
-from .policies import Disconnect, Latest, Limits, SlowReaderPolicy
+from .policies import Disconnect, Latest, SlowReaderPolicy
 
 
 @final
@@ -61,10 +61,3 @@ class Tally:
             self.logger.exception("the key of Latest failed, over %.100r", message)
             return object()
         return key
-
-
-def has_room(limits: Limits, messages: int, bytes_queued: int, size: int) -> bool:
-    """Whether one more of `size` bytes may wait. Where none waits, it may be of any size."""
-    return not messages or (
-        messages < limits.max_queued_messages and bytes_queued + size <= limits.max_queued_bytes
-    )

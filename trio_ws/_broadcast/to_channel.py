@@ -1,146 +1,224 @@
-"""How a published message gets to a channel, and what becomes of it where there is no room.
+"""How a published message gets to a channel, which any task may receive from.
 
-This module owns the policies' deeds for channels, as `to_websocket` does for connections. The
-messages wait in the channel.
+This module owns the two ends of a channel: the mailbox, which a queue fills, and what the
+application receives from. How much may wait, and what becomes of more, is up to the queue.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable
-from math import inf
-from typing import NamedTuple, final
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task
 
+from .._pacing import next_checkpoint
 from .._protocol.prepared import Prepared
-from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
-from .tally import Dropped, Tally, has_room
-
-
-class _Item(NamedTuple):
-    """A message that waits in a channel."""
-
-    data: str | bytes
-    size: int
-    key: Hashable = None
-    replayed: bool = False
-    """It is a part of a history, for which the bounds are not meant."""
+from .policies import Limits
+from .queue import Queue, QueuedMessage
+from .tally import Tally
 
 
 @final
-class ToChannel:
-    """One memory channel. It has no bounds of its own: they are held here, in bytes too."""
+class Mailbox:
+    """Where the messages of a channel wait. A message for a task that waits goes straight to it."""
 
-    def __init__(self, topic: str, limits: Limits, tally: Tally) -> None:
-        self.topic = topic
-        self._limits = limits
-        self._tally = tally
-        self._send, self.channel = trio.open_memory_channel[str | bytes](inf)
-        #: Our own end, to take messages back. What is open besides is the application's.
-        self._receive = self.channel.clone()
-        #: What waits in the channel, as far as it has not been received since we last looked.
-        self._items: deque[_Item] = deque()
-        #: How many of them are history, and how many bytes the others are.
-        self._replayed = 0
+    __slots__ = ("_bytes", "_given", "_is_ended", "_is_unread", "_parcels", "_receivers")
+
+    def __init__(self) -> None:
+        #: What waits, the oldest first.
+        self._parcels: OrderedDict[QueuedMessage, None] = OrderedDict()
+        #: How many bytes the frames of these would have.
         self._bytes = 0
+        #: The tasks that wait for a message, the first one first. While there is one, nothing
+        #: waits.
+        self._receivers: OrderedDict[Task, None] = OrderedDict()
+        #: What each of those that need wait no more was given, until its turn comes.
+        self._given: dict[Task, str | bytes] = {}
+        #: Nothing more will come.
+        self._is_ended = False
+        #: Nobody will receive any more.
+        self._is_unread = False
 
-    def deliver(self, message: Prepared) -> bool:
-        """Hand over a message; false if it was dropped, or nobody receives any more."""
-        self._look()
-        if self._is_over:
-            return False
-        policy = self._limits.policy
-        key = self._tally.key_of(policy, message.data) if isinstance(policy, Latest) else None
-        item = _Item(message.data, len(message.plain), key)
-        if isinstance(policy, Latest) and self._replace(item):
-            return True
-        if not self._has_room(item) and not self._make_room(policy, item):
-            return False
-        self._put(item)
-        return True
+    # What a queue puts in…
 
     @property
-    def _is_over(self) -> bool:
-        statistics = self._receive.statistics()
-        return statistics.open_receive_channels < 2 or not statistics.open_send_channels
+    def is_closed(self) -> bool:
+        return self._is_ended or self._is_unread
 
-    def _look(self) -> None:
-        """Forget what was received."""
-        waiting = self._receive.statistics().current_buffer_used
-        while len(self._items) > waiting:
-            self._pop()
+    def waiting(self) -> tuple[int, int]:
+        return len(self._parcels), self._bytes
 
-    def _has_room(self, item: _Item) -> bool:
-        messages = len(self._items) - self._replayed
-        return has_room(self._limits, messages, self._bytes, item.size)
+    def frame_of(self, message: Prepared) -> bytes:
+        """What a message counts for. It is received as it was published."""
+        return message.plain
 
-    def _put(self, item: _Item) -> None:
-        self._items.append(item)
-        self._replayed += item.replayed
-        self._bytes += item.size
-        self._send.send_nowait(item.data)
-
-    def _pop(self) -> _Item:
-        item = self._items.popleft()
-        self._replayed -= item.replayed
-        self._bytes -= item.size
-        return item
-
-    def _take(self) -> _Item:
-        """Take back the oldest."""
-        self._receive.receive_nowait()
-        return self._pop()
-
-    def _replace(self, item: _Item) -> bool:
-        """Put a message where an older one with its key waits; false if there is no such place.
-
-        A channel has no places, so all of it is taken out and put in again. That is no more than
-        the bounds allow, and only for a reader that is slow.
-        """
-        same = (other for other in self._items if other.key == item.key and not other.replayed)
-        older = next(same, None)
-        if older is None:
+    def post_now(self, frame: bytes, messages: Sequence[Prepared]) -> bool:
+        if len(self._receivers) < len(messages):
             return False
-        self._tally.replaced += 1
-        bytes_queued = self._bytes + item.size - older.size
-        fits = bytes_queued <= self._limits.max_queued_bytes or len(self._items) == 1
-        for other in [self._take() for _ in range(len(self._items))]:
-            if other is not older:
-                self._put(other)
-            elif fits:
-                self._put(item)
-        return fits
-
-    def _make_room(self, policy: SlowReaderPolicy, item: _Item) -> bool:
-        """Do what the policy says, and say whether the message may wait now."""
-        if isinstance(policy, Disconnect):
-            self._send.close()
-        elif not isinstance(policy, DropNewest):
-            while not self._has_room(item):
-                self._drop(self._take())
-            return True
-        self._drop(item)
-        return False
-
-    def _drop(self, item: _Item) -> None:
-        self._tally.drop(Dropped(None, self.topic, item.data, self._limits.policy))
-
-    def replay(self, messages: list[Prepared]) -> None:
-        """Put a history into the channel, on top of its bounds."""
         for message in messages:
-            self._put(_Item(message.data, 0, replayed=True))
+            task, _ = self._receivers.popitem(last=False)
+            # Given to this task: if another could take it, the bounds would have to count it.
+            self._given[task] = message.data
+            trio.lowlevel.reschedule(task)
+        return True
 
-    def queued(self) -> tuple[int, int]:
-        """How many messages wait, and how many bytes they take."""
-        self._look()
-        return len(self._items), self._bytes
+    def post(self, parcel: QueuedMessage, frame: bytes) -> None:
+        self._parcels[parcel] = None
+        self._bytes += len(frame)
+
+    def take_back(self, parcel: QueuedMessage) -> None:
+        del self._parcels[parcel]
+        self._bytes -= parcel.size
+
+    def exchange(self, parcel: QueuedMessage, frame: bytes) -> bool:
+        self._bytes += len(frame) - parcel.size
+        return True
+
+    def note_sent(self, message: str | bytes) -> None:
+        """Nobody asks."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        self.end()
 
     def end(self) -> None:
         """Nothing more will come; what waits can still be received."""
-        self._send.close()
+        self._is_ended = True
+        self._wake()
+
+    # What a task takes out…
+
+    async def receive(self) -> str | bytes:
+        await next_checkpoint()()
+        try:
+            return self.receive_nowait()
+        except trio.WouldBlock:
+            pass
+        task = trio.lowlevel.current_task()
+        self._receivers[task] = None
+
+        def abort(_: RaiseCancelT) -> Abort:
+            del self._receivers[task]
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if task in self._given:
+            return self._given.pop(task)
+        return self.receive_nowait()  # raises why nothing will come
+
+    def receive_nowait(self) -> str | bytes:
+        if self._is_unread:
+            raise trio.ClosedResourceError("this channel was closed")
+        if self._parcels:
+            parcel, _ = self._parcels.popitem(last=False)
+            self._bytes -= parcel.size
+            parcel.leave(sent=True)
+            return parcel.message.data
+        if self._is_ended:
+            raise trio.EndOfChannel
+        raise trio.WouldBlock
 
     def close(self) -> None:
-        """Nobody will receive any more."""
-        for channel in (self._send, self._receive, self.channel):
-            channel.close()
+        """Nobody will receive any more: what waits is thrown away."""
+        self._is_unread = True
+        while self._parcels:
+            parcel, _ = self._parcels.popitem(last=False)
+            parcel.leave(sent=False)
+        self._bytes = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have those who wait find out why nothing will come."""
+        while self._receivers:
+            task, _ = self._receivers.popitem(last=False)
+            trio.lowlevel.reschedule(task)
+
+    @property
+    def tasks_waiting(self) -> int:
+        return len(self._receivers)
+
+
+@final
+class ToChannel(Queue[Mailbox]):
+    """What waits for one channel."""
+
+    __slots__ = ("channel", "topic")
+
+    def __init__(self, topic: str, limits: Limits, tally: Tally) -> None:
+        super().__init__(Mailbox(), limits, tally)
+        self.topic = topic
+        self.channel = BroadcastChannel(self.sink)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """A snapshot of a channel.
+
+    Attributes:
+        current_buffer_used: how many messages wait to be received.
+        current_bytes_used: how many bytes their frames would have, as the bounds count them.
+        tasks_waiting_receive: how many tasks wait for a message.
+    """
+
+    current_buffer_used: int
+    current_bytes_used: int
+    tasks_waiting_receive: int
+
+
+@final
+class BroadcastChannel(trio.abc.ReceiveChannel[str | bytes]):
+    """The messages of a topic, for any task: what `Broadcast.open_channel` gives.
+
+    Several tasks may receive: each message goes to exactly one of them, the one that has waited
+    longest. ``async for`` ends where there will be no more messages.
+    """
+
+    __slots__ = ("_mailbox",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    @trio.lowlevel.enable_ki_protection
+    async def receive(self) -> str | bytes:
+        """The next message. Cancelling it loses nothing.
+
+        Raises:
+            trio.EndOfChannel: there will be no more: the broadcast is over, or the policy is
+                `Disconnect` and too much waited. What waited was received before this.
+            trio.ClosedResourceError: the channel was closed, or its block was left.
+        """
+        return await self._mailbox.receive()
+
+    @trio.lowlevel.enable_ki_protection
+    def receive_nowait(self) -> str | bytes:
+        """`receive`, where it need not wait.
+
+        Raises:
+            trio.WouldBlock: no message waits.
+        """
+        return self._mailbox.receive_nowait()
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> None:
+        """Receive nothing more. What waits is thrown away, and no policy acts on what would come.
+
+        Tasks that wait get a `trio.ClosedResourceError`. Closing again does nothing.
+        """
+        self._mailbox.close()
+
+    async def aclose(self) -> None:
+        """`close`, and a checkpoint. When it is cancelled, the channel is closed all the same."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> ChannelStatistics:
+        """How much waits, and who."""
+        messages, size = self._mailbox.waiting()
+        return ChannelStatistics(messages, size, self._mailbox.tasks_waiting)
+
+    def __repr__(self) -> str:
+        messages, _ = self._mailbox.waiting()
+        state = "ended" if self._mailbox.is_closed else "open"
+        return f"<BroadcastChannel {state}, {messages} messages waiting>"

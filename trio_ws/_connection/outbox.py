@@ -89,11 +89,11 @@ class Outbox:
         "_probe_end",
         "_progressed_at",
         "_ready",
-        "_sealed",
         "_start_task",
         "_transport",
         "bytes_taken",
         "high_water",
+        "is_sealed",
         "messages_posted",
         "moved_at",
         "probe_left_at",
@@ -130,7 +130,8 @@ class Outbox:
         self._blocked = False
         #: A pong, and for how many bytes to have gone out it is held back.
         self._owed: tuple[float, bytes] | None = None
-        self._sealed = False
+        #: No more messages will come: see `seal`.
+        self.is_sealed = False
         self._broken = False
         self._piece_size = PIECE
         self._largest_piece = int(max(PIECE, min(LARGEST_PIECE, SLOWEST * patience)))
@@ -160,7 +161,7 @@ class Outbox:
         """How many of the unsent bytes may go out as soon as the peer takes them: all but those of
         a line that is held.
         """
-        return self.unsent - self.bytes_in_line if self._held else self.unsent
+        return self.unsent - self.in_line()[1] if self._held else self.unsent
 
     @property
     def _gone(self) -> int:
@@ -259,7 +260,7 @@ class Outbox:
         That is when, of what could leave at first, not more than the high-water mark is left.
         """
         gone = self._gone_when_there_is_room
-        while not self.has_room and self._gone < gone and not self._sealed:
+        while not self.has_room and self._gone < gone and not self.is_sealed:
             await self.wait_for_progress()
 
     async def wait_until_empty(self) -> None:
@@ -284,7 +285,7 @@ class Outbox:
             frame: or several, one after the other.
             messages: how many these are.
         """
-        if self._frames or self._held or self._sealed:
+        if self._frames or self._held or self.is_sealed:
             return False
         size = len(frame)
         self.bytes_taken += size
@@ -311,7 +312,7 @@ class Outbox:
 
     def post(self, parcel: Parcel, frame: Buffer) -> None:
         """Put a frame in line, where `post_now` was in vain."""
-        if self._sealed:
+        if self.is_sealed:
             parcel.leave(sent=False)
             return
         if self._line is None:
@@ -324,10 +325,16 @@ class Outbox:
         assert self._line is not None
         self._count(-self._line.take_back(parcel))
 
-    def exchange(self, parcel: Parcel, frame: Buffer) -> None:
-        """Put another frame in its place."""
-        assert self._line is not None
-        self._count(self._line.exchange(parcel, frame))
+    def exchange(self, parcel: Parcel, frame: Buffer) -> bool:
+        """Put another frame in its place; false if that would overtake what was written since."""
+        line = self._line
+        assert line is not None
+        if parcel.barrier != line.barriers:
+            return False
+        more = line.exchange(parcel, frame)
+        self.bytes_taken += more
+        self.unsent += more
+        return True
 
     def drop_parcels(self) -> None:
         """Throw away all that can be taken back."""
@@ -338,21 +345,10 @@ class Outbox:
         self.bytes_taken += more
         self.unsent += more
 
-    @property
-    def is_sealed(self) -> bool:
-        return self._sealed
-
-    @property
-    def messages_in_line(self) -> int:
-        return self._line.messages if self._line is not None else 0
-
-    @property
-    def bytes_in_line(self) -> int:
-        return self._line.size if self._line is not None else 0
-
-    def may_be_exchanged(self, parcel: Parcel) -> bool:
-        """Whether it is in line, and what is put in its place overtakes nothing that was sent."""
-        return self._line is not None and parcel.barrier == self._line.barriers
+    def in_line(self) -> tuple[int, int]:
+        """How many messages could be taken back, and how many bytes they have."""
+        line = self._line
+        return (line.messages, line.size) if line is not None else (0, 0)
 
     def hold(self) -> None:
         """Write what waits, and then only what is written: what is posted has to wait.
@@ -374,7 +370,7 @@ class Outbox:
         return waited
 
     def _set_ready(self) -> None:
-        clear = not (self._frames or self._held or self._sealed)
+        clear = not (self._frames or self._held or self.is_sealed)
         self._ready = self._transport.plain_socket if clear else None
 
     def _take_turn(self, size: float) -> None:
@@ -390,7 +386,7 @@ class Outbox:
 
     def seal(self) -> None:
         """No more messages will come, only what ends the connection: let those who wait go on."""
-        self._sealed = True
+        self.is_sealed = True
         self._owed = None
         self._ready = None
         if self._held:  # a message is left unfinished, and only a Close frame may follow

@@ -60,15 +60,9 @@ class Outlet:
         """Whether the connection is closing or closed, so that nothing is sent any more."""
         return self._outbox.is_sealed
 
-    @property
-    def messages_waiting(self) -> int:
-        """How many messages could be taken back, whoever posted them."""
-        return self._outbox.messages_in_line
-
-    @property
-    def bytes_waiting(self) -> int:
-        """How many bytes their frames have."""
-        return self._outbox.bytes_in_line
+    def waiting(self) -> tuple[int, int]:
+        """How many messages could be taken back, whoever posted them, and the bytes of these."""
+        return self._outbox.in_line()
 
     def frame_of(self, message: Prepared) -> bytes:
         """The frame in which this connection gets a message."""
@@ -99,13 +93,9 @@ class Outlet:
         """Take a frame out of the line again."""
         self._outbox.take_back(parcel)
 
-    def may_be_exchanged(self, parcel: Parcel) -> bool:
-        """Whether a frame in its place would overtake nothing that the application sent."""
-        return self._outbox.may_be_exchanged(parcel)
-
-    def exchange(self, parcel: Parcel, frame: bytes) -> None:
-        """Put another frame in the place of one that waits."""
-        self._outbox.exchange(parcel, frame)
+    def exchange(self, parcel: Parcel, frame: bytes) -> bool:
+        """Put another frame in the place of one that waits; false if it would overtake others."""
+        return self._outbox.exchange(parcel, frame)
 
     def note_sent(self, message: str | bytes) -> None:
         """A message that was posted has left the line."""
