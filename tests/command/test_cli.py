@@ -81,7 +81,7 @@ async def yields_not_async(): yield not_async
 @pytest.mark.parametrize(
     ("application", "message"),
     [
-        ("wrong", "'wrong' does not name an application: it is module:attribute, as in chat:han"),
+        ("wrong", "'wrong' does not name an application: write module:attribute, as in chat:h"),
         ("wrong.py:x", "there is no module 'wrong.py'"),
         ("./wrong:x", "'./wrong:x' does not name an application"),
         ("wrong:", "'wrong:' does not name an application"),
@@ -89,7 +89,7 @@ async def yields_not_async(): yield not_async
         ("nowhere.at.all:x", "there is no module 'nowhere', neither here nor installed"),
         ("wrong:other", "'wrong' has no 'other'"),
         ("wrong:Class.other", "'wrong' has no 'Class.other'"),
-        ("wrong:NUMBER", "wrong:NUMBER is no handler, which is an async function of one WebSocke"),
+        ("wrong:NUMBER", "wrong:NUMBER is 3, and not a handler, which is an async function of one"),
         ("wrong:Class", "wrong:Class takes neither one argument, as a handler does, nor none"),
         ("wrong:two", "wrong:two takes neither one argument"),
         ("wrong:none", "wrong:none takes neither one argument"),

@@ -167,7 +167,7 @@ async def test_what_never_becomes_ready_holds_up_no_later_sighup_and_no_replacem
             assert set(last) == {"1", "2"}
             assert not set(last.values()) & {*before.values(), *after.values()}
             assert await command.stop(signal.SIGTERM) == 0
-    assert "those that run stay" not in command.output
+    assert "the running workers stay" not in command.output
 
 
 async def test_a_signal_stops_workers_that_are_not_ready_too(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ async def test_a_successor_that_is_not_ready_in_time_is_given_up_and_sighup_work
             crew.start_timeout = 0.5
             (directory / "hang").touch()
             signal.raise_signal(signal.SIGHUP)
-            await logged(caplog, "new worker 1 .* was not ready in time; those that run stay")
+            await logged(caplog, "new worker 1 .* was not ready in time; the running workers stay")
             assert await process_of(url) == first
 
             crew.start_timeout = PATIENCE

@@ -1,6 +1,6 @@
-"""``module:attribute``: finding the application that ``trio-ws serve`` runs, and checking it.
+"""``module:attribute``: how ``trio-ws serve`` finds the application that it runs, and checks it.
 
-This module knows how an application is named and what one looks like, and nothing of servers.
+This module knows how an application is named and what one looks like. It knows no servers.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from .._arguments import check_async
 from .._server.server import Handler
 from .exits import USAGE, CommandFailed
 
-#: What gives the handler: for a handler, itself; for an application that has set-up to do, a block
-#: to run the server in.
+#: A function that gives an async context manager, which yields the handler. An application with
+#: set-up to do does it before that, and cleans up when the server has ended.
 Application: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 def load_application(name: str) -> Application:
-    """Import what `name` names, with the current directory on the path.
+    """Import the application called `name`, with the current directory on the path.
 
     Raises:
-        CommandFailed: it is not there, or is no application; or its module failed.
+        CommandFailed: there is no such application, it is not one, or importing its module failed.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise CommandFailed(
-            f"{name!r} does not name an application: it is module:attribute, as in chat:handler",
+            f"{name!r} does not name an application: write module:attribute, as in chat:handler",
             USAGE,
         )
     found: object = _import(module_name)
@@ -61,13 +61,13 @@ def _import(name: str) -> ModuleType:
 def _checked(name: str, found: object) -> Application:
     if inspect.isasyncgenfunction(found):
         raise CommandFailed(
-            f"{name} has a yield in it: where it does the set-up and yields the handler, it needs "
+            f"{name} has a yield in it: a function that does set-up and yields the handler needs "
             "the decorator contextlib.asynccontextmanager; a handler does not yield",
             USAGE,
         )
     if not callable(found):
         raise CommandFailed(
-            f"{name} is no handler, which is an async function of one WebSocket, but {found!r}",
+            f"{name} is {found!r}, and not a handler, which is an async function of one WebSocket",
             USAGE,
         )
     if _can_be_called(found, "a WebSocket") and not inspect.isclass(found):
@@ -76,17 +76,17 @@ def _checked(name: str, found: object) -> Application:
     if _can_be_called(found) and not inspect.iscoroutinefunction(found):
         return lambda: _opened(name, found())
     raise CommandFailed(
-        f"{name} takes neither one argument, as a handler does, nor none, as an async context "
-        "manager that yields the handler does",
+        f"{name} takes neither one argument, as a handler does, nor none, as a function does that "
+        "gives an async context manager for the handler",
         USAGE,
     )
 
 
 def _can_be_called(function: Callable[..., object], *arguments: object) -> bool:
     try:
-        # Of the function that is wrapped, if one is: contextlib's wrappers take anything.
+        # This looks through decorators to the function itself: contextlib's wrapper takes anything.
         signature = inspect.signature(function)
-    except ValueError:  # some of those written in C do not say
+    except ValueError:  # some functions written in C have no signature
         return True
     try:
         signature.bind(*arguments)
@@ -106,7 +106,11 @@ def _opened(name: str, context: object) -> AbstractAsyncContextManager[object]:
 
 
 def check_handler(name: str, handler: object) -> Handler:
-    """What the context manager yielded, if it is a handler."""
+    """Check what the context manager yielded, and return it as a handler.
+
+    Raises:
+        CommandFailed: it is not a handler.
+    """
     if not callable(handler) or not _can_be_called(handler, "a WebSocket"):
         raise CommandFailed(
             f"{name} should yield the handler, an async function of one WebSocket, and not "

@@ -1,7 +1,7 @@
 """The command line: ``trio-ws serve`` and ``trio-ws connect``.
 
-This module owns the arguments, the log and what a failure looks like. What is done, and how, is for
-the modules below it.
+This module owns the arguments, the log, and how a failure is shown. The modules beside it do the
+work.
 """
 
 from __future__ import annotations
@@ -45,29 +45,30 @@ from .workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 #: For `gc.set_threshold`. Ten thousand connections are a million objects, and a round of messages
-#: makes and drops many more: at Python's own thresholds, looking through them takes half the time.
-#: A connection that is over needs no collector, as nothing in it refers back to it.
+#: makes and drops many more. At Python's default thresholds, the collector takes half the time. A
+#: connection that is over needs no collector, because it leaves no reference cycle.
 GARBAGE_THRESHOLDS: Final = (100_000, 50, 100)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and give its exit code. The arguments are the process's unless given."""
+    """Run a command and return its exit code. By default, the arguments are the process's."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parsed = make_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace, Sequence[str]], int] = parsed.command
     try:
         return command(parsed, arguments[1:])
     except BaseException as exc:
-        # A nursery may have wrapped it.
+        # A nursery may have wrapped the error.
         leaves = leaf_exceptions(exc)
         return _failure(leaves[0] if len(leaves) == 1 else exc)
 
 
 def _failure(exc: BaseException) -> int:
-    """Tell the user in one line, and give the exit code; anything unforeseen goes on its way."""
+    """Show the error in one line, and return the exit code. An unexpected error is raised again."""
     if isinstance(exc, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(exc, BrokenPipeError):  # who reads our output has seen enough
+    if isinstance(exc, BrokenPipeError):  # the program that reads our output has ended
+        # Python flushes sys.stdout at exit, and would complain of the pipe once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     if not isinstance(exc, CommandFailed):
@@ -79,7 +80,7 @@ def _failure(exc: BaseException) -> int:
 
 
 def _show_users_error(exc: BaseException) -> None:
-    """The traceback, from where it enters the user's code."""
+    """Print the traceback, from the first line in the user's code."""
     rest = exc.__traceback__
     while rest is not None and _is_ours(rest):
         rest = rest.tb_next
@@ -112,11 +113,11 @@ def make_parser() -> argparse.ArgumentParser:
 _SERVE: Final[dict[str, Any]] = {
     "allow_abbrev": False,
     "description": (
-        "Serve WebSockets until SIGINT (Ctrl-C) or SIGTERM asks to stop: every client is told 1001 "
-        "then, and handlers get the grace period. A second signal ends it at once."
+        "Serve WebSockets until SIGINT (Ctrl-C) or SIGTERM asks to stop. Then every client is sent "
+        "1001, and handlers get the grace period. A second signal ends the process at once."
     ),
     "epilog": (
-        "Exit codes: 0 stopped in good order, 1 could not start or failed, 2 wrong command line, "
+        "Exit codes: 0 stopped gracefully, 1 could not start or failed, 2 wrong command line, "
         "130 and 143 stopped at once by a second SIGINT or SIGTERM."
     ),
 }
@@ -128,8 +129,8 @@ _CONNECT: Final[dict[str, Any]] = {
         "of the input (Ctrl-D) closes the connection."
     ),
     "epilog": (
-        "Exit codes: 0 closed in good order (1000, 1001, or no code), 1 could not connect or lost "
-        "the connection, 2 wrong command line, 130 Ctrl-C."
+        "Exit codes: 0 closed normally (1000, 1001, or no code), 1 could not connect or lost the "
+        "connection, 2 wrong command line, 130 Ctrl-C."
     ),
 }
 
@@ -140,7 +141,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "application",
         metavar="module:attribute",
         help="a handler, a Router, or a function without parameters that is decorated with "
-        "contextlib.asynccontextmanager and yields one; the current directory is on the path",
+        "contextlib.asynccontextmanager and yields one; modules in the current directory are found",
     )
 
     where = parser.add_argument_group("where to listen")
@@ -148,14 +149,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--host",
         action="append",
         type=_host,
-        help="name or address, several if repeated; 0.0.0.0 and :: are every one of this machine "
+        help="a name or an address, several if repeated; 0.0.0.0 and :: stand for every interface "
         "(default: localhost)",
     )
-    where.add_argument("--port", type=_port, help="0 for any that is free (default: 8765)")
+    where.add_argument("--port", type=_port, help="0 for any free port (default: 8765)")
     where.add_argument("--unix", type=_path, metavar="PATH", help="a Unix socket instead of a port")
     where.add_argument("--certfile", type=_path, metavar="FILE", help="certificate chain, for TLS")
     where.add_argument(
-        "--keyfile", type=_path, metavar="FILE", help="its private key, where that is another file"
+        "--keyfile", type=_path, metavar="FILE", help="its private key, if that is in another file"
     )
 
     how = parser.add_argument_group("how to run")
@@ -167,18 +168,16 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         type=_timeout,
         default=START_TIMEOUT,
         metavar="N",
-        help="how long a worker may take to be ready, in seconds, before it is stopped and counts "
-        f"as failed; inf for as long as it likes (default: {START_TIMEOUT:g})",
+        help="how many seconds a worker may take to be ready, before it is stopped and counts as "
+        f"failed; inf for no limit (default: {START_TIMEOUT:g})",
     )
     how.add_argument(
         "--reload",
         action="store_true",
-        help="start again when a .py file under the current directory changes; for development",
+        help="restart when a .py file under the current directory changes; for development",
     )
     how.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="(default: info)")
-    how.add_argument(
-        "--access-log", action="store_true", help="a line for each connection when it ends"
-    )
+    how.add_argument("--access-log", action="store_true", help="log a line when a connection ends")
     how.add_argument("--as-worker", type=_link, help=argparse.SUPPRESS)
 
     limits = parser.add_argument_group(
@@ -187,8 +186,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--origin",
         action="append",
-        help="a welcome Origin header, several if repeated; 'none' welcomes requests without one "
-        "(default: every one)",
+        help="an accepted Origin header, several if repeated; 'none' accepts requests without one "
+        "(default: every origin)",
     )
     limits.add_argument("--no-compression", action="store_true", help="no permessage-deflate")
     for name, what in LIMITS.items():
@@ -209,8 +208,8 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         "--wait",
         type=_seconds,
         metavar="SECONDS",
-        help="how long to listen after the end of the input, inf for as long as the server likes "
-        "(default: 1, or 0 where the input is a terminal)",
+        help="how many seconds to listen after the end of the input, inf for no limit (default: 1, "
+        "or 0 if the input is a terminal)",
     )
     parser.add_argument(
         "--header",
@@ -226,19 +225,19 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="offer this one, several if repeated",
+        help="a subprotocol to offer, several if repeated",
     )
     parser.add_argument("--unix", type=_path, metavar="PATH", help="connect to a Unix socket")
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument(
-        "--cafile", type=_path, metavar="FILE", help="trust these authorities instead"
+        "--cafile", type=_path, metavar="FILE", help="trust these authorities, not the system's"
     )
     trust.add_argument(
         "--insecure", action="store_true", help="do not check the server's certificate"
     )
 
 
-# What follows raises argparse.ArgumentTypeError, and nothing else, whatever is typed.
+# The functions below check what was typed. They raise argparse.ArgumentTypeError, and nothing else.
 
 
 def _port(text: str) -> int:
@@ -264,7 +263,7 @@ def _count(text: str) -> int:
 
 
 def _whole(text: str, least: int, most: int) -> int:
-    # As a float first: an int is not made of more than 4300 digits.
+    # A float first: Python makes no int from more than 4300 digits.
     number = float(text) if text.isdecimal() else inf
     if not least <= number <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
@@ -286,7 +285,7 @@ def _timeout(text: str) -> float:
 
 
 def _number(text: str) -> float:
-    """An int where it is one, so that messages show what was typed."""
+    """An int if it is a whole number, so that error texts show it as it was typed."""
     try:
         return int(text) if text.isdecimal() else float(text)
     except ValueError:
@@ -301,7 +300,7 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _link(text: str) -> tuple[int, int]:
-    """What a supervisor gives a worker: a descriptor, and the port."""
+    """The argument that a supervisor gives a worker: a descriptor, and the port."""
     descriptor, _, port = text.partition(":")
     return int(descriptor), int(port)
 
@@ -312,7 +311,7 @@ def _link(text: str) -> tuple[int, int]:
 
 
 def _serve(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Serve as is said in `parsed`; a supervisor passes `arguments` on as they were given."""
+    """Serve as `parsed` says. A supervisor passes `arguments` on to its workers unchanged."""
     _check_combinations(parsed)
     service = _service(parsed)
     several = parsed.reload or parsed.workers > 1
@@ -320,9 +319,11 @@ def _serve(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
         _configure_logging(parsed)
         return trio.run(_supervise, parsed, service, arguments)
 
-    gc.set_threshold(*GARBAGE_THRESHOLDS)  # first: an application that does it itself is obeyed
+    # An application may set the thresholds, or configure logging, when it is imported. Its choice
+    # holds: our thresholds are set before that, and our logging is configured after it, if at all.
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     application = load_application(parsed.application)
-    _configure_logging(parsed)  # afterwards: an application that does it itself is left alone
+    _configure_logging(parsed)
     if parsed.as_worker is None:
         return trio.run(serve_alone, service, application)
     return trio.run(serve_as_worker, service, application, parsed.as_worker[0])
@@ -399,7 +400,7 @@ async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Se
         Crew,
         arguments,
         patience=patience,
-        # With --reload a person waits for it, perhaps in a debugger.
+        # With --reload a person waits, perhaps in a debugger.
         start_timeout=inf if parsed.reload else parsed.start_timeout,
         foreground=parsed.reload,
     )
@@ -414,7 +415,7 @@ async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Se
 
 
 def _configure_logging(parsed: argparse.Namespace) -> None:
-    """Write to the standard error, unless the application has seen to the log itself."""
+    """Write the log to the standard error, unless the application has configured logging."""
     if logging.getLogger().hasHandlers():
         return
     level = logging.getLevelNamesMapping()[parsed.log_level.upper()]
@@ -423,7 +424,7 @@ def _configure_logging(parsed: argparse.Namespace) -> None:
         who = f"[worker {os.environ[WORKER_VARIABLE]}] "
     logging.basicConfig(level=level, format=f"%(asctime)s %(levelname)s {who}%(message)s")
     logging.getLogger("trio_ws.serve").setLevel(level)
-    # Connections have their lines at INFO, which is the access log.
+    # The access log consists of the lines that connections log at INFO.
     of_connections = min(level, logging.INFO) if parsed.access_log else max(level, logging.WARNING)
     logging.getLogger("trio_ws").setLevel(level if level == logging.DEBUG else of_connections)
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-#: What was asked for was done. A shutdown in good order is, whichever signal asked for it: systemd,
-#: Docker and Kubernetes take anything else for a failure.
+#: The command did its work. A graceful shutdown counts as that, whichever signal asked for it:
+#: systemd, Docker and Kubernetes take any other code for a failure.
 DONE: Final = 0
-#: It could not start, or failed later. Trying again may help.
+#: The command could not start, or failed later. Trying again may help.
 FAILED: Final = 1
-#: The command line is wrong, and trying it again is of no use. argparse says the same.
+#: The command line is wrong, so trying it again does not help. argparse exits with the same code.
 USAGE: Final = 2
-#: And the number of the signal, as shells count: a signal ended it, and not in good order.
+#: A signal ended the command without a graceful shutdown. The signal's number is added, as shells
+#: do.
 SIGNALLED: Final = 128
 INTERRUPTED: Final = SIGNALLED + signal.SIGINT
 
 
 class CommandFailed(Exception):
-    """The command cannot go on; its text is the one line that the user is told.
+    """The command cannot go on. The text is the one line that the user is shown.
 
-    Where it has a cause, that is an error in the user's own code, and shown with its traceback.
+    A ``__cause__`` is an error in the user's own code. It is shown with its traceback.
     """
 
     def __init__(self, message: str, status: int = FAILED) -> None:

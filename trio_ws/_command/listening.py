@@ -1,4 +1,4 @@
-"""The sockets of ``trio-ws serve``, bound; the user is told in one line where that fails."""
+"""The sockets of ``trio-ws serve``, and the one line that the user is shown if binding fails."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .exits import CommandFailed
 
 @contextmanager
 def failing_in_one_line(*, hint_if_taken: str = "") -> Generator[None, None, None]:
-    """Around the calls that bind or listen, and nothing else.
+    """Turn the errors of binding and listening into `CommandFailed`. For such calls only.
 
     Raises:
-        CommandFailed: in place of their errors, with the same text.
+        CommandFailed: in place of those errors, with the same text.
     """
     try:
         yield

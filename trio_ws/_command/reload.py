@@ -1,6 +1,6 @@
 """``trio-ws serve --reload``: one worker, restarted when a source file changes. For development.
 
-This module owns looking at files, and when to start and stop. The processes are `workers`'.
+This module watches the files, and decides when to start and stop. `workers` owns the processes.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from .workers import Crew, Tend, Worker
 
 logger = logging.getLogger("trio_ws.serve")
 
-#: How often the files are looked at, in seconds.
+#: How often the files are checked, in seconds.
 INTERVAL: Final = 0.3
 
 
 def reload_worker(directory: Path, where: str) -> Tend:
-    """Keep one worker that runs what is in `directory` now.
+    """Keep one worker that runs the current code in `directory`.
 
-    It is stopped before the next is started, because the application may hold what only one can
-    have. One that ends by itself has something to be mended: it is started again after a change.
+    The worker is stopped before the next one is started, because the application may hold something
+    that only one process can have. If a worker ends by itself, the code has a fault, and the next
+    worker is started after a change.
     """
 
     async def tend(crew: Crew) -> None:
@@ -55,7 +56,7 @@ async def _tell(worker: Worker, where: str) -> None:
 async def _wait_for_change(
     directory: Path, before: dict[Path, int]
 ) -> tuple[Path, dict[Path, int]]:
-    """One of the files that changed, appeared or went away, and all as they are now."""
+    """Wait until files change, appear or go away. Returns one of them, and all current times."""
     while True:
         await trio.sleep(INTERVAL)
         now = await trio.to_thread.run_sync(modification_times, directory)
@@ -65,10 +66,10 @@ async def _wait_for_change(
 
 
 def modification_times(directory: Path) -> dict[Path, int]:
-    """When each Python file under `directory` was changed last."""
+    """When each Python file under `directory` was last changed."""
     times: dict[Path, int] = {}
     for path in _python_files(directory):
-        with suppress(FileNotFoundError):  # meanwhile; an editor replaces it, perhaps
+        with suppress(FileNotFoundError):  # gone since; an editor may be replacing it
             times[path] = path.stat().st_mtime_ns
     return times
 
@@ -76,7 +77,7 @@ def modification_times(directory: Path) -> dict[Path, int]:
 def _python_files(directory: Path) -> Iterator[Path]:
     for name, folders, files in os.walk(directory):
         folder = Path(name)
-        # Neither what is hidden, nor other people's packages: those are many, and do not change.
+        # Hidden folders and installed packages are left out: their many files do not change.
         folders[:] = [
             name
             for name in folders

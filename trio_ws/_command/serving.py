@@ -1,12 +1,12 @@
 """One process of ``trio-ws serve``: from an application and its sockets to an exit code.
 
-The order: the sockets are bound, the application does its set-up, and then they listen, so that
-nobody is accepted before there is a handler. A shutdown goes the other way; the application's own
-end comes when all connections are closed.
+The sockets are bound, the application does its set-up, and only then do the sockets listen, so that
+no connection is accepted before there is a handler. A shutdown goes the other way: the application
+cleans up when all connections are closed.
 
-A process serves alone, and obeys the terminal and whoever manages services, or as a worker, which
-obeys its supervisor and tells it when it is ready. How many workers there are, and what becomes of
-one that ends, is `workers`' to know.
+A process serves alone, or as a worker. Alone, it obeys signals from the terminal or from a service
+manager. A worker obeys its supervisor, and tells it when it is ready. `workers` decides how many
+workers there are, and replaces one that ends.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Service:
     """What to serve, and where.
 
     Attributes:
-        name: the application's, as ``module:attribute``.
+        name: the name of the application, as ``module:attribute``.
         hosts, port: where to listen, unless there is a `unix` path.
-        reuse_port: other workers also listen on the port.
+        reuse_port: whether other workers listen on the port too.
         ssl_context: for TLS.
         options: those of `serve_listeners`.
     """
@@ -60,8 +60,9 @@ class Service:
     options: ListenerKeywords
 
     def where(self, sockets: Sequence[socket.socket]) -> str:
-        """For people: the URLs, with the hosts as they were given, as certificates for them demand;
-        or the path of the Unix socket.
+        """The URLs, or the path of the Unix socket, for people to read.
+
+        The URLs have the hosts as they were given, because certificates are made for names.
         """
         if self.unix is not None:
             return f"the Unix socket {self.unix}"
@@ -73,7 +74,7 @@ class Service:
 
 @final
 class Serving:
-    """A service that runs in this process, and can be told to stop at any time."""
+    """A service that runs in this process, and can be stopped at any time."""
 
     def __init__(self, service: Service, application: Application) -> None:
         self._service = service
@@ -84,7 +85,7 @@ class Serving:
         self._is_set_up = False
 
     def stop(self) -> None:
-        """Shut down in good order, or give up the application's set-up if it is not through."""
+        """Begin a graceful shutdown, or cancel the application's set-up if it has not finished."""
         (self._serving if self._is_set_up else self._setting_up).cancel()
 
     @property
@@ -92,10 +93,13 @@ class Serving:
         return len(self._server.connections) if self._server is not None else 0
 
     async def run(self, ready: Callable[[str], None]) -> None:
-        """Serve until stopped; `ready` is told where, as soon as connections are accepted.
+        """Serve until stopped.
+
+        Args:
+            ready: called as soon as connections are accepted, with the text of `Service.where`.
 
         Raises:
-            CommandFailed: an address cannot be had, or the application failed.
+            CommandFailed: an address cannot be bound, or the application failed.
         """
         async with self._sockets() as sockets:
             where = self._service.where(sockets)
@@ -125,7 +129,7 @@ class Serving:
             async with self._application() as handler:
                 yield check_handler(self._service.name, handler)
         except Exception as exc:
-            for error in leaf_exceptions(exc):  # a nursery of the application's may have wrapped it
+            for error in leaf_exceptions(exc):  # the application's nursery may have wrapped it
                 if isinstance(error, CommandFailed):
                     raise error from None
             raise CommandFailed(f"{self._service.name} failed") from exc
@@ -150,7 +154,7 @@ class Serving:
 
 
 async def serve_alone(service: Service, application: Application) -> int:
-    """Serve until a signal asks to stop; a second one ends the process on the spot."""
+    """Serve until a signal asks to stop. A second one ends the process immediately."""
     serving = Serving(service, application)
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         async with open_bare_nursery() as nursery:
@@ -163,7 +167,7 @@ async def serve_alone(service: Service, application: Application) -> int:
 
 
 def announce(where: str) -> None:
-    """Say that connections are accepted: to a person, and to a program that waits for it."""
+    """Print where connections are accepted, for a person, or a program that waits for this line."""
     sys.stdout.write(f"Serving on {where}\n")
     sys.stdout.flush()
 
@@ -179,7 +183,8 @@ async def _obey_signals(serving: Serving, signals: AsyncIterator[int]) -> None:
 
 
 def _exit_at_once(number: int) -> NoReturn:
-    # What is still running is shielded, or the application's: nothing but this ends it now.
+    # What still runs is shielded from cancellation, or is the application's code. Nothing but this
+    # ends it now.
     logger.warning("%s again: not waiting any longer", signal.Signals(number).name)
     logging.shutdown()
     os._exit(SIGNALLED + number)
@@ -190,23 +195,25 @@ def _exit_at_once(number: int) -> NoReturn:
 # ---------------------------------------------------------------------------
 
 
-#: What a worker says to its supervisor when it accepts connections. The other way nothing is said,
-#: so that all there is to hear is the end: the supervisor is gone.
+#: What a worker sends to its supervisor when it accepts connections. The supervisor sends nothing,
+#: so a worker that reads finds only the end of the stream: the supervisor is gone.
 READY: Final = b"r"
 
 
 async def serve_as_worker(service: Service, application: Application, descriptor: int) -> int:
-    """Serve until told to stop, or until the supervisor is gone.
+    """Serve until a signal asks to stop, or until the supervisor is gone.
 
-    Being told twice is nothing new to it: a terminal, or systemd, tells every process, and the
-    supervisor also tells its workers. When waiting has been long enough is for that to decide.
+    A second signal changes nothing. A terminal or systemd sends a signal to every process, and the
+    supervisor sends one to each worker besides. The supervisor decides when it has waited long
+    enough.
 
     Args:
         service: what to serve, and where.
-        application: the same, found.
-        descriptor: of a socket whose other end the supervisor has.
+        application: the application that `service` names.
+        descriptor: a socket; the supervisor has its other end.
     """
-    os.set_inheritable(descriptor, False)  # by processes of the application's
+    # A process that the application starts must not keep this socket open after our end.
+    os.set_inheritable(descriptor, False)
     line = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
     serving = Serving(service, application)
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
@@ -221,7 +228,7 @@ async def serve_as_worker(service: Service, application: Application, descriptor
 
 
 async def _tell_ready(supervisor: trio.SocketStream) -> None:
-    with suppress(trio.BrokenResourceError):  # it is gone, which the other task hears
+    with suppress(trio.BrokenResourceError):  # it is gone; `_stop_when_orphaned` sees that too
         await supervisor.send_all(READY)
 
 

@@ -1,7 +1,7 @@
 """``trio-ws connect``: a WebSocket in the terminal, or in a pipe.
 
-Lines of the standard input are sent as text messages; what arrives goes to the standard output, one
-line for each message, and everything else to the standard error.
+Each line of the standard input is sent as a text message. Messages that arrive go to the standard
+output, and everything else goes to the standard error.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from .._keywords import ClientKeywords
 from .._redaction import masked
 from .exits import DONE, FAILED
 
-#: What would move the cursor, clear the screen or worse: a peer may send anything.
+#: Control characters. A peer could move the cursor with them, clear the screen, or do worse.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 STDIN: Final = 0
 _READ_SIZE: Final = 65536
 
-#: How much of a binary message is shown.
+#: How many bytes of a binary message are shown.
 _SHOWN_BYTES: Final = 64
 
 
 async def talk(url: str, wait: float, **options: Unpack[ClientKeywords]) -> int:
-    """Connect, and talk until the peer closes or the input ends.
+    """Connect, and talk until the peer closes or the input ends. Returns the exit code.
 
     Args:
-        url: where to.
+        url: the URL to connect to.
         wait: how long to go on listening after the end of the input, in seconds.
         options: those of `open_websocket_url`.
 
     Raises:
-        HandshakeError: it cannot connect.
+        HandshakeError: the connection could not be opened.
         ValueError: an option is wrong.
     """
     async with open_websocket_url(url, **options) as ws:
         _note(f"Connected to {masked(url)}" + (f", {ws.subprotocol}" if ws.subprotocol else ""))
-        with suppress(ConnectionLost):  # the reason is told below
+        with suppress(ConnectionLost):  # the reason is shown below
             await _converse(ws, wait)
     reason = await ws.wait_closed()
     _note(f"Closed: {reason}")
@@ -68,8 +68,8 @@ async def _input_lines() -> AsyncGenerator[str, None]:
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
     rest = ""
     while True:
-        # Not sys.stdin: a thread that waits for it holds its lock, without which Python cannot end.
-        # Such a thread is left alone, and the system ends it.
+        # A thread that waits in sys.stdin would hold its lock, and Python needs that lock to exit.
+        # A thread that waits in os.read can be abandoned; it ends with the process.
         data = await trio.to_thread.run_sync(os.read, STDIN, _READ_SIZE, abandon_on_cancel=True)
         *lines, rest = (rest + decode(data, final=not data)).split("\n")
         for line in lines:

@@ -1,11 +1,11 @@
 """Several processes on one port, and the supervisor that keeps them: ``trio-ws serve --workers``.
 
-The supervisor binds the port and never listens on it; each worker also binds it (SO_REUSEPORT), and
-the kernel gives each new connection to one of them. Beyond that the workers share nothing.
+The supervisor binds the port and never listens on it. Each worker binds it too (SO_REUSEPORT), and
+the kernel gives each new connection to one of them. The workers share nothing else.
 
-What a worker and its supervisor tell each other: the worker says one byte over a socket when it
-accepts connections; the supervisor says SIGTERM. Each learns from the kernel when the other is
-gone. What is in a worker is `serving`'s affair.
+A worker sends its supervisor one byte over a socket when it accepts connections. The supervisor
+sends a worker SIGTERM. Each learns from the kernel when the other is gone. `serving` runs in a
+worker.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ from .serving import READY, STOP_SIGNALS, announce
 
 logger = logging.getLogger("trio_ws.serve")
 
-#: For the application: the number of its worker, from 1. A restarted worker keeps the number.
+#: An environment variable for the application: the number of its worker, from 1. A restarted
+#: worker keeps the number.
 WORKER_VARIABLE: Final = "TRIO_WS_WORKER"
 
-#: What a worker gets in seconds, besides `grace_period` and `close_timeout`, for the application's
-#: own end. Then it is killed.
+#: How many seconds the application gets to clean up, after `grace_period` and `close_timeout`. A
+#: worker that takes longer is killed.
 MARGIN: Final = 5.0
 
-#: How many seconds a worker gets to become ready, unless told otherwise: time enough to fill caches
-#: from a database, and no longer than an operator waits for what does not start.
+#: How many seconds a worker gets to become ready by default: enough to fill caches from a database,
+#: and no longer than an operator waits for a service that does not start.
 START_TIMEOUT: Final = 60.0
 
-#: How many seconds to wait before a process that could not be started is tried again.
+#: How many seconds to wait before the next try if the system could not start a process.
 RETRY_DELAY: Final = 0.5
 
-#: One that is told to stop while it starts does not know yet how to do that, and just ends.
+#: Exit statuses that are no failure. A worker that gets the signal before it has a handler for it
+#: is ended by the signal.
 _GOOD_ORDER: Final = {DONE, -signal.SIGTERM, -signal.SIGINT, INTERRUPTED}
 
 
@@ -55,7 +57,7 @@ class Worker:
 
     def __init__(self, number: int, process: trio.Process, line: trio.SocketStream) -> None:
         self.number = number
-        #: For how many seconds it was ready, once it has ended; below 0 where it never was.
+        #: How many seconds it was ready, once it has ended; below 0 if it never was.
         self.lived = -inf
         self._process = process
         self._line = line
@@ -69,7 +71,7 @@ class Worker:
         return f"worker {self.number} (process {self._process.pid})"
 
     async def follow(self) -> None:
-        """Take note of what becomes of it. Cancelling this kills it."""
+        """Wait until it ends, and note when it becomes ready. Cancelling this kills it."""
         try:
             async with self._line, trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen_for_ready)
@@ -90,7 +92,7 @@ class Worker:
                 self._settled.set()
 
     async def wait_ready(self) -> bool:
-        """Wait until it is ready; false where it ended instead."""
+        """Wait until it is ready. Returns false if it ended instead."""
         await self._settled.wait()
         return not self.has_ended
 
@@ -112,7 +114,7 @@ class Worker:
 
     @property
     def status(self) -> int:
-        """What it ended with; a signal is the negative of its number."""
+        """Its exit status; a signal's number is negative."""
         status = self._process.returncode
         assert status is not None  # it has ended
         return status
@@ -126,14 +128,14 @@ class Worker:
 
 @final
 class Crew:
-    """The workers of one supervisor: those that run, and how to start and stop them.
+    """The running workers of one supervisor, and how to start and stop them.
 
     Args:
-        arguments: those of ``trio-ws serve``.
-        port: what the workers listen on.
-        patience: how long a worker that was asked to stop gets, in seconds.
-        start_timeout: how long one gets to become ready, before it is stopped.
-        foreground: they may use the terminal. Ctrl-C then also reaches them.
+        arguments: the arguments of ``trio-ws serve``.
+        port: the port that the workers listen on.
+        patience: how many seconds a worker gets to stop, before it is killed.
+        start_timeout: how many seconds a worker gets to become ready, before it is stopped.
+        foreground: whether the workers may use the terminal. Ctrl-C then reaches them too.
     """
 
     def __init__(
@@ -152,17 +154,17 @@ class Crew:
         self._background: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
         if foreground:
             self._background.clear()
-        #: Those that run, the oldest first.
+        #: The workers that run, the oldest first.
         self.workers: dict[Worker, None] = {}
         self._hull: trio.Nursery
         self._ask_for_restart, self.restarts = trio.open_memory_channel[None](1)
         self.forced_by = 0
 
     async def start(self, number: int) -> Worker:
-        """Start a process, and go on at once.
+        """Start a process, without waiting until it is ready.
 
         Raises:
-            CommandFailed: the system has no room for one.
+            CommandFailed: the system cannot start one.
         """
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as unless_started:
@@ -205,12 +207,12 @@ class Crew:
         await self.stop([worker])
 
     def dismiss(self, worker: Worker) -> None:
-        """Have it stopped, as `stop` does, without waiting for that."""
+        """Begin to stop a worker, without waiting until it has ended."""
         logger.debug("stopping %s", worker)
         self._hull.start_soon(self.stop, [worker])
 
     async def stop(self, workers: Iterable[Worker]) -> bool:
-        """Ask these to stop, and kill those that do not; whether all ended in good order."""
+        """Ask these to stop, and kill those that do not. Returns whether all stopped gracefully."""
         workers = list(workers)
         for worker in workers:
             worker.ask_to_stop()
@@ -227,12 +229,14 @@ class Crew:
     # Until a signal…
 
     async def run(self, tend: Tend, restart_on: Sequence[signal.Signals] = ()) -> int:
-        """`tend` to the workers until a signal asks to stop; then stop them all.
+        """Run `tend` until a signal asks to stop; then stop all workers. Returns the exit code.
 
-        What arrives of `restart_on` is passed on to `tend`, by `restarts`.
+        Args:
+            tend: starts and replaces workers.
+            restart_on: signals that ask for new workers. `tend` receives them from `restarts`.
 
         Raises:
-            CommandFailed: from `tend`. Nothing is left running then, either.
+            CommandFailed: `tend` raised it. No worker is left running.
         """
         with trio.open_signal_receiver(*STOP_SIGNALS, *restart_on) as signals:
             async with open_bare_nursery() as self._hull:
@@ -252,7 +256,7 @@ class Crew:
             if number in STOP_SIGNALS:
                 logger.info("%s: stopping all workers", signal.Signals(number).name)
                 return
-            with suppress(trio.WouldBlock):  # one restart is due already
+            with suppress(trio.WouldBlock):  # a restart is due already
                 self._ask_for_restart.send_nowait(None)
 
     async def _stop_all(self, signals: AsyncIterator[int]) -> int:
@@ -273,7 +277,7 @@ class Crew:
                     worker.kill()
 
 
-#: What is done with workers while nobody asks to stop.
+#: Keeps the workers of a crew running. It is cancelled when a signal asks to stop.
 Tend: TypeAlias = Callable[[Crew], Awaitable[None]]
 
 
@@ -286,8 +290,9 @@ Tend: TypeAlias = Callable[[Crew], Awaitable[None]]
 class _Place:
     """One of the N places, and the worker that fills it now.
 
-    A task with a new worker for it looks at which one is there at that moment, and keeps no place
-    while it waits: the worker that it waits for may never be ready.
+    Two tasks put workers in a place: one when a worker has ended, one at a restart. A lock would be
+    held for ever by a task whose new worker never becomes ready. So each task looks, when it has
+    its new worker, at which one is in the place by then.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -296,10 +301,10 @@ class _Place:
 
 
 def keep_workers(count: int, where: str) -> Tend:
-    """Start `count` workers, replace those that end, and on SIGHUP all, one after the other."""
+    """Start `count` workers, and replace those that end. On SIGHUP, replace all, one by one."""
 
     async def tend(crew: Crew) -> None:
-        # The first goes ahead: what is wrong with the application is then said once.
+        # The first one goes ahead, so that an error in the application is shown once.
         first = await crew.start(1)
         if not await first.wait_ready():
             raise CommandFailed(
@@ -314,7 +319,8 @@ def keep_workers(count: int, where: str) -> Tend:
             nursery.start_soon(_announce, workers, f"{where} with {count} workers")
             under_way = trio.CancelScope()
             async for _ in crew.restarts:
-                # The one that is under way may wait for what is never ready, or out of date by now.
+                # The restart under way may wait for a worker that is never ready, or that runs code
+                # which has changed since.
                 under_way.cancel()
                 under_way = trio.CancelScope()
                 nursery.start_soon(_replace_all, crew, places, under_way)
@@ -334,14 +340,14 @@ async def _keep_filled(crew: Crew, place: _Place) -> None:
         gone = place.worker
         await gone.wait_ended()
         if place.worker is not gone:
-            continue  # its successor is there already
+            continue  # a restart has put its successor there
         delay = backoff.delay(gone.lived)
         logger.error("%s %s; another starts in %g s", gone, gone.how_it_ended, delay)
         await trio.sleep(delay)
         another = await _start_somehow(crew, place.number)
         if place.worker is gone:
             place.worker = another
-        else:  # it was replaced meanwhile
+        else:  # a restart has replaced it in the meantime
             crew.dismiss(another)
 
 
@@ -349,7 +355,7 @@ async def _start_somehow(crew: Crew, number: int) -> Worker:
     while True:
         try:
             return await crew.start(number)
-        except CommandFailed as exc:  # the other workers are not to suffer for it
+        except CommandFailed as exc:  # raised, it would stop the other workers
             logger.warning("%s; trying again in %g s", exc, RETRY_DELAY)
             await trio.sleep(RETRY_DELAY)
 
@@ -357,14 +363,13 @@ async def _start_somehow(crew: Crew, number: int) -> Worker:
 def make_backoff() -> Backoff:
     """The delays before a worker that ended is started again.
 
-    One that was ready for ten seconds did not end because it cannot work: it has its successor at
-    once.
+    One that was ready for ten seconds can work, so its successor is started at once.
     """
     return Backoff(first=0.5, longest=30.0, steady=10.0, at_once=True)
 
 
 async def _replace_all(crew: Crew, places: Iterable[_Place], scope: trio.CancelScope) -> None:
-    """A successor first, then an end in good order: somebody listens at every moment."""
+    """Start each successor before its predecessor is stopped: some worker always listens."""
     with scope:
         for place in places:
             successor = await _start_successor(crew, place.number)
@@ -377,7 +382,7 @@ async def _replace_all(crew: Crew, places: Iterable[_Place], scope: trio.CancelS
 
 
 async def _start_successor(crew: Crew, number: int) -> Worker | None:
-    """One that is ready; `None`, and a line in the log, where it will not be."""
+    """Wait for a new worker that is ready. If it ends instead, log that and return `None`."""
     successor = await _start_somehow(crew, number)
     try:
         if await successor.wait_ready():
@@ -385,5 +390,5 @@ async def _start_successor(crew: Crew, number: int) -> Worker | None:
     except trio.Cancelled:
         crew.dismiss(successor)
         raise
-    logger.error("the new %s %s; those that run stay", successor, successor.how_it_ended)
+    logger.error("the new %s %s; the running workers stay", successor, successor.how_it_ended)
     return None
