@@ -1,4 +1,4 @@
-"""`_sharing`: equal strings are one, and strangers cannot make it grow."""
+"""`_interning`: equal strings are one, and strangers cannot make it grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`_flusher`: what was gathered goes out when the task that sent it waits, and not later."""
+"""`flusher`: what was gathered goes out when the task that sent it waits, and not later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`_outbox`: order, the bound, who finishes a frame, and what a broken transport leads to."""
+"""`outbox`: order, the bound, who finishes a frame, and what a broken transport leads to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`_watchdog`: one task, each connection at its time, and none kept alive by being watched."""
+"""`watchdog`: one task, each connection at its time, and none kept alive by being watched."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ INVALID = {
     ),
     "bad window bits": (
         with_fields(b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99"),
-        "permessage-deflate is not to be understood",
+        "permessage-deflate cannot be understood",
     ),
     "HTTP/1.0": (ACCEPTING.replace(b"HTTP/1.1", b"HTTP/1.0"), "HTTP/1.0 knows no 101"),
     "HTTP/2.0": (ACCEPTING.replace(b"HTTP/1.1", b"HTTP/2.0"), "HTTP/2.0 knows no 101"),

@@ -1,4 +1,4 @@
-"""`_frames`: plain frames to messages and back, and everything else left where it is."""
+"""`frames`: plain frames to messages and back, and everything else left where it is."""
 
 from __future__ import annotations
 

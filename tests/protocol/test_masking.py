@@ -1,4 +1,4 @@
-"""`_masking`: the XOR at every size, by every way there is, and keys."""
+"""`masking`: the XOR at every size, by every way there is, and keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`_wire`: bytes to events, events to bytes, and the same for every way of cutting them up."""
+"""`wire`: bytes to events, events to bytes, and the same for every way of cutting them up."""
 
 from __future__ import annotations
 

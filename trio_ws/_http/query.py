@@ -1,6 +1,6 @@
 """The query of a request: names and values, taken apart as forms and links write them.
 
-This module owns what the text after the ``?`` means. `values` says where that text comes from.
+This module owns what the text after the ``?`` means. `values` finds that text in a request.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ class ArrivingFrame:
         self._decode_text = decode_text
 
     def take_piece(self, data: bytes, start: int, stop: int) -> Fragment:
-        """The next piece of the payload, as what it means.
+        """Take the next piece of the payload, which is from `start` to `stop` in `data`.
 
         Raises:
-            UnicodeDecodeError: it belongs to a text, and cannot become UTF-8 any more.
+            UnicodeDecodeError: it belongs to a text, and can no longer become UTF-8.
         """
         self.left -= stop - start
         final = not self.left
@@ -55,7 +55,7 @@ class ArrivingFrame:
 
 
 def is_half_surrogate(end: bytes) -> bool:
-    """Whether text ends in two of a surrogate's three bytes, which nothing makes UTF-8 any more.
+    """Whether text ends in two of the three bytes of a surrogate, so that it cannot become UTF-8.
 
     RFC 3629 section 3 forbids surrogates. Python's decoder waits for the third byte before it
     refuses one; everything else that cannot become UTF-8 it refuses at once. A peer that stops

@@ -27,7 +27,7 @@ class Codec:
     )
 
     _inflater: Inflater | None
-    """`None` once nobody will get what it would make."""
+    """`None` after `discard`: nobody will get what it would make."""
 
     def __init__(self, settings: Deflate, agreement: Agreement, *, server: bool) -> None:
         self._inflater, self._deflater = agreement.codecs(settings, server=server)

@@ -208,7 +208,7 @@ def client_check(header: str) -> Agreement:
     try:
         return _agreement(answers[0][1], in_response=True)
     except _Unacceptable as exc:
-        raise ValueError(f"the server's permessage-deflate is not to be understood: {exc}") from exc
+        raise ValueError(f"the server's permessage-deflate cannot be understood: {exc}") from exc
 
 
 _Parameters: TypeAlias = list[tuple[str, str | None]]

@@ -95,7 +95,7 @@ NOT_UTF8 = Violation(int(CloseCode.INVALID_PAYLOAD), "text that is not UTF-8")
 
 
 def read_close(payload: bytes) -> Close | None:
-    """What a Close frame says (RFC 6455 section 5.5.1); `None` for one that nobody may send."""
+    """What a Close frame says (RFC 6455 section 5.5.1); `None` if no peer may send it."""
     if not payload:
         return Close(CloseCode.NO_STATUS_RECEIVED, "")
     try:

@@ -169,7 +169,7 @@ class Head(NamedTuple):
     length: int
     """Of the payload."""
     size: int
-    """Of the head itself, with the masking key where there is one."""
+    """Of the head itself, masking key included."""
 
 
 def read_head(data: bytes, position: int) -> Head | None:

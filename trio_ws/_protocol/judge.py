@@ -21,7 +21,7 @@ MIN_FRAGMENT_CHARGE = 64
 
 
 class Guard(Extension):
-    """Sees every frame before wsproto takes it, through wsproto's own door for extensions.
+    """Sees every frame before wsproto takes it. To wsproto it is an extension (section 9).
 
     It keeps one account for the message that is arriving: what it holds so far, inflated, with each
     further fragment counted at least `MIN_FRAGMENT_CHARGE`.

@@ -43,13 +43,13 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
         key: 4 bytes; the first of them goes with the first byte of the part.
 
     Returns:
-        A `bytearray` where that saves copying.
+        The result; a `bytearray` if that saves a copy.
     """
     size = stop - start
     if size >= INTEGER_BELOW:
         return _mask_large(data, start, stop, key)
-    # Big-endian, so that the first byte of one meets the first of the other at any length that is
-    # cut off at the end.
+    # Big-endian, so that the first byte of the key meets the first byte of the part, whatever the
+    # length.
     if size < SHORT:
         pattern = int.from_bytes(key) * REPEATS[size] >> SPARE[size]
     else:
@@ -99,7 +99,7 @@ INTEGER_BELOW, _mask_large = _choose()
 
 
 def new_key() -> bytes:
-    """Four bytes that nobody can foresee (RFC 6455 section 10.3)."""
+    """Four bytes that cannot be predicted (RFC 6455 section 10.3)."""
     global _keys  # noqa: PLW0603
     # One step of a built-in iterator, which no other thread can interrupt: two threads with a trio
     # loop each never get the same key.

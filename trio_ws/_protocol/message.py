@@ -1,4 +1,4 @@
-"""What can be sent: text and buffers, and a copy of them that nobody changes any more."""
+"""What can be sent: text and buffers, copied so that the sender may change them afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ else:
 
 
 def checked_message(message: Message) -> str | bytes:
-    """`message`, safe from changes that its owner makes later.
+    """`message`, or a copy of it that is safe from changes that its owner makes later.
 
     Raises:
         TypeError: it is neither `str` nor made of bytes.

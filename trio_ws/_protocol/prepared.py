@@ -16,8 +16,8 @@ class Prepared:
 
     Args:
         data: the message.
-        compress: whether to compress it, where that was agreed on; `None` leaves it to each wire's
-            threshold, unless it is large and of a kind that does not get smaller.
+        compress: whether wires that agreed on compression are to compress it. `None` leaves it to
+            each wire's threshold, unless it is large and of a kind that does not get smaller.
 
     Raises:
         UnicodeEncodeError: a `str` with lone surrogates.

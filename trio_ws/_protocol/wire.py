@@ -147,8 +147,8 @@ class Wire:
     masks: bool
     """Whether this end masks what it sends."""
     end: Close | Violation | None
-    """The last event, once it came. It is about the peer's direction alone: whether this end has
-    sent its Close frame is told by `may_close`, and the closing handshake is the connection's."""
+    """The last event, once it came. It is about the peer's direction alone. `may_close` says if
+    this end has sent its Close frame, and the connection does the closing handshake."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class Wire:
             data, self._rest = self._rest + data, b""
         position = 0
         # Nothing is read after a Close frame or a violation (RFC 6455 sections 5.5.1 and 7.1.7).
-        # Where the peer broke the protocol nobody knows where its next frame begins.
+        # Once the peer has broken the protocol, the next frame may begin anywhere.
         while position < len(data) and self.end is None:
             if self._arriving is not None:
                 event, position = self._take_piece(self._arriving, data, position)
@@ -245,11 +245,11 @@ class Wire:
 
     @property
     def is_between_messages(self) -> bool:
-        """Whether nothing is there of what comes next."""
+        """Whether nothing of the next frame, or of a message in fragments, is here."""
         return not self._rest and self._arriving is None and not self._is_judging
 
     def receive_messages(self, data: bytes) -> tuple[Messages, int]:
-        """The short way alone, where the wire `is_between_messages`: it costs half as much.
+        """Take the short way alone, at half the cost. The wire has to be `is_between_messages`.
 
         Returns:
             The messages that `data` begins with, no more than are decoded in one go, and where what
@@ -284,7 +284,7 @@ class Wire:
     def _is_right(self, head: Head) -> bool:
         """Whether it is masked as the peer's must be, its length in the shortest form (5.1, 5.2).
 
-        Of the first byte it says nothing.
+        The first byte is not looked at.
         """
         return head.masked is not self.masks and head.right_length
 
@@ -337,7 +337,7 @@ class Wire:
         return self._deflate is not None and self._step != INFLATING_STEP
 
     def _control_event(self, first: int, payload: bytes) -> Ping | Pong | Close | None:
-        """What a control frame means; `None` for a Close frame that nobody may send."""
+        """What a control frame means; `None` for a Close frame that no peer may send."""
         if first == PING:
             return Ping(payload)
         if first == PONG:
@@ -448,7 +448,7 @@ class Wire:
 
     @property
     def compresses_from(self) -> float:
-        """From what length on a message is compressed; `math.inf` where that was not agreed on."""
+        """The length from which on messages are compressed; `math.inf` if this end never does."""
         return self._threshold
 
     @property
@@ -470,7 +470,7 @@ class Wire:
 
         Args:
             data: the message.
-            compress: whether to compress it, where that was agreed on; `None` leaves it to the
+            compress: whether to compress it, if that was agreed on; `None` leaves it to the
                 threshold.
         """
         # `_encode` and `make_head` once more, in place: calling them would cost half as much again.
@@ -515,17 +515,17 @@ class Wire:
         frame = message.plain
         if self._deflates and message.weight >= self._threshold:
             frame = self._codecs.deflate_prepared(message)
-        # A client needs a key of its own for each frame (RFC 6455 section 5.3), so only a server
-        # sends the very bytes that others send.
+        # A client needs a fresh key for each frame (RFC 6455 section 5.3), so only servers can send
+        # the same bytes to many.
         return masked_frame(frame) if self.masks else frame
 
     @property
     def prepared_is_plain_below(self) -> float:
-        """Below what `weight` the `frame_of_prepared` is `Prepared.plain`, byte for byte."""
+        """The `weight` below which `frame_of_prepared` gives `Prepared.plain`, byte for byte."""
         return -inf if self.masks else self._threshold
 
     def restart_compression(self) -> None:
-        """What is sent from now on refers to nothing before it."""
+        """Let what is sent from now on refer to nothing before it."""
         if self._codec is not None:
             self._codec.restart()
 
@@ -535,9 +535,9 @@ class Wire:
         Args:
             data: the part; may be empty.
             final: whether the message ends with it.
-            compress: as for `message`; the first part's word counts. How long the message will be
-                is not known, so `None` means yes, unless the first part is of a kind that does not
-                get smaller.
+            compress: as for `message`; only the one given with the first part counts. How long
+                the message will be is not known, so `None` means yes, unless the first part is of a
+                kind that does not get smaller.
         """
         payload = data.encode() if isinstance(data, str) else data
         first = CONTINUATION
@@ -592,7 +592,7 @@ class Wire:
 
     @property
     def compression_received(self) -> float | None:
-        """The same of what the peer compressed."""
+        """The same for what the peer compressed."""
         codec = self._codec
         if codec is None or not codec.deflated_received:
             return None
