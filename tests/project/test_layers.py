@@ -158,11 +158,27 @@ def test_a_package_itself_only_re_exports(package: str) -> None:
 ROOMS = [name for name in modules() if name.endswith(".__init__")]
 
 
+def read_first(room: str) -> str | None:
+    found = re.search(r"\bRead `(\w+)` first", ast.get_docstring(parse(room)) or "")
+    return found and found[1]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_says_which_file_to_read_first(room: str) -> None:
-    first = re.search(r"\bRead `(\w+)` first", ast.get_docstring(parse(room)) or "")
+    first = read_first(room)
     assert first, "in its first lines: what it is for, which file to read first, what stays out"
-    assert f"{room.removesuffix('__init__')}{first[1]}" in modules()
+    assert f"{room.removesuffix('__init__')}{first}" in modules()
+
+
+def test_the_map_in_the_design_notes_shows_these_rooms_and_what_to_read_first_in_them() -> None:
+    text = (PACKAGE.parent / "docs" / "design.md").read_text("utf-8")
+    table = text.partition("| room |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table]
+    rooms = [re.sub(r"\.py$|/$|^the ground floor", "", row[0]) or "ground" for row in rows]
+    assert rooms == [room for room in reversed(FLOORS) if room != "__main__"]
+    for room, row in zip(rooms, rows, strict=True):
+        if f"{room}.__init__" in ROOMS:
+            assert row[2] == read_first(f"{room}.__init__")
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if name != "_version"])
