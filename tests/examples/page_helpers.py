@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
-from tests.examples.test_examples import PATIENCE, command
+from tests.examples.scripts import PATIENCE, command
 
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 

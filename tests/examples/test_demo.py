@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from examples.counter.server import Counter
-from tests.examples.test_examples import PATIENCE, Script, running
+from tests.examples.scripts import PATIENCE, Script, running
 from trio_ws import (
     Broadcast,
     ConnectionLost,

@@ -22,8 +22,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.backplane.redis_server import RedisServer, free_port
 from tests.examples.page_helpers import DESKTOP, PHONE, Tabs, browser_options, keep, serving
-from tests.examples.test_examples import EXAMPLES, PATIENCE, output_of
-from tests.project.test_docs import PAGES, PORT, snippets
+from tests.examples.scripts import EXAMPLES, PATIENCE, output_of
+from tests.project.pages import PAGES, PORT, snippets
 
 
 @pytest.fixture(scope="module")

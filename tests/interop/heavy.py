@@ -16,6 +16,7 @@ import trio
 from tests.handshake.handshake_helpers import read_all, request
 from tests.helpers import TEXT, close_frame, frame
 from tests.interop import recordings, scenarios
+from tests.interop.compressing import RSV1, deflated
 from tests.interop.messages import KINDS
 from tests.interop.processes import run_peer
 from tests.interop.scenarios import (
@@ -27,7 +28,6 @@ from tests.interop.scenarios import (
     WITH_REASON,
     Compression,
 )
-from tests.interop.test_replays import RSV1, deflated
 from trio_ws._handshake.both_sides import accept_value
 
 GO = ".tools/interop/go-peer"

@@ -12,16 +12,15 @@ import trio
 from tests.handshake.handshake_helpers import echo, parse_response, read_head, request_fields
 from tests.helpers import CLOSE, FIN, TEXT, RawPeer
 from tests.interop import recordings
+from tests.interop.compressing import RSV1, TAIL, deflated
 from tests.interop.recordings import MESSAGE, TOO_MUCH, Client, Server
 from tests.interop.scenarios import HOST, OFFER
 from trio_ws import ConnectionRejected, Deflate, WebSocketServer, open_websocket, serve_websocket
 from trio_ws._handshake.both_sides import accept_value
 
-RSV1 = 4
 MARKED = FIN | RSV1 << 4 | TEXT
 #: Long enough to be compressed unasked.
 LONG = MESSAGE.encode() * 2
-TAIL = b"\x00\x00\xff\xff"
 
 SERVERS = {
     "gorilla": recordings.GORILLA_SERVER,
@@ -131,9 +130,3 @@ async def test_our_server_answers_a_client_that_is_replayed_as_it_asks(recorded:
                 if "server_no_context_takeover" in recorded.extensions:
                     inflater = zlib.decompressobj(-15)
         await server.aclose()
-
-
-def deflated(data: bytes) -> bytes:
-    """A message that refers to nothing before it, as any agreement allows."""
-    compressor = zlib.compressobj(wbits=-15)
-    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(TAIL)

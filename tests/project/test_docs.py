@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -16,24 +16,9 @@ import trio
 import trio_ws
 import trio_ws.backplane
 import trio_ws.testing
-from tests.examples.test_examples import PATIENCE
+from tests.examples.scripts import PATIENCE
+from tests.project.pages import PAGES, PORT, ROOT, snippets
 from trio_ws import ConnectionRejected, WebSocketServer, open_websocket_url
-
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-_FENCE = re.compile(r"^```(python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-
-
-def snippets(page: Path) -> Iterator[tuple[str, str, str]]:
-    """What is fenced as python or as text: its language, where it stands, and the text."""
-    source = page.read_text("utf-8")
-    for fence in _FENCE.finditer(source):
-        line = source.count("\n", 0, fence.start()) + 1
-        yield fence[1], f"{page.relative_to(ROOT)}:{line}", fence[2]
-
-
-PORT = "8765"
 
 ECHO = """
 import trio

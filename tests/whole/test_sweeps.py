@@ -15,6 +15,7 @@ import trio.testing
 
 import trio_ws
 from tests.helpers import URL
+from tests.whole.sweeping import converse
 from trio_ws import ConnectionClosed, HandshakeError, WebSocket
 from trio_ws.testing import FaultyStream
 
@@ -33,18 +34,6 @@ async def as_client(stream: trio.abc.Stream) -> None:
 async def as_server(stream: trio.abc.Stream) -> None:
     async with trio_ws.wrap_server_stream(stream, **OPTIONS) as ws:  # type: ignore[arg-type]
         await converse(ws)
-
-
-async def converse(ws: WebSocket) -> None:
-    await ws.send("text" * 100)
-    assert await ws.receive() == "text" * 100
-    async with ws.open_message("binary") as writer:
-        await writer.send(b"a")
-        await writer.send(b"b")
-    async with ws.receive_message() as chunks:
-        assert b"".join([chunk async for chunk in chunks]) == b"ab"  # type: ignore[misc]
-    await ws.ping()
-    await ws.aclose(4000, "done")
 
 
 async def peer_of_client(stream: trio.abc.Stream) -> None:

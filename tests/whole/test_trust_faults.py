@@ -13,7 +13,7 @@ import trio_ws
 from tests.conftest import open_descriptors
 from tests.helpers import HOST, PATIENCE, RawPeer, echo, open_server, tcp_pair
 from tests.whole.server_process import CLOSE_TIMEOUT, SLACK, SOAK, report, server_process
-from tests.whole.test_sweeps import converse
+from tests.whole.sweeping import converse
 from trio_ws import open_websocket_url
 
 

@@ -1,0 +1,24 @@
+"""The pages of the documentation, and what is fenced in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_FENCE = re.compile(r"^```(python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def snippets(page: Path) -> Iterator[tuple[str, str, str]]:
+    """What is fenced as python or as text: its language, where it stands, and the text."""
+    source = page.read_text("utf-8")
+    for fence in _FENCE.finditer(source):
+        line = source.count("\n", 0, fence.start()) + 1
+        yield fence[1], f"{page.relative_to(ROOT)}:{line}", fence[2]
+
+
+PORT = "8765"
