@@ -12,7 +12,8 @@ from trio_ws._http.exchange import (
     ServerExchange,
 )
 from trio_ws._http.values import Request
-from trio_ws._protocol.deflate import Deflate, server_choice
+from trio_ws._protocol.deflate import Deflate
+from trio_ws._protocol.negotiation import server_choice
 
 
 def one_input(data: bytes) -> None:

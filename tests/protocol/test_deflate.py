@@ -1,4 +1,4 @@
-"""`_protocol.deflate`, and what the wire makes of it: windows, bounds, control frames."""
+"""`deflate`, and what the wire makes of it: windows, bounds, control frames."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from tests.helpers import (
 )
 from tests.protocol.deflate_helpers import NAME, RSV1
 from trio_ws import ConnectionLost, Deflate
-from trio_ws._protocol.deflate import Agreement, Deflater, Inflater, client_check, client_offer
+from trio_ws._protocol.deflate import Agreement, Deflater, Inflater
 from trio_ws._protocol.events import Close, Fragment, Ping, Role, Violation
+from trio_ws._protocol.negotiation import client_check, client_offer
 from trio_ws._protocol.prepared import Prepared
 from trio_ws._protocol.wire import Wire
 

@@ -1,4 +1,4 @@
-"""`_protocol.deflate`: its settings, and what two sides agree on."""
+"""`negotiation`: the settings of permessage-deflate, and what two sides agree on."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from tests.handshake.handshake_helpers import ACCEPTING, scripted_server
 from tests.helpers import TEXT, decode, frame, open_pair
 from tests.protocol.deflate_helpers import NAME, RSV1
 from trio_ws import Deflate, InvalidResponse
-from trio_ws._protocol.deflate import Agreement, client_check, client_offer, server_choice
+from trio_ws._protocol.deflate import Agreement
 from trio_ws._protocol.events import Role
+from trio_ws._protocol.negotiation import client_check, client_offer, server_choice
 from trio_ws._protocol.wire import Wire
 
 pytestmark = pytest.mark.autojump

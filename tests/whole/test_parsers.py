@@ -59,7 +59,7 @@ from trio_ws._http.exchange import (
 from trio_ws._http.networks import Networks
 from trio_ws._log import ConnectionLogger
 from trio_ws._options import ClientStreamOptions, ServerStreamOptions
-from trio_ws._protocol import deflate as _deflate, events, frames as _frames
+from trio_ws._protocol import events, frames as _frames, negotiation as _negotiation
 from trio_ws._protocol.deflate import Agreement, Inflater
 from trio_ws._protocol.events import Role
 from trio_ws._protocol.wire import Wire
@@ -289,11 +289,15 @@ for trusted, field, text in (
     ("X-Forwarded-For", "X-Forwarded-Proto", "https, wss"),
 ):
     parser(_forwarded.from_client, values(text), partial(forwarded, trusted, field))
-parser(_deflate.server_choice, texts(DEFLATE), lambda text: _deflate.server_choice(text, Deflate()))
 parser(
-    _deflate.client_check,
+    _negotiation.server_choice,
     texts(DEFLATE),
-    _deflate.client_check,
+    lambda text: _negotiation.server_choice(text, Deflate()),
+)
+parser(
+    _negotiation.client_check,
+    texts(DEFLATE),
+    _negotiation.client_check,
     ValueError,
 )
 parser(_redaction.masked, texts("wss://ada:pw@example.org/a?b", "//a@b"))
@@ -530,11 +534,11 @@ def test_whatever_comes_is_understood_or_an_error_that_is_documented(one: Parser
 
 #: Modules of whose functions nearly all are parsers, and those that are none.
 PARSING = (
-    *(_addresses, _deflate, _envelope, _forwarded, _frames, _headers, _proxy_protocol),
+    *(_addresses, _envelope, _forwarded, _frames, _headers, _negotiation, _proxy_protocol),
     *(_redaction, _url),
 )
 NO_PARSERS = {
-    *("client_offer", "encode", "is_compressible", "make_head", "make_masked_frame"),
+    *("client_offer", "encode", "make_head", "make_masked_frame"),
     *("masked_fields", "masked_frame", "message_id", "show_address", "size_of"),
 }
 

@@ -30,8 +30,9 @@ from .._http.headers import Headers, has_token
 from .._http.values import Accept, ConnectionRejected, InvalidRequest, Request, Response, refusal
 from .._log import ConnectionLogger
 from .._options import ProcessRequest, ServerStreamOptions
-from .._protocol.deflate import Agreement, server_choice
+from .._protocol.deflate import Agreement
 from .._protocol.events import Role
+from .._protocol.negotiation import server_choice
 from .._transport.opening import read_whole, respond_and_hang_up, send_all
 from .._transport.proxy_protocol import read_proxy_header
 from .._transport.stream import Transport

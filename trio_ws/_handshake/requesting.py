@@ -20,8 +20,9 @@ from .._http.headers import Headers, has_token
 from .._http.url import WebSocketURL
 from .._http.values import MAX_BODY_BYTES, ConnectionRejected, Request, Response
 from .._options import ClientStreamOptions
-from .._protocol.deflate import Agreement, client_check, client_offer
+from .._protocol.deflate import Agreement
 from .._protocol.events import Role
+from .._protocol.negotiation import client_check, client_offer
 from .._transport.opening import REFUSAL_LINGER, read_whole, send_all
 from .._transport.stream import Transport
 from .._transport.system import GONE
