@@ -74,6 +74,7 @@ def test_urls_that_are_right(url: str, address: Address) -> None:
         ("redis://", "the host is missing"),
         ("redis://:secret@", "the host is missing"),
         ("redis://h:port", "(?i)port"),
+        ("redis://[h/0", "the host is neither a name nor an IPv6 address in brackets"),
         ("redis://h/news", "a database is a number, not 'news'"),
         ("redis://h/0?ssl_cert_reqs=none", "the rest are keyword arguments"),
         ("redis://h/#a", "may follow the path"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from math import inf
+from typing import Any
 
 import pytest
 import trio
@@ -17,7 +19,8 @@ from trio_ws.backplane._incoming import Incoming
 from trio_ws.backplane._interest import Interest
 from trio_ws.backplane._outgoing import Item
 from trio_ws.backplane._redis import streams as _streams
-from trio_ws.backplane._redis.streams import Streams
+from trio_ws.backplane._redis.address import BrokerRefused
+from trio_ws.backplane._redis.streams import Streams, entries_in, milliseconds_in, time_of
 
 # Streams: where to go on…
 
@@ -332,3 +335,23 @@ async def test_after_a_failover_that_lost_the_newest_messages_old_ones_do_not_co
             await wait_until(lambda: len(node.received) == 4)
             assert messages(node)[3:] == ["new"]
             assert sorted(node.gaps, key=str) == ["known", "news"]
+
+
+# What is not Redis's, or not in the form of Redis…
+
+
+@pytest.mark.parametrize(
+    ("read", "answer", "problem"),
+    [
+        (entries_in, b"OK", "it answered b.OK. instead of entries"),
+        (entries_in, [[b"1-0"]], r"it answered .* instead of entries"),
+        (milliseconds_in, b"now", "it answered b'now' instead of the time"),
+        (milliseconds_in, [b"1", b"soon"], "it answered .* instead of the time"),
+        (time_of, b"soon-1", "b'soon-1' is not the id of an entry"),
+    ],
+)
+def test_an_answer_that_is_not_redis_s_is_a_refusal(
+    read: Callable[[Any], object], answer: object, problem: str
+) -> None:
+    with pytest.raises(BrokerRefused, match=problem):
+        read(answer)
