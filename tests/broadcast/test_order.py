@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from math import inf
 
 import pytest
@@ -25,7 +27,7 @@ from tests.helpers import (
     open_server_with_raw_client,
     socket_pair,
 )
-from trio_ws import Deflate, DropOldest, open_broadcast
+from trio_ws import Broadcast, Deflate, DropOldest, WebSocket, open_broadcast
 from trio_ws.testing import FaultyStream
 
 pytestmark = pytest.mark.autojump
@@ -44,7 +46,62 @@ async def test_a_socket_that_takes_nothing_at_all_is_waited_for() -> None:
                 await trio.aclose_forcefully(one)
 
 
-async def _keep_order(steps: list[str], kind: str, takeover: bool) -> None:
+@dataclass
+class Publisher:
+    """Who publishes and sends to one connection, and what it has given to be sent, in order."""
+
+    broadcast: Broadcast
+    ws: WebSocket
+    faulty: FaultyStream | None
+    given: list[str]
+
+    async def publish(self, message: str) -> None:
+        assert self.broadcast.publish(message, "t") == 1
+        self.given.append(message)
+
+    async def publish_much(self, message: str) -> None:
+        message += "x" * 300_000
+        assert self.broadcast.publish(message, "t", compress=False) == 1
+        self.given.append(message)
+
+    async def send(self, message: str) -> None:
+        await self.ws.send(message)
+        self.given.append(message)
+
+    async def send_fragments(self, message: str) -> None:
+        async with self.ws.open_message("text") as writer:
+            await writer.send(message[:10])
+            later = f"within {message}"
+            assert self.broadcast.publish(later, "t") == 1
+            await writer.send(message[10:])
+            await writer.send("")
+        self.given += [message, later]
+
+    async def wait(self, message: str) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def stall(self, message: str) -> None:
+        if self.faulty is not None:
+            self.faulty.stall_sends()
+
+    async def go_on(self, message: str) -> None:
+        if self.faulty is not None:
+            self.faulty.go_on()
+
+
+Step = Callable[[Publisher, str], Awaitable[None]]
+STEPS: list[Step] = [
+    Publisher.publish,
+    Publisher.send,
+    Publisher.send_fragments,
+    Publisher.go_on,
+    Publisher.stall,
+    Publisher.wait,
+    Publisher.publish_much,
+]
+
+
+async def _keep_order(steps: list[Step], kind: str, takeover: bool) -> None:
     numbers = itertools.count()
     given_: list[str] = []
     deflate = Deflate(threshold=0, server_context_takeover=takeover)
@@ -59,30 +116,9 @@ async def _keep_order(steps: list[str], kind: str, takeover: bool) -> None:
         ) as (client, ws),
     ):
         with broadcast.subscribe(ws, "t"):
+            publisher = Publisher(broadcast, ws, faulty, given_)
             for step in steps:
-                message = f"{next(numbers)} some text that repeats itself, some text"
-                if step == "publish":
-                    assert broadcast.publish(message, "t") == 1
-                    given_.append(message)
-                elif step == "big":
-                    message += "x" * 300_000
-                    assert broadcast.publish(message, "t", compress=False) == 1
-                    given_.append(message)
-                elif step == "send":
-                    await ws.send(message)
-                    given_.append(message)
-                elif step == "fragments":
-                    async with ws.open_message("text") as writer:
-                        await writer.send(message[:10])
-                        later = f"{next(numbers)} published within a message, within a message"
-                        assert broadcast.publish(later, "t") == 1
-                        await writer.send(message[10:])
-                        await writer.send("")
-                    given_ += [message, later]
-                elif step == "wait":
-                    await trio.testing.wait_all_tasks_blocked()
-                elif faulty is not None:
-                    (faulty.stall_sends if step == "stall" else faulty.go_on)()
+                await step(publisher, f"{next(numbers)} some text that repeats itself, some text")
             if faulty is not None:
                 faulty.go_on()
             with trio.fail_after(100):
@@ -96,14 +132,14 @@ async def _keep_order(steps: list[str], kind: str, takeover: bool) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
-        st.sampled_from(["publish", "send", "fragments", "go on", "stall", "wait", "big"]),
+        st.sampled_from(STEPS),
         max_size=25,
     ),
     st.sampled_from(["memory", "socket"]),
     st.booleans(),
 )
 def test_what_is_published_and_what_is_sent_keep_their_order(
-    steps: list[str], kind: str, takeover: bool
+    steps: list[Step], kind: str, takeover: bool
 ) -> None:
     trio.run(_keep_order, steps, kind, takeover, clock=trio.testing.MockClock(autojump_threshold=0))
 

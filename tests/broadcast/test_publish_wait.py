@@ -8,7 +8,7 @@ import trio.testing
 
 from tests.broadcast.broadcast_helpers import open_slow, receive
 from tests.helpers import CONTINUATION, FIN, TEXT, open_server_with_raw_client
-from trio_ws import open_broadcast
+from trio_ws import Subscription, WebSocket, open_broadcast
 from trio_ws.backplane import MemoryBackplane, MemoryHub
 
 pytestmark = pytest.mark.autojump
@@ -96,7 +96,26 @@ async def test_publish_wait_knows_what_the_envelope_adds() -> None:
                 assert broadcast.statistics().queued_messages == 5
 
 
-@pytest.mark.parametrize("how", ["leave", "close", "end", "cancel"])
+def leave(subscription: Subscription, ws: WebSocket, scope: trio.CancelScope) -> None:
+    subscription.discard("t")
+
+
+def close(subscription: Subscription, ws: WebSocket, scope: trio.CancelScope) -> None:
+    ws._begin_close(1000, "")
+
+
+def end_the_block(subscription: Subscription, ws: WebSocket, scope: trio.CancelScope) -> None:
+    """Do nothing: what comes next is the end of the broadcast's block."""
+
+
+def cancel(subscription: Subscription, ws: WebSocket, scope: trio.CancelScope) -> None:
+    scope.cancel()
+
+
+ENDS = {"leave": leave, "close": close, "end": end_the_block, "cancel": cancel}
+
+
+@pytest.mark.parametrize("how", ENDS)
 async def test_publish_wait_ends_when_what_it_waits_for_does(how: str) -> None:
     done = trio.Event()
 
@@ -116,12 +135,7 @@ async def test_publish_wait_ends_when_what_it_waits_for_does(how: str) -> None:
                     nursery.start_soon(publish, scope)
                     await trio.testing.wait_all_tasks_blocked()
                     assert not done.is_set()
-                    if how == "leave":
-                        subscription.discard("t")
-                    elif how == "close":
-                        ws._begin_close(1000, "")
-                    elif how == "cancel":
-                        scope.cancel()
+                    ENDS[how](subscription, ws, scope)
                     if how != "end":
                         await done.wait()
             await done.wait()

@@ -9,8 +9,8 @@ import trio
 import trio.testing
 
 from tests.broadcast.broadcast_helpers import receive
-from tests.helpers import open_pair, open_server_with_raw_client, tcp_pair
-from trio_ws import Latest, open_broadcast
+from tests.helpers import RawPeer, open_pair, open_server_with_raw_client, tcp_pair
+from trio_ws import Broadcast, Latest, WebSocket, open_broadcast
 
 pytestmark = pytest.mark.autojump
 
@@ -168,22 +168,35 @@ async def test_ctrl_c_does_not_stop_a_publish_half_way() -> None:
     assert all(protected)
 
 
+async def be_aborted(
+    broadcast: Broadcast, ws: WebSocket, peer: RawPeer, ours: trio.SocketStream
+) -> None:
+    await trio.aclose_forcefully(peer.stream)
+    while ws.close_reason is None:
+        broadcast.publish("x", "a")
+        await trio.lowlevel.checkpoint()
+
+
+async def be_closed(
+    broadcast: Broadcast, ws: WebSocket, peer: RawPeer, ours: trio.SocketStream
+) -> None:
+    ws._begin_close(1000, "")
+
+
+async def be_found_broken(
+    broadcast: Broadcast, ws: WebSocket, peer: RawPeer, ours: trio.SocketStream
+) -> None:
+    ours.socket.close()
+    assert broadcast.publish("x", "a") == 1  # it finds out by writing
+
+
 async def test_publishing_after_a_subscribers_connection_died_never_raises() -> None:
     async with open_broadcast() as broadcast:
-        for how in ("aborted", "closed", "broken"):
+        for die in (be_aborted, be_closed, be_found_broken):
             one, other = await tcp_pair()
             async with open_server_with_raw_client(streams=(one, other)) as (ws, peer):
                 with broadcast.subscribe(ws, "a"):
-                    if how == "aborted":
-                        await trio.aclose_forcefully(peer.stream)
-                        while ws.close_reason is None:
-                            broadcast.publish("x", "a")
-                            await trio.lowlevel.checkpoint()
-                    elif how == "closed":
-                        ws._begin_close(1000, "")
-                    else:
-                        other.socket.close()
-                        assert broadcast.publish("x", "a") == 1  # it finds out by writing
+                    await die(broadcast, ws, peer, other)
                     assert broadcast.publish("x", "a") == 0
                     await trio.aclose_forcefully(peer.stream)
             assert broadcast.statistics().subscribers == 0

@@ -58,7 +58,27 @@ async def test_what_comes_up_in_flushing_is_flushed_too() -> None:
     assert events == ["first", "next"]
 
 
-@pytest.mark.parametrize("wait", ["sleep", "event", "return", "close"])
+async def sleep(ws: WebSocket, answered: trio.Event) -> None:
+    await trio.sleep(100)
+
+
+async def wait_for_an_event(ws: WebSocket, answered: trio.Event) -> None:
+    await answered.wait()
+
+
+async def do_nothing(ws: WebSocket, answered: trio.Event) -> None:
+    pass
+
+
+async def close(ws: WebSocket, answered: trio.Event) -> None:
+    await ws.aclose(4000)
+
+
+#: What a sender may wait for.
+WAITS = {"sleep": sleep, "event": wait_for_an_event, "return": do_nothing, "close": close}
+
+
+@pytest.mark.parametrize("wait", WAITS)
 async def test_a_sender_that_waits_for_something_else_holds_nothing_back(wait: str) -> None:
     """Real sockets, because only to them frames are written at once."""
     answered = trio.Event()
@@ -70,12 +90,7 @@ async def test_a_sender_that_waits_for_something_else_holds_nothing_back(wait: s
             await ws.receive()
             await ws.send(str(number))
         assert ws.statistics().unsent_bytes > 0
-        if wait == "sleep":
-            await trio.sleep(100)
-        elif wait == "event":
-            await answered.wait()
-        elif wait == "close":
-            await ws.aclose(4000)
+        await WAITS[wait](ws, answered)
 
     async with open_server(handler) as server, open_websocket_url(server.urls[0]) as client:
         for _ in range(20):

@@ -27,7 +27,7 @@ from tests.helpers import (
     reset,
     tcp_pair,
 )
-from trio_ws import CloseReason, ConnectionLost, Initiator, WebSocketServer
+from trio_ws import CloseReason, ConnectionLost, Initiator, WebSocket, WebSocketServer
 from trio_ws._connection.websocket import LAST_ANSWERS
 from trio_ws.testing import FaultyStream
 
@@ -73,11 +73,19 @@ LAST_FRAMES = {
 }
 
 
+async def say_close(peer: RawPeer) -> None:
+    await peer.send_close(4000, "bye")
+
+
+async def violate(peer: RawPeer) -> None:
+    await peer.send_frame(TEXT, b"", rsv=2)
+
+
+SENDERS = {"close": say_close, "violation": violate}
+
+
 async def send_last_frame(peer: RawPeer, which: str) -> None:
-    if which == "close":
-        await peer.send_close(4000, "bye")
-    else:
-        await peer.send_frame(TEXT, b"", rsv=2)
+    await SENDERS[which](peer)
 
 
 CUTS = pytest.mark.parametrize(
@@ -311,10 +319,37 @@ async def test_a_reset_before_the_last_frame_is_answered_does_not_change_what_it
         assert await ws.wait_closed() == LAST_FRAMES[end]
 
 
+async def close(ws: WebSocket, nursery: trio.Nursery) -> None:
+    nursery.start_soon(ws.aclose, 4001)
+
+
+async def begin_close(ws: WebSocket, nursery: trio.Nursery) -> None:
+    ws._begin_close(1001, "")
+
+
+async def leave_a_message_unfinished(ws: WebSocket, nursery: trio.Nursery) -> None:
+    with trio.CancelScope() as scope:
+        async with ws.open_message("text"):
+            scope.cancel()
+            await forever()
+
+
+async def wait_for_keepalive(ws: WebSocket, nursery: trio.Nursery) -> None:
+    """Nothing more is written, so that only a ping without a pong ends the connection."""
+
+
+ENDS = {
+    "aclose": close,
+    "begin_close": begin_close,
+    "unfinished message": leave_a_message_unfinished,
+    "stalled": wait_for_keepalive,
+}
+
+
 @BOTH_SIDES
 @pytest.mark.autojump
 @pytest.mark.parametrize("end", ["close", "violation"])
-@pytest.mark.parametrize("how", ["aclose", "begin_close", "unfinished message", "stalled"])
+@pytest.mark.parametrize("how", ENDS)
 async def test_what_ends_the_connection_before_the_answer_keeps_to_what_the_peer_said(
     open_raw: Any, end: str, how: str
 ) -> None:
@@ -333,15 +368,7 @@ async def test_what_ends_the_connection_before_the_answer_keeps_to_what_the_peer
         assert await ws.receive() == "answer me"
         await trio.testing.wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
-            if how == "aclose":
-                nursery.start_soon(ws.aclose, 4001)
-            elif how == "begin_close":
-                ws._begin_close(1001, "")
-            elif how == "unfinished message":
-                with trio.CancelScope() as scope:
-                    async with ws.open_message("text"):
-                        scope.cancel()
-                        await forever()
+            await ENDS[how](ws, nursery)
             if how != "stalled":
                 assert await peer.receive_close() == LAST_FRAMES[end].code
                 await peer.stream.aclose()

@@ -15,6 +15,7 @@ from tests.helpers import (
     PING,
     PONG,
     TEXT,
+    RawPeer,
     close_code,
     open_client_with_raw_server,
     open_pair,
@@ -99,8 +100,29 @@ async def test_a_cancelled_ping_leaves_nothing_and_its_late_pong_is_ignored() ->
         await peer.send_close(1000)
 
 
-@pytest.mark.parametrize("how", ["peer closes", "transport ends", "we close"])
+async def peer_closes(ws: WebSocket, peer: RawPeer) -> None:
+    await peer.send_close(1000)
+
+
+async def transport_ends(ws: WebSocket, peer: RawPeer) -> None:
+    await peer.stream.aclose()
+
+
+async def we_close(ws: WebSocket, peer: RawPeer) -> None:
+    await ws.aclose()
+
+
+#: How a connection ends, and what a ping in flight then raises.
+ENDS = {
+    "peer closes": (peer_closes, ConnectionEnded),
+    "transport ends": (transport_ends, ConnectionLost),
+    "we close": (we_close, trio.ClosedResourceError),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
 async def test_a_ping_in_flight_ends_with_the_connection(how: str) -> None:
+    end, expected = ENDS[how]
     async with open_server_with_raw_client(close_timeout=1) as (ws, peer):
         outcome: list[BaseException] = []
 
@@ -113,19 +135,9 @@ async def test_a_ping_in_flight_ends_with_the_connection(how: str) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ping)
             await trio.testing.wait_all_tasks_blocked()
-            if how == "peer closes":
-                await peer.send_close(1000)
-            elif how == "transport ends":
-                await peer.stream.aclose()
-            else:
-                await ws.aclose()
-        expected = {
-            "peer closes": ConnectionEnded,
-            "transport ends": ConnectionLost,
-            "we close": trio.ClosedResourceError,
-        }
-        assert [isinstance(exc, expected[how]) for exc in outcome] == [True]
-        with pytest.raises(expected[how]):
+            await end(ws, peer)
+        assert [isinstance(exc, expected) for exc in outcome] == [True]
+        with pytest.raises(expected):
             await ws.ping()
 
 

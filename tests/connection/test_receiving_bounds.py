@@ -21,7 +21,7 @@ from tests.helpers import (
     open_server_with_raw_client,
     socket_pair,
 )
-from trio_ws import ConnectionLost
+from trio_ws import ConnectionLost, WebSocket
 
 pytestmark = pytest.mark.autojump
 
@@ -50,16 +50,24 @@ async def test_the_reader_stops_at_max_queued_bytes() -> None:
         await peer.send_close(1000)
 
 
-@pytest.mark.parametrize("how", ["a cancelled receive", "one poll"])
+async def cancel_a_receive(ws: WebSocket) -> None:
+    with trio.move_on_after(1):
+        await ws.receive()
+
+
+async def poll_once(ws: WebSocket) -> None:
+    with pytest.raises(trio.WouldBlock):
+        ws.receive_nowait()
+
+
+WANTS = {"a cancelled receive": cancel_a_receive, "one poll": poll_once}
+
+
+@pytest.mark.parametrize("how", WANTS)
 async def test_somebody_who_gave_up_wanting_leaves_the_bound_in_place(how: str) -> None:
     options: dict[str, Any] = {"max_message_size": float("inf"), "max_queued_bytes": 3000}
     async with open_server_with_raw_client(**options) as (ws, peer):
-        if how == "one poll":
-            with pytest.raises(trio.WouldBlock):
-                ws.receive_nowait()
-        else:
-            with trio.move_on_after(1):
-                await ws.receive()
+        await WANTS[how](ws)
         await peer.send_frame(BINARY, b"x" * 1000, fin=False)
         for _ in range(20):
             await trio.testing.wait_all_tasks_blocked()

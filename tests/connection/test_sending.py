@@ -263,16 +263,25 @@ async def test_a_message_is_all_text_or_all_binary() -> None:
         assert await server.receive() == "ok"
 
 
-@pytest.mark.parametrize("how", ["exception", "cancellation"])
+def raise_an_error(scope: trio.CancelScope) -> None:
+    raise KeyError("mine")
+
+
+def cancel(scope: trio.CancelScope) -> None:
+    scope.cancel()
+
+
+WAYS_OUT = {"exception": raise_an_error, "cancellation": cancel}
+
+
+@pytest.mark.parametrize("how", WAYS_OUT)
 async def test_leaving_a_message_unfinished_fails_the_connection_with_1011(how: str) -> None:
     async with open_server_with_raw_client() as (ws, peer):
         with trio.CancelScope() as scope:
             try:
                 async with ws.open_message("text") as writer:
                     await writer.send("half")
-                    if how == "exception":
-                        raise KeyError("mine")
-                    scope.cancel()
+                    WAYS_OUT[how](scope)
                     await writer.send("never")
             except KeyError as exc:
                 assert exc.args == ("mine",)
@@ -398,12 +407,46 @@ async def memory_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
     return trio.testing.memory_stream_pair()
 
 
+async def wait(ws: WebSocket, nursery: trio.Nursery) -> None:
+    nursery.start_soon(forever)
+
+
+async def do_nothing(ws: WebSocket, nursery: trio.Nursery) -> None:
+    pass
+
+
+async def close(ws: WebSocket, nursery: trio.Nursery) -> None:
+    nursery.start_soon(ws.aclose)
+
+
+async def send_a_message_in_fragments(ws: WebSocket, nursery: trio.Nursery) -> None:
+    async with ws.open_message("text") as writer:
+        await writer.send("more")
+
+
+async def send_much_and_close(ws: WebSocket, nursery: trio.Nursery) -> None:
+    await ws.send("x" * 100_000)
+    nursery.start_soon(ws.aclose, 4000, "enough")
+
+
+#: What a sender does next, what its peer receives after the answers, and the code of the end.
+NEXT: dict[str, tuple[Callable[[WebSocket, trio.Nursery], Awaitable[None]], list[str], int | None]]
+NEXT = {
+    "wait": (wait, [], None),
+    "return": (do_nothing, [], None),
+    "aclose": (close, [], 1000),
+    "receive": (send_a_message_in_fragments, ["more"], None),
+    "aclose at once": (send_much_and_close, ["x" * 100_000], 4000),
+}
+
+
 @pytest.mark.parametrize("make_streams", [tcp_pair, memory_pair, tls_pair])
-@pytest.mark.parametrize("end", ["wait", "return", "aclose", "receive", "aclose at once"])
+@pytest.mark.parametrize("end", NEXT)
 async def test_answers_are_on_their_way_when_their_sender_waits_or_ends(
     make_streams: Callable[[], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream]]], end: str
 ) -> None:
     """Ten messages wait; three are answered, and the sender then does something else."""
+    go_on, further, code = NEXT[end]
     async with open_pair(streams=await make_streams()) as (client, server):
         for number in range(10):
             await client.send(f"question {number}")
@@ -412,28 +455,16 @@ async def test_answers_are_on_their_way_when_their_sender_waits_or_ends(
             assert await server.receive() == f"question {number}"
             await server.send(f"answer {number}")
         async with trio.open_nursery() as nursery:
-            if end == "wait":
-                nursery.start_soon(forever)
-            elif end == "aclose":
-                nursery.start_soon(server.aclose)
-            elif end == "receive":
-                async with server.open_message("text") as writer:
-                    await writer.send("more")
-            elif end == "aclose at once":
-                await server.send("x" * 100_000)
-                nursery.start_soon(server.aclose, 4000, "enough")
+            await go_on(server, nursery)
             with trio.fail_after(5):
                 assert [await client.receive() for _ in range(3)] == [
                     f"answer {number}" for number in range(3)
                 ]
-                if end == "receive":
-                    assert await client.receive() == "more"
-                elif end == "aclose at once":
-                    assert await client.receive() == "x" * 100_000
-                if end.startswith("aclose"):
+                assert [await client.receive() for _ in further] == further
+                if code is not None:
                     with pytest.raises(ConnectionClosed) as caught:
                         await client.receive()
-                    assert caught.value.reason.code == (4000 if end == "aclose at once" else 1000)
+                    assert caught.value.reason.code == code
             nursery.cancel_scope.cancel()
 
 

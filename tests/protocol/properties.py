@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Mutation:
-    kind: str
+    change: Callable[[bytearray, int, int], None]
     at_header: bool
     position: int
     value: int
@@ -97,12 +97,48 @@ parts = st.lists(
     max_size=6,
 )
 
+
+# What a mutation does to a stream at one place, with a number that says how…
+
+
+def flip(stream: bytearray, at: int, value: int) -> None:
+    stream[at] ^= 1 << value % 8
+
+
+def mark(stream: bytearray, at: int, value: int) -> None:
+    """Say that a message is compressed: always at a header."""
+    stream[at] |= 0x40
+
+
+def set_to(stream: bytearray, at: int, value: int) -> None:
+    stream[at] = value
+
+
+def delete(stream: bytearray, at: int, value: int) -> None:
+    del stream[at]
+
+
+def double(stream: bytearray, at: int, value: int) -> None:
+    stream[at:at] = stream[at : at + 1 + value % 8]
+
+
+def insert(stream: bytearray, at: int, value: int) -> None:
+    stream.insert(at, value)
+
+
+def cut(stream: bytearray, at: int, value: int) -> None:
+    del stream[at:]
+
+
+def swap(stream: bytearray, at: int, value: int) -> None:
+    other = value % len(stream)
+    stream[at], stream[other] = stream[other], stream[at]
+
+
 mutations = st.lists(
     st.builds(
         Mutation,
-        st.sampled_from(
-            ["flip", "flip", "mark", "set", "delete", "double", "insert", "cut", "swap"]
-        ),
+        st.sampled_from([flip, flip, mark, set_to, delete, double, insert, cut, swap]),
         st.booleans(),
         st.integers(0, 2**20),
         st.integers(0, 255),
@@ -177,24 +213,9 @@ def mutated(frames: list[bytes], mutations: Iterable[Mutation]) -> bytes:
         if mutation.at_header:
             at = headers[at % len(headers)] + at // len(headers) % 3
         at %= len(stream)
-        match mutation.kind:
-            case "flip":
-                stream[at] ^= 1 << mutation.value % 8
-            case "mark":
-                stream[headers[mutation.position % len(headers)] % len(stream)] |= 0x40
-            case "set":
-                stream[at] = mutation.value
-            case "delete":
-                del stream[at]
-            case "double":
-                stream[at:at] = stream[at : at + 1 + mutation.value % 8]
-            case "insert":
-                stream.insert(at, mutation.value)
-            case "cut":
-                del stream[at:]
-            case "swap":
-                other = mutation.value % len(stream)
-                stream[at], stream[other] = stream[other], stream[at]
+        if mutation.change is mark:
+            at = headers[mutation.position % len(headers)] % len(stream)
+        mutation.change(stream, at, mutation.value)
     return bytes(stream)
 
 

@@ -13,6 +13,20 @@ from tests.helpers import HOST, REQUEST, echo, open_server, reset
 from trio_ws import ConnectionRejected, Response, WebSocket, open_websocket_url
 
 
+async def say_close(stream: trio.SocketStream) -> None:
+    await stream.send_all(bytes([0x88, 0x80, 0, 0, 0, 0]))
+    await stream.aclose()
+
+
+async def say_garbage(stream: trio.SocketStream) -> None:
+    await stream.send_all(b"garbage")
+    await stream.aclose()
+
+
+async def reset_at_once(stream: trio.SocketStream) -> None:
+    reset(stream)
+
+
 async def test_a_peer_that_disconnects_is_never_a_traceback_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -32,19 +46,12 @@ async def test_a_peer_that_disconnects_is_never_a_traceback_in_the_log(
 
     for handler in (receiver, in_a_nursery, echo):
         async with open_server(handler) as server:
-            for how in ("close", "eof", "reset", "garbage"):
+            for leave in (say_close, trio.SocketStream.aclose, reset_at_once, say_garbage):
                 done = trio.Event()
                 stream = await trio.open_tcp_stream(HOST, server.port)
                 await stream.send_all(REQUEST)
                 await stream.receive_some()
-                if how == "close":
-                    await stream.send_all(bytes([0x88, 0x80, 0, 0, 0, 0]))
-                elif how == "garbage":
-                    await stream.send_all(b"garbage")
-                if how == "reset":
-                    reset(stream)
-                else:
-                    await stream.aclose()
+                await leave(stream)
                 if handler is not echo:
                     await done.wait()
             while server.connections:

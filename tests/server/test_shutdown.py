@@ -154,9 +154,20 @@ async def wait_for_nothing(request: trio_ws.Request) -> None:
     await trio.sleep_forever()
 
 
+async def cancel(server: WebSocketServer, scope: trio.CancelScope) -> None:
+    scope.cancel()
+
+
+async def close(server: WebSocketServer, scope: trio.CancelScope) -> None:
+    await server.aclose()
+
+
+STOPS = {"cancelled": cancel, "aclose": close}
+
+
 @pytest.mark.autojump
 @pytest.mark.parametrize("sent", [b"", REQUEST[:20], REQUEST], ids=["nothing", "half", "all"])
-@pytest.mark.parametrize("how", ["cancelled", "aclose"])
+@pytest.mark.parametrize("how", STOPS)
 async def test_a_client_in_the_handshake_is_told_503_at_shutdown(sent: bytes, how: str) -> None:
     async with memory_server(echo, process_request=wait_for_nothing) as (server, listener, scope):
         stream = await listener.connect()
@@ -166,10 +177,7 @@ async def test_a_client_in_the_handshake_is_told_503_at_shutdown(sent: bytes, ho
         assert server.statistics().handshakes == 1
         start = trio.current_time()
         async with trio.open_nursery() as nursery:
-            if how == "cancelled":
-                scope.cancel()
-            else:
-                nursery.start_soon(server.aclose)
+            nursery.start_soon(STOPS[how], server, scope)
             answer = await stream.receive_some()
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"Retry-After: 1\r\n" in answer

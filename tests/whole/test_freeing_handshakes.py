@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -136,6 +137,22 @@ async def test_a_client_that_is_refused_leaves_no_cycle(options: dict[str, Any])
             await trio.testing.wait_all_tasks_blocked()
 
 
+async def wait(stream: trio.SocketStream) -> None:
+    await trio.sleep(2)
+
+
+async def reset_it(stream: trio.SocketStream) -> None:
+    reset(stream)
+
+
+async def hang_up(stream: trio.SocketStream) -> None:
+    await stream.aclose()
+
+
+async def stay(stream: trio.SocketStream) -> None:
+    pass
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -146,20 +163,21 @@ async def test_a_client_that_is_refused_leaves_no_cycle(options: dict[str, Any])
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
     ],
 )
-@pytest.mark.parametrize("how", ["waits", "hangs up", "resets", "is there at the end"])
-async def test_a_server_keeps_nothing_of_a_handshake_that_fails(request_: bytes, how: str) -> None:
+@pytest.mark.parametrize(
+    "leave",
+    [wait, hang_up, reset_it, stay],
+    ids=["waits", "hangs up", "resets", "is there at the end"],
+)
+async def test_a_server_keeps_nothing_of_a_handshake_that_fails(
+    request_: bytes, leave: Callable[[trio.SocketStream], Awaitable[None]]
+) -> None:
     with no_cycle():
         async with open_server(echo, open_timeout=1) as server:
             stream = await trio.open_tcp_stream(HOST, server.port)
             if request_:
                 await stream.send_all(request_)
             await trio.testing.wait_all_tasks_blocked()
-            if how == "waits":
-                await trio.sleep(2)
-            elif how == "resets":
-                reset(stream)
-            elif how == "hangs up":
-                await stream.aclose()
+            await leave(stream)
             await trio.testing.wait_all_tasks_blocked()
         await trio.aclose_forcefully(stream)
 
@@ -175,16 +193,15 @@ async def test_a_server_keeps_nothing_of_a_handshake_that_fails(request_: bytes,
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
     ],
 )
-@pytest.mark.parametrize("how", ["waits", "hangs up", "resets"])
-async def test_a_client_keeps_nothing_of_a_handshake_that_fails(response: bytes, how: str) -> None:
+@pytest.mark.parametrize("leave", [wait, hang_up, reset_it], ids=["waits", "hangs up", "resets"])
+async def test_a_client_keeps_nothing_of_a_handshake_that_fails(
+    response: bytes, leave: Callable[[trio.SocketStream], Awaitable[None]]
+) -> None:
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         if response:
             await stream.send_all(response)
-        if how == "waits":
-            await trio.sleep(2)
-        elif how == "resets":
-            reset(stream)
+        await leave(stream)
         await stream.aclose()
 
     with no_cycle():
