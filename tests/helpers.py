@@ -354,3 +354,49 @@ def xor(payload: bytes, key: bytes) -> bytes:
     repeated = (key * (len(payload) // 4 + 1))[: len(payload)]
     number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")
     return number.to_bytes(len(payload), "big")
+
+
+# ---------------------------------------------------------------------------
+# The machine
+# ---------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    """A port that nobody listens on, for a program that cannot pick one by itself."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def kill(process: trio.Process) -> None:
+    """End a process if it still runs, and close its pipes. Cannot be cancelled."""
+    with trio.CancelScope(shield=True):
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                await pipe.aclose()
+
+
+class Turns:
+    """How many turns of the scheduler a task had, see `counting_turns`."""
+
+    count = 0
+
+
+@asynccontextmanager
+async def counting_turns() -> AsyncGenerator[Turns, None]:
+    """Count how often another task gets to run during the block."""
+    turns = Turns()
+
+    async def count() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns.count += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        yield turns
+        nursery.cancel_scope.cancel()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -12,17 +11,12 @@ from pathlib import Path
 
 import trio
 
+from tests.helpers import free_port
+
 HOST = "127.0.0.1"
 
 #: For the server to start, on a busy machine.
 PATIENCE = 60
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class RedisServer:

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from tests.backplane.backplane_helpers import run, run_two
+from tests.helpers import counting_turns
 from trio_ws import CALLS_PER_CHECKPOINT, WebSocketError, backplane
 from trio_ws.backplane import (
     Backplane,
@@ -78,23 +79,13 @@ async def test_what_is_published_before_it_runs_is_carried_when_it_does() -> Non
 
 
 async def test_many_messages_arrive_in_order_and_others_run_meanwhile() -> None:
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns += 1
-
     async with run_two(MemoryHub(), "news") as (one, other):
         for number in range(5000):
             one.backplane.publish("news", str(number))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(count_turns)
+        async with counting_turns() as turns:
             await one.backplane.flush()
-            nursery.cancel_scope.cancel()
         assert [message for _, message in other.received] == [str(n) for n in range(5000)]
-        assert turns >= 5000 // CALLS_PER_CHECKPOINT
+        assert turns.count >= 5000 // CALLS_PER_CHECKPOINT
 
 
 async def test_statistics_count() -> None:

@@ -25,7 +25,8 @@ from tests.backplane.redis_helpers import (
     start_in_vain,
     wait_until,
 )
-from tests.backplane.redis_server import HOST, RedisServer, free_port, run_redis
+from tests.backplane.redis_server import HOST, RedisServer, run_redis
+from tests.helpers import free_port
 from tests.interop.processes import Peer, run_peer
 from trio_ws.backplane import BackplaneError, HistoryEntry, RedisBackplane
 

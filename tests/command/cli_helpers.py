@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from tests.helpers import kill
 from trio_ws._command.cli import main
 
 #: How long anything may take before it counts as hanging.
@@ -139,13 +140,7 @@ async def running(
     try:
         yield Command(process)
     finally:
-        with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    await stream.aclose()
+        await kill(process)
 
 
 @asynccontextmanager

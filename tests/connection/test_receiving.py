@@ -19,6 +19,7 @@ from tests.helpers import (
     TEXT,
     Options,
     close_frame,
+    counting_turns,
     frame,
     open_pair,
     open_server,
@@ -317,20 +318,10 @@ async def test_draining_a_full_queue_lets_other_tasks_run_now_and_then() -> None
         for _ in range(10 * CALLS_PER_CHECKPOINT):
             client.send_nowait("x")
         await trio.testing.wait_all_tasks_blocked()
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                await trio.lowlevel.checkpoint()
-                turns += 1
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(count_turns)
+        async with counting_turns() as turns:
             for _ in range(10 * CALLS_PER_CHECKPOINT):
                 await server.receive()
-            nursery.cancel_scope.cancel()
-        assert turns >= 8
+        assert turns.count >= 8
 
 
 async def test_a_full_queue_holds_up_other_tasks_for_a_few_milliseconds_at_most() -> None:

@@ -19,6 +19,7 @@ from tests.helpers import (
     PONG,
     TEXT,
     close_code,
+    counting_turns,
     forever,
     open_client_with_raw_server,
     open_pair,
@@ -174,20 +175,10 @@ async def test_send_is_a_cancellation_point_every_time_and_then_sends_nothing() 
 
 async def test_sending_without_waiting_lets_other_tasks_run_now_and_then() -> None:
     async with open_pair() as (client, _server):
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                await trio.lowlevel.checkpoint()
-                turns += 1
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(count_turns)
+        async with counting_turns() as turns:
             for _ in range(10 * CALLS_PER_CHECKPOINT):
                 await client.send("")
-            nursery.cancel_scope.cancel()
-        assert turns >= 8
+        assert turns.count >= 8
 
 
 # Messages in fragments…

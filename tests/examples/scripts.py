@@ -11,6 +11,8 @@ from pathlib import Path
 
 import trio
 
+from tests.helpers import kill
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 #: What one test may take, on a machine that has a lot else to do.
@@ -63,12 +65,7 @@ async def running(script: str, *arguments: str) -> AsyncGenerator[Script, None]:
     try:
         yield Script(process)
     finally:
-        with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            assert process.stdout is not None
-            await process.stdout.aclose()
+        await kill(process)
 
 
 @asynccontextmanager

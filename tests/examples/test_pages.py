@@ -20,9 +20,10 @@ import pytest
 import trio
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.backplane.redis_server import RedisServer, free_port
+from tests.backplane.redis_server import RedisServer
 from tests.examples.page_helpers import DESKTOP, PHONE, Tabs, browser_options, keep, serving
 from tests.examples.scripts import EXAMPLES, PATIENCE, output_of
+from tests.helpers import free_port
 from tests.project.pages import PAGES, PORT, snippets
 
 

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import AsyncGenerator, Callable
@@ -20,7 +19,7 @@ import trio.testing
 import trustme
 
 from tests.handshake.handshake_helpers import site
-from tests.helpers import HOST, PATIENCE, open_server
+from tests.helpers import HOST, PATIENCE, free_port, open_server
 from tests.web.web_helpers import HTTPClient, http
 from trio_ws import (
     ConnectionLost,
@@ -38,13 +37,6 @@ CLIENT = "127.0.0.2"
 AUTHORITY = trustme.CA()
 TRUSTING = ssl.create_default_context()
 AUTHORITY.configure_trust(TRUSTING)
-
-
-def free_port() -> int:
-    with socket.socket() as picked:
-        picked.bind((HOST, 0))
-        port: int = picked.getsockname()[1]
-        return port
 
 
 class Proxy:

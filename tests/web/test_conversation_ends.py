@@ -21,7 +21,7 @@ from tests.handshake.handshake_helpers import (
     read_all,
     request as upgrade,
 )
-from tests.helpers import HOST, PATIENCE, open_server
+from tests.helpers import HOST, PATIENCE, counting_turns, open_server
 from tests.web.web_helpers import HTTPClient, TestSite, chunked, http, open_site
 from trio_ws import serve_listeners, wrap_client_stream
 
@@ -53,21 +53,11 @@ async def test_a_client_that_takes_nothing_is_dropped(caplog: pytest.LogCaptureF
 
 async def test_a_client_that_pipelines_does_not_hold_up_others() -> None:
     async with open_site() as (_, client):
-        steps = 0
-
-        async def count() -> None:
-            nonlocal steps
-            while True:
-                await trio.lowlevel.checkpoint()
-                steps += 1
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(count)
+        async with counting_turns() as turns:
             await client.send(http("GET /number/1") * 50)
             for _ in range(50):
                 assert (await client.response()).status == 200
-            nursery.cancel_scope.cancel()
-        assert steps >= 50
+        assert turns.count >= 50
 
 
 # Limits on connections, and shutting down…
