@@ -1,9 +1,10 @@
 """WebSocket clients and servers for trio."""
 
 from ._addresses import Address
-from ._broadcast.broadcast import Broadcast, BroadcastStatistics, Subscription, open_broadcast
+from ._broadcast.broadcast import Broadcast, open_broadcast
 from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
-from ._broadcast.tally import Dropped
+from ._broadcast.subscription import Subscription
+from ._broadcast.tally import BroadcastStatistics, Dropped
 from ._broadcast.to_channel import BroadcastChannel, ChannelStatistics
 from ._client.client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection.byte_stream import as_stream

@@ -104,4 +104,4 @@ async def test_presence_gives_the_newest_number_and_ends_with_the_broadcast() ->
                 async for _ in broadcast.presence("a"):
                     pass
     assert seen == [0, 0, 2, 2, 1, 1, 0, 0, -1, -1]
-    assert broadcast._watchers == {}
+    assert len(broadcast._watchers) == 0

@@ -211,3 +211,24 @@ async def test_idle_time_and_the_log_know_of_what_is_published(
             assert ws.state.value == "closing"
             await peer.send_close(1000)
     assert caplog.text.count("sent text 'x'") == 5
+
+
+async def test_a_message_that_waited_counts_for_idle_time_when_its_turn_has_come(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="trio_ws")
+    async with open_broadcast() as broadcast, open_slow(idle_timeout=10) as (ws, peer, stream):
+        with broadcast.subscribe(ws, "t"):
+            broadcast.publish("at once", "t")
+            broadcast.publish("later", "t")
+            assert "sent text 'at once'" in caplog.text
+            assert "sent text 'later'" not in caplog.text
+            await trio.sleep(8)
+            stream.go_on()
+            assert await receive(peer, 2) == ["at once", "later"]
+            assert "sent text 'later'" in caplog.text
+            await trio.sleep(8)
+            assert ws.state.value == "open"
+            await trio.sleep(3)
+            assert ws.state.value == "closing"
+            await peer.send_close(1000)

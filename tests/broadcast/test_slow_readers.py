@@ -130,6 +130,17 @@ async def test_a_newer_message_may_be_longer_where_as_many_wait_as_may() -> None
             assert broadcast.statistics().dropped == 0
 
 
+async def test_a_long_message_takes_the_room_of_as_many_old_ones_as_it_needs() -> None:
+    async with open_broadcast(policy=DropOldest(), max_queued_bytes=100) as broadcast:
+        async with open_slow() as (ws, peer, stream):
+            with broadcast.subscribe(ws, "t"):
+                for message in ("0", "a" * 30, "b" * 30, "c" * 30, "d" * 60):
+                    assert broadcast.publish(message, "t") == 1
+                stream.go_on()
+                assert await receive(peer, 3) == ["0", "c" * 30, "d" * 60]
+            assert broadcast.statistics().dropped == 2
+
+
 async def test_nothing_is_replaced_across_what_was_sent_directly() -> None:
     async with open_broadcast(policy=Latest()) as broadcast, open_slow() as (ws, peer, stream):
         with broadcast.subscribe(ws, "t"):

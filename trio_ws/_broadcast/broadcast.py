@@ -1,29 +1,25 @@
 """Broadcasting: what one publishes, many get, and none of them holds up another.
 
-This module owns topics: who is subscribed to which, their history, and who waits for somebody to
-come or go. How a message gets to one subscriber is `to_websocket`'s and `to_channel`'s, and other
-processes are the backplane's.
+This module owns what a publisher and the application see of it: encoding a message once, waiting
+for room, and what the application is told by its own functions. Topics and their subscribers are in
+`topics`, what becomes of a message for a slow reader in `queue`, and other processes behind the
+backplane.
 
-All of it belongs to one trio loop and is plain code without awaits: a message is with all its
-subscribers, or in line for them, when `publish` returns. So nothing is ever half done, and no lock
-is needed. What the application is told by its own functions, it is told after that, and what those
-raise is logged: a publisher is not to suffer for it.
+All of it belongs to one trio loop and is plain code without awaits: when `publish` returns, every
+subscriber has the message or has it in line. So nothing is ever half done, and no lock is needed.
+The application's functions are called after that, and what they raise is logged: a publisher must
+not suffer for it.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from threading import get_ident
-from types import TracebackType
 from typing import TypeAlias, TypeVar, final
 
 import trio
-from trio.lowlevel import ParkingLot
 
 from .._arguments import check_plain
 from .._connection.websocket import WebSocket
@@ -33,27 +29,29 @@ from .._options import check_limit, check_logger
 from .._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
 from .._protocol.message import Message, checked_message
 from .._protocol.prepared import Prepared
-from .._threads import in_other_thread
 from ..backplane._base import Backplane
-from .history import History, Kept
+from .history import Since, checked_since
 from .policies import Disconnect, Limits, SlowReaderPolicy
-from .tally import Dropped, Tally
+from .presence import Presence, Watchers
+from .subscription import ChannelBlock, Subscription
+from .tally import BroadcastStatistics, Dropped, Tally
 from .to_channel import BroadcastChannel, ToChannel
-from .to_websocket import Audience, ToWebSocket
+from .to_websocket import ToWebSocket
+from .topics import Topics, check_topics
 
-#: How many messages may wait for one subscriber, unless it is said otherwise. A reader this far
-#: behind, at ten messages a second, is half a minute late.
+#: How many messages may wait for one subscriber by default. A reader this far behind, at ten
+#: messages a second, is half a minute late.
 MAX_QUEUED_MESSAGES = 256
 
 #: And how many bytes: with a million of them ahead of it, a ping still reaches a reader of
 #: 0.5 Mbit/s within the default `ping_timeout`.
 MAX_QUEUED_BYTES = 2**20
 
-#: Of how many topics that nobody is subscribed to the history is kept.
+#: How many topics without subscribers keep their history.
 MAX_IDLE_TOPICS = 1024
 
-#: How much longer a message may be in the end than `publish_wait` thinks: by an id of more digits,
-#: or by compression that fails.
+#: How many bytes longer a message may be in the end than `publish_wait` expects: its id may have
+#: more digits by then, or compression may not help.
 SLACK = 64
 
 T = TypeVar("T")
@@ -61,70 +59,8 @@ T = TypeVar("T")
 #: Makes what goes out of a message, its id and its topic.
 Envelope: TypeAlias = Callable[[str | bytes, str, str], Message]
 
-#: From which message on a subscriber wants to catch up: its id, or one for each topic.
-Since: TypeAlias = str | Mapping[str, str] | None
-
 #: The connections that do not get a message.
 Exclude: TypeAlias = WebSocket | Collection[WebSocket] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroadcastStatistics:
-    """A snapshot of a broadcast.
-
-    Attributes:
-        subscribers: connections that are subscribed to anything.
-        channels: those of `Broadcast.open_channel`.
-        topics: what there are subscribers or a history of.
-        published: messages, those of other processes among them.
-        delivered: how often one was handed to a subscriber, to be sent at once or to wait.
-        dropped: how often one was dropped because a subscriber was too slow.
-        replaced: how often one was replaced by a newer one with its key, before it was sent.
-        disconnected: how many subscribers were disconnected because they were too slow.
-        queued_messages, queued_bytes: what waits now for all of them, counted once for each.
-    """
-
-    subscribers: int
-    channels: int
-    topics: int
-    published: int
-    delivered: int
-    dropped: int
-    replaced: int
-    disconnected: int
-    queued_messages: int
-    queued_bytes: int
-
-
-class _Topic:
-    """The subscribers of one topic, and its history."""
-
-    __slots__ = ("_audience", "channels", "history", "websockets")
-
-    def __init__(self, history: History | None) -> None:
-        self._audience: Audience | None = None
-        self.websockets: dict[WebSocket, ToWebSocket] = {}
-        self.channels: dict[ToChannel, None] = {}
-        self.history = history
-
-    @property
-    def is_wanted(self) -> bool:
-        return bool(self.websockets or self.channels)
-
-    @property
-    def audience(self) -> Audience:
-        """The connections. Made again when somebody came or went."""
-        if self._audience is None:
-            self._audience = Audience(self.websockets.values())
-        return self._audience
-
-    def add(self, delivery: ToWebSocket) -> None:
-        self.websockets[delivery.websocket] = delivery
-        self._audience = None
-
-    def remove(self, delivery: ToWebSocket) -> None:
-        del self.websockets[delivery.websocket]
-        self._audience = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,22 +111,11 @@ class Broadcast:
         self._settings = settings
         self._backplane = settings.backplane
         self._tally = Tally(settings.logger, reporting=settings.on_drop is not None)
-        self._topics: dict[str, _Topic] = {}
-        #: Those of the topics that are there for their history only, the least recently used first.
-        self._idle: OrderedDict[str, None] = OrderedDict()
-        #: How many subscriptions each connection has.
-        self._present: dict[WebSocket, int] = {}
-        #: Where tasks wait for somebody to come or go.
-        self._watchers: dict[str, ParkingLot] = {}
-        self._over = False
-        self._thread = get_ident()
-        #: Of ids: another run of the program must not give the same to another message.
-        self._epoch = os.urandom(4).hex()
-        #: Of the last message, or the last gap.
-        self._number = 0
+        self._topics = Topics(
+            settings.history, settings.max_idle_topics, settings.backplane, self._tell_change
+        )
+        self._watchers = Watchers()
         self._published = self._delivered = 0
-        #: Up to which number messages may be forgotten with their topic.
-        self._forgotten = 0
 
     # Publishing…
 
@@ -233,7 +158,7 @@ class Broadcast:
             TypeError: `message` or `topic` is not what it should be.
             ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
         """
-        self._check_thread()
+        self._topics.check_thread()
         data = _checked(message, topic)
         excluded = _as_set(exclude)
         return self._publish(data, topic, excluded=excluded, compress=compress, keep=keep)
@@ -247,7 +172,7 @@ class Broadcast:
         compress: bool | None,
         keep: bool,
     ) -> int:
-        if self._over:
+        if self._topics.is_over:
             return 0
         message_id = None if keep else ""
         if self._backplane is not None:
@@ -296,12 +221,12 @@ class Broadcast:
         data = _checked(message, topic)
         excluded = _as_set(exclude)
         await trio.lowlevel.checkpoint()
-        size = len(self._prepare(data, topic, self._local_id, compress=compress).plain)
+        size = len(self._prepare(data, topic, self._topics.next_id, compress=compress).plain)
         size += SLACK + size // 1000
         while True:
-            # There has to be room in both at the same time: whatever waits for one of them looks at
-            # the other anew, because others publish meanwhile.
-            if self._backplane is not None and not self._over:
+            # Both must have room at the same moment. Others publish while this task waits for one
+            # of them, so it looks at the other again.
+            if self._backplane is not None and not self._topics.is_over:
                 await self._backplane.wait_for_room(data)
             slow = self._first_without_room(topic, size, excluded)
             if slow is None:
@@ -312,17 +237,11 @@ class Broadcast:
     def _first_without_room(
         self, topic: str, size: int, excluded: frozenset[WebSocket]
     ) -> ToWebSocket | None:
-        record = self._topics.get(topic)
-        for delivery in record.websockets.values() if record is not None else ():
+        for delivery in self._topics.deliveries(topic).values():
             waits = not delivery.sink.is_closed and not delivery.has_room(size)
             if waits and delivery.websocket not in excluded:
                 return delivery
         return None
-
-    @property
-    def _local_id(self) -> str:
-        """The id of the next message, if no backplane gives it one."""
-        return f"{self._epoch}-{self._number + 1}"
 
     def _prepare(
         self, data: str | bytes, topic: str, message_id: str, *, compress: bool | None
@@ -346,20 +265,14 @@ class Broadcast:
         Its id is `None` if it has none yet, and empty if no history is to keep it.
         """
         if message_id is None:
-            message_id = self._local_id
-        self._number += 1
+            message_id = self._topics.next_id
+        number = self._topics.number()
         self._published += 1
         message = self._prepare(data, topic, message_id, compress=compress)
-        keep = bool(message_id and self._settings.history)
-        record = self._topic(topic) if keep else self._topics.get(topic)
+        record = self._topics.record(topic, number, message_id, message)
         if record is None:
             return 0
-        if keep and record.history is not None:
-            record.history.keep(Kept(self._number, message_id, message))
-            self._tidy(topic)
-        count = record.audience.deliver(message, topic, excluded)
-        for channel in list(record.channels):  # a key function could change the original
-            count += channel.deliver(message, topic)
+        count = record.deliver(message, topic, excluded)
         self._delivered += count
         spend(count * MESSAGE_WORK + DEFLATE_WORK * message.bytes_compressed)
         if self._tally.reports:
@@ -369,8 +282,8 @@ class Broadcast:
     def _report(self) -> None:
         """Tell the application what was dropped.
 
-        What it publishes itself on hearing this is only counted if it is dropped, or that could go
-        on for ever.
+        If what it publishes in turn is dropped too, that is counted and not reported, or it could
+        go on for ever.
         """
         tally = self._tally
         reports, tally.reports = tally.reports, []
@@ -387,8 +300,8 @@ class Broadcast:
         try:
             function(*arguments)
         except Exception:
-            # It is told of something that has happened to somebody else: whoever caused that, a
-            # publisher or another handler, can do nothing about its mistake.
+            # The function failed, not the publisher or the handler that is running now, which can
+            # do nothing about it.
             self._settings.logger.exception("%r failed", function)
 
     # Subscribing…
@@ -437,9 +350,10 @@ class Broadcast:
         """
         if not isinstance(websocket, WebSocket):
             raise TypeError(f"a subscriber is a WebSocket, not {websocket!r}")
-        _check_topics(topics)
+        check_topics(topics)
         limits = self._limits(policy, max_queued_messages, max_queued_bytes)
-        return Subscription(self, websocket, topics, limits, _checked_since(since))
+        delivery = ToWebSocket(websocket, limits, self._tally)
+        return Subscription(self._topics, delivery, topics, checked_since(since))
 
     def _limits(
         self, policy: SlowReaderPolicy | None, messages: float | None, size: float | None
@@ -476,124 +390,22 @@ class Broadcast:
             TypeError, ValueError: an argument is wrong.
             trio.ClosedResourceError: on entering the block: the broadcast is over.
         """
-        _check_topics((topic,))
+        check_topics((topic,))
         limits = self._limits(policy, max_queued_messages, max_queued_bytes)
-        return _OpenChannel(self, topic, limits, _checked_since(since))
-
-    def _check_thread(self) -> None:
-        if get_ident() != self._thread:
-            raise in_other_thread("broadcast", "broadcast.publish")
-
-    def _check_open(self) -> None:
-        self._check_thread()
-        if self._over:
-            raise trio.ClosedResourceError("the block of open_broadcast() was left")
-
-    def _topic(self, topic: str) -> _Topic:
-        """What is known of a topic, from now on."""
-        record = self._topics.get(topic)
-        if record is None:
-            size = self._settings.history
-            history = History(size, self._forgotten) if size else None
-            record = self._topics[topic] = _Topic(history)
-            if self._backplane is not None:
-                self._backplane.subscribe(topic)
-        return record
-
-    def _tidy(self, topic: str) -> None:
-        """Forget what nobody wants any more."""
-        record = self._topics[topic]
-        self._idle.pop(topic, None)
-        if record.is_wanted:
-            return
-        if record.history:
-            self._idle[topic] = None
-            if len(self._idle) > self._settings.max_idle_topics:
-                oldest, _ = self._idle.popitem(last=False)
-                self._forget(oldest)
-        else:
-            self._forget(topic)
-
-    def _forget(self, topic: str) -> None:
-        record = self._topics.pop(topic)
-        if record.history is not None:
-            self._forgotten = max(self._forgotten, record.history.newest)
-        if self._backplane is not None:
-            self._backplane.unsubscribe(topic)
-
-    def _enter(self, websocket: WebSocket) -> None:
-        self._present[websocket] = self._present.get(websocket, 0) + 1
-
-    def _exit(self, websocket: WebSocket) -> None:
-        if not self._over:
-            self._present[websocket] -= 1
-            if not self._present[websocket]:
-                del self._present[websocket]
-
-    def _join(self, delivery: ToWebSocket, topic: str, since: str | None) -> bool:
-        """Subscribe a connection; true if it has missed something."""
-        record = self._topic(topic)
-        self._idle.pop(topic, None)
-        messages, missed = self._newer(record.history, since)
-        complete = delivery.replay(messages, topic)
-        record.add(delivery)
-        self._tell_change(topic)
-        return missed or not complete
-
-    def _leave(self, delivery: ToWebSocket, topic: str) -> None:
-        record = self._topics.get(topic)
-        if record is None or record.websockets.get(delivery.websocket) is not delivery:
-            return  # the broadcast is over
-        record.remove(delivery)
-        self._tidy(topic)
-        delivery.sink.wake()
-        self._tell_change(topic)
-
-    def _join_channel(self, channel: ToChannel, since: str | None) -> None:
-        self._check_open()
-        record = self._topic(channel.topic)
-        self._idle.pop(channel.topic, None)
-        channel.replay(self._newer(record.history, since)[0], channel.topic)
-        record.channels[channel] = None
-
-    def _leave_channel(self, channel: ToChannel) -> None:
-        record = self._topics.get(channel.topic)
-        if record is not None and record.channels.pop(channel, channel) is None:
-            self._tidy(channel.topic)
-
-    # Looking back…
-
-    def _newer(self, history: History | None, since: str | None) -> tuple[list[Prepared], bool]:
-        """What came after the message with that id, and whether more did that is lost."""
-        if history is None:
-            return [], since is not None
-        if since is None:
-            return history.everything(), False
-        number = self._number_of(since, history)
-        return (history.everything(), True) if number is None else history.after(number)
-
-    def _number_of(self, message_id: str, history: History) -> int | None:
-        number = history.find(message_id)
-        if number is not None:
-            return number
-        # It is of another topic, or no more kept, or whatever a client has made up.
-        epoch, _, digits = message_id.rpartition("-")
-        if epoch != self._epoch or not digits.isascii() or not digits.isdigit():
-            return None
-        return int(digits) if len(digits) < 20 and int(digits) <= self._number else None
+        delivery = ToChannel(topic, limits, self._tally)
+        return ChannelBlock(self._topics, delivery, checked_since(since))
 
     # Who is there…
 
     def __len__(self) -> int:
-        return len(self._present)
+        return self._topics.connections
 
     def __bool__(self) -> bool:
-        return True  # also where nobody is there
+        return True  # or a broadcast without subscribers would count as none
 
     def subscribers(self, topic: str) -> frozenset[WebSocket]:
         """The connections that are subscribed to a topic now, in this process."""
-        record = self._topics.get(topic)
-        return frozenset(record.websockets) if record is not None else frozenset()
+        return frozenset(self._topics.deliveries(topic))
 
     def presence(self, topic: str) -> AsyncIterator[int]:
         """How many connections are subscribed to a topic: now, and whenever that has changed::
@@ -603,48 +415,30 @@ class Broadcast:
 
         Changes that come while nobody asks are given as one. It ends when the broadcast does.
         """
-        return _Presence(self, topic)
+        return Presence(self._topics, self._watchers, topic)
 
     def _tell_change(self, topic: str) -> None:
-        watchers = self._watchers.get(topic)
-        if watchers is not None:
-            watchers.unpark_all()
+        self._watchers.wake(topic)
         self._call(self._settings.on_change, self, topic)
-
-    async def _wait_for_change(self, topic: str) -> None:
-        watchers = self._watchers.setdefault(topic, ParkingLot())
-        try:
-            await watchers.park()
-        finally:
-            if not watchers and self._watchers.get(topic) is watchers:
-                del self._watchers[topic]
 
     def statistics(self) -> BroadcastStatistics:
         """How many there are, what was published, and what became of it."""
-        # A connection that is subscribed to several topics has one queue.
-        connections = {
-            websocket: delivery
-            for record in self._topics.values()
-            for websocket, delivery in record.websockets.items()
-        }
-        channels = [channel for record in self._topics.values() for channel in record.channels]
-        queued = [delivery.sink.waiting() for delivery in connections.values()]
-        queued += [channel.sink.waiting() for channel in channels]
+        waiting = self._topics.waiting()
         return BroadcastStatistics(
             subscribers=len(self),
-            channels=len(channels),
+            channels=waiting.channels,
             topics=len(self._topics),
             published=self._published,
             delivered=self._delivered,
             dropped=self._tally.dropped,
             replaced=self._tally.replaced,
             disconnected=self._tally.disconnected,
-            queued_messages=sum(messages for messages, _ in queued),
-            queued_bytes=sum(size for _, size in queued),
+            queued_messages=waiting.messages,
+            queued_bytes=waiting.bytes,
         )
 
     def __repr__(self) -> str:
-        state = "ended" if self._over else "open"
+        state = "ended" if self._topics.is_over else "open"
         return (
             f"<Broadcast {state}, {len(self)} subscribers, {len(self._topics)} topics, "
             f"{self._published} published>"
@@ -654,209 +448,25 @@ class Broadcast:
 
     def _take(self, topic: str, message: str | bytes, message_id: str) -> None:
         """A message of another process came. Called by the backplane."""
-        if not self._over:
+        if not self._topics.is_over:
             self._call(self._spread, message, topic, message_id)
 
     def _note_gap(self, topic: str | None) -> None:
         """Messages of other processes may be missing. Called by the backplane."""
-        self._number += 1
-        for name, record in self._topics.items():
-            if record.history is not None and topic in (None, name):
-                record.history.lost = self._number
+        self._topics.note_gap(topic)
         self._call(self._settings.on_gap, self, topic)
 
     # The end…
 
     def _end(self) -> None:
         """End every subscription. Waits for nothing, and throws nothing away."""
-        self._over = True
-        topics, self._topics = self._topics, {}
-        self._idle.clear()
-        self._present.clear()
-        for record in topics.values():
-            for delivery in record.websockets.values():
-                delivery.sink.wake()
-            for channel in record.channels:
-                channel.sink.end()
-        for watchers in self._watchers.values():
-            watchers.unpark_all()
-
-
-@final
-class Subscription:
-    """What `Broadcast.subscribe` gives: a context manager, to be used once.
-
-    Attributes:
-        websocket: the connection.
-        missed: whether messages are missing from what came on subscribing: some after `since` are
-            not kept any more, or it is unknown; or the connection is slow and had no room for them.
-            The client should load all of its state again.
-    """
-
-    __slots__ = (
-        "_broadcast",
-        "_delivery",
-        "_entered",
-        "_left",
-        "_since",
-        "_topics",
-        "missed",
-        "websocket",
-    )
-
-    def __init__(
-        self,
-        broadcast: Broadcast,
-        websocket: WebSocket,
-        topics: tuple[str, ...],
-        limits: Limits,
-        since: Since,
-    ) -> None:
-        self.websocket: WebSocket = websocket
-        self.missed: bool = False
-        self._broadcast = broadcast
-        self._delivery = ToWebSocket(websocket, limits, broadcast._tally)
-        #: What it is subscribed to; before the block is entered, what it will be.
-        self._topics: dict[str, None] = dict.fromkeys(topics)
-        self._since = since
-        self._entered = self._left = False
-
-    @property
-    def topics(self) -> frozenset[str]:
-        """What the connection is subscribed to by this block."""
-        return frozenset(self._topics)
-
-    @trio.lowlevel.enable_ki_protection
-    def __enter__(self) -> Subscription:
-        if self._entered:
-            raise RuntimeError("a subscription is entered once: call subscribe() again")
-        wanted = tuple(self._topics)
-        self._broadcast._check_open()
-        self._check_new(wanted)
-        self._entered = True
-        self._topics.clear()
-        self._broadcast._enter(self.websocket)
-        self._add(wanted, self._since)
-        return self
-
-    @trio.lowlevel.enable_ki_protection
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._left = True
-        self._broadcast._exit(self.websocket)
-        self.discard(*self._topics)
-
-    @trio.lowlevel.enable_ki_protection
-    def add(self, *topics: str, since: Since = None) -> None:
-        """Subscribe to more topics. Those that it has already change nothing.
-
-        Raises:
-            TypeError: a topic or `since` is not what it should be.
-            ValueError: the connection is subscribed to one of them by another block.
-            trio.ClosedResourceError: the block was left, or not entered yet, or the broadcast is
-                over.
-        """
-        _check_topics(topics)
-        since = _checked_since(since)
-        if not self._entered or self._left:
-            raise trio.ClosedResourceError("this is not inside the block of subscribe()")
-        self._broadcast._check_open()
-        wanted = tuple(topic for topic in dict.fromkeys(topics) if topic not in self._topics)
-        self._check_new(wanted)
-        self._add(wanted, since)
-
-    @trio.lowlevel.enable_ki_protection
-    def discard(self, *topics: str) -> None:
-        """Unsubscribe from topics. Those that it has not change nothing."""
-        for topic in topics:
-            if topic in self._topics:
-                del self._topics[topic]
-                self._broadcast._leave(self._delivery, topic)
-
-    def _check_new(self, topics: tuple[str, ...]) -> None:
-        for topic in topics:
-            record = self._broadcast._topics.get(topic)
-            if record is not None and self.websocket in record.websockets:
-                raise ValueError(f"this connection is subscribed to {topic!r} already")
-
-    def _add(self, topics: tuple[str, ...], since: Since) -> None:
-        for topic in topics:
-            self._topics[topic] = None
-            if self._broadcast._join(self._delivery, topic, _since(since, topic)):
-                self.missed = True
-
-    def __repr__(self) -> str:
-        topics = ", ".join(map(repr, self._topics)) or "nothing"
-        return f"<Subscription of {self.websocket.id} to {topics}>"
-
-
-@final
-class _OpenChannel(AbstractAsyncContextManager[BroadcastChannel]):
-    """The block of `Broadcast.open_channel`."""
-
-    def __init__(self, broadcast: Broadcast, topic: str, limits: Limits, since: Since) -> None:
-        self._broadcast = broadcast
-        self._topic = topic
-        self._limits = limits
-        self._since = since
-        self._delivery: ToChannel | None = None
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> BroadcastChannel:
-        await trio.lowlevel.checkpoint()
-        if self._delivery is not None:
-            raise RuntimeError("a channel is opened once: call open_channel() again")
-        self._broadcast._check_open()
-        self._delivery = ToChannel(self._topic, self._limits, self._broadcast._tally)
-        self._broadcast._join_channel(self._delivery, _since(self._since, self._topic))
-        return self._delivery.channel
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._delivery is not None
-        self._broadcast._leave_channel(self._delivery)
-        self._delivery.channel.close()
-
-
-@final
-class _Presence(AsyncIterator[int]):
-    """What `Broadcast.presence` gives. It is no generator, so that nothing is left to be closed."""
-
-    def __init__(self, broadcast: Broadcast, topic: str) -> None:
-        self._broadcast = broadcast
-        self._topic = topic
-        self._given: int | None = None
-
-    async def __anext__(self) -> int:
-        await trio.lowlevel.checkpoint()
-        while not self._broadcast._over:
-            users = len(self._broadcast.subscribers(self._topic))
-            if users != self._given:
-                self._given = users
-                return users
-            await self._broadcast._wait_for_change(self._topic)
-        raise StopAsyncIteration
+        self._topics.end()
+        self._watchers.wake_all()
 
 
 def _checked(message: Message, topic: str) -> str | bytes:
-    _check_topics((topic,))
+    check_topics((topic,))
     return checked_message(message)
-
-
-def _check_topics(topics: tuple[str, ...]) -> None:
-    for topic in topics:
-        if not isinstance(topic, str):
-            # A message that was given in its place may be long, and is nobody else's business.
-            raise TypeError(f"a topic is a str, not {type(topic).__name__}")
 
 
 def _as_set(exclude: Exclude) -> frozenset[WebSocket]:
@@ -866,16 +476,6 @@ def _as_set(exclude: Exclude) -> frozenset[WebSocket]:
     if not all(isinstance(each, WebSocket) for each in excluded):
         raise TypeError(f"exclude is a WebSocket or several, not {exclude!r}")
     return excluded
-
-
-def _checked_since(since: Since) -> Since:
-    if since is not None and not isinstance(since, (str, Mapping)):
-        raise TypeError(f"since is the id of a message, or one for each topic, not {since!r}")
-    return since
-
-
-def _since(since: Since, topic: str) -> str | None:
-    return since.get(topic) if isinstance(since, Mapping) else since
 
 
 @protected_context

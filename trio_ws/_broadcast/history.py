@@ -1,28 +1,75 @@
-"""The last messages of one topic, and which of them a subscriber that comes back has missed.
+"""The last messages of a topic, their ids, and which of them a subscriber has missed.
 
 This module knows nothing of connections.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from collections.abc import Mapping
 from itertools import dropwhile
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from .._protocol.prepared import Prepared
+
+#: From which message on a subscriber wants to catch up: its id, or one for each topic.
+Since: TypeAlias = str | Mapping[str, str] | None
+
+
+def checked_since(since: Since) -> Since:
+    if since is not None and not isinstance(since, (str, Mapping)):
+        raise TypeError(f"since is the id of a message, or one for each topic, not {since!r}")
+    return since
+
+
+def since_of(since: Since, topic: str) -> str | None:
+    return since.get(topic) if isinstance(since, Mapping) else since
+
+
+class Ids:
+    """Numbers the messages of one broadcast, and the gaps between them."""
+
+    __slots__ = ("_epoch", "newest")
+
+    def __init__(self) -> None:
+        #: Another run of the program must not give the same id to another message.
+        self._epoch = os.urandom(4).hex()
+        #: The number of the last message, or the last gap.
+        self.newest = 0
+
+    def advance(self) -> int:
+        """The number of a message or a gap that comes now."""
+        self.newest += 1
+        return self.newest
+
+    @property
+    def next_id(self) -> str:
+        """The id of the message that will be numbered next, if no backplane gives it one."""
+        return f"{self._epoch}-{self.newest + 1}"
+
+    def number_of(self, message_id: str) -> int | None:
+        """The number of a message with an id of ours, whatever its topic.
+
+        The id may be anything that a client has made up.
+        """
+        epoch, _, digits = message_id.rpartition("-")
+        if epoch != self._epoch or not digits.isascii() or not digits.isdigit():
+            return None
+        return int(digits) if len(digits) < 20 and int(digits) <= self.newest else None
 
 
 class Kept(NamedTuple):
     """A message that was published."""
 
     number: int
-    """Greater than that of all before it, whatever their topic."""
+    """Greater than those of all messages before it, whatever their topic."""
     id: str
     message: Prepared
 
 
 class History:
-    """The newest `size` messages of a topic.
+    """The newest messages of a topic.
 
     Args:
         size: how many.
@@ -48,14 +95,25 @@ class History:
             self.lost = self._kept[0].number
         self._kept.append(kept)
 
-    def find(self, message_id: str) -> int | None:
-        """The number of a message that is kept."""
+    def since(self, message_id: str | None, ids: Ids) -> tuple[list[Prepared], bool]:
+        """What came after a message, and whether more came that is lost.
+
+        Of an id that means nothing here, everything is new, and something may be lost.
+        """
+        if message_id is None:
+            return self._everything(), False
+        number = self._find(message_id)
+        if number is None:
+            # It is another topic's, or is not kept any more.
+            number = ids.number_of(message_id)
+        return (self._everything(), True) if number is None else self._after(number)
+
+    def _find(self, message_id: str) -> int | None:
         return next((kept.number for kept in self._kept if kept.id == message_id), None)
 
-    def everything(self) -> list[Prepared]:
+    def _everything(self) -> list[Prepared]:
         return [kept.message for kept in self._kept]
 
-    def after(self, number: int) -> tuple[list[Prepared], bool]:
-        """What came after that number, and whether some of it is not here any more."""
+    def _after(self, number: int) -> tuple[list[Prepared], bool]:
         newer = dropwhile(lambda kept: kept.number <= number, self._kept)
         return [kept.message for kept in newer], number < self.lost

@@ -1,6 +1,6 @@
-"""What subscribers did not get.
+"""What is counted, and what subscribers did not get.
 
-This module owns the counts, and the reports for the application.
+This module owns the reports for the application.
 """
 
 from __future__ import annotations
@@ -31,6 +31,34 @@ class Dropped:
     topic: str
     message: str | bytes
     policy: SlowReaderPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BroadcastStatistics:
+    """A snapshot of a broadcast.
+
+    Attributes:
+        subscribers: connections that are subscribed to anything.
+        channels: those of `Broadcast.open_channel`.
+        topics: what there are subscribers or a history of.
+        published: messages, those of other processes among them.
+        delivered: how often one was handed to a subscriber, to be sent at once or to wait.
+        dropped: how often one was dropped because a subscriber was too slow.
+        replaced: how often one was replaced by a newer one with its key, before it was sent.
+        disconnected: how many subscribers were disconnected because they were too slow.
+        queued_messages, queued_bytes: what waits now for all of them, counted once for each.
+    """
+
+    subscribers: int
+    channels: int
+    topics: int
+    published: int
+    delivered: int
+    dropped: int
+    replaced: int
+    disconnected: int
+    queued_messages: int
+    queued_bytes: int
 
 
 class Tally:
