@@ -272,7 +272,7 @@ def _whole(text: str, least: int, most: int) -> int:
 
 def _seconds(text: str) -> float:
     number = _number(text)
-    if not number >= 0:  # NaN among them
+    if not number >= 0:  # written so that NaN fails it
         raise argparse.ArgumentTypeError(f"{text!r} is not a time")
     return number
 

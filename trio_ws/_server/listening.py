@@ -91,7 +91,7 @@ async def bind_tcp_sockets(
 
 
 def _on_one_port(port: int, open_all: Callable[[], list[_T]]) -> list[_T]:
-    """What `open_all` gives, which is called again with another port where any port will do."""
+    """Call `open_all`. Where any port will do, call it again if it fails, for another port."""
     for _ in range(0 if port else _ATTEMPTS - 1):
         with suppress(OSError):
             return open_all()
@@ -120,7 +120,7 @@ def _bind_all(
             missing: list[OSError] = []
             for family, address in addresses:
                 if (family, address) in sockets:
-                    continue  # two names for it
+                    continue  # two of the names stand for it
                 host, _, *rest = address
                 try:
                     sock = _bind(family, (host, port, *rest), reuse_port=reuse_port)
@@ -200,7 +200,7 @@ def bound_unix_socket(path: str) -> Generator[socket.socket, None, None]:
             yield sock
         finally:
             with suppress(FileNotFoundError):
-                if os.path.samestat(ours, Path(path).stat()):  # and not our successor's
+                if os.path.samestat(ours, Path(path).stat()):  # else it is our successor's
                     Path(path).unlink()
 
 
