@@ -45,14 +45,9 @@ from ._options import (
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._protocol.deflate import Deflate
 from ._protocol.message import Message
-from ._server.server import (
-    Handler,
-    ServerStatistics,
-    WebSocketServer,
-    serve_listeners,
-    serve_websocket,
-    wrap_server_stream,
-)
+from ._server.handlers import Handler
+from ._server.one_stream import wrap_server_stream
+from ._server.server import ServerStatistics, WebSocketServer, serve_listeners, serve_websocket
 from ._version import __version__
 from ._web.basic_auth import CheckCredentials, Username, basic_auth
 from ._web.router import Before, Page, Router

@@ -126,6 +126,16 @@ def test_an_import_between_rooms_points_down(module: str) -> None:
     assert {name for name in inner_imports(module) if room_of(name) not in allowed} == set()
 
 
+@pytest.mark.parametrize("page", [name for name in modules() if name.startswith("_web.")])
+def test_a_page_shakes_no_hands(page: str) -> None:
+    passed: set[str] = set()
+    waiting = {page}
+    while waiting:
+        passed |= waiting
+        waiting = set[str]().union(*map(inner_imports, waiting)) - passed
+    assert {name for name in passed if room_of(name) == "_handshake"} == set()
+
+
 @pytest.mark.parametrize("room", FLOORS)
 def test_no_two_files_of_a_room_need_each_other(room: str) -> None:
     files = [module for module in modules() if room_of(module) == room]

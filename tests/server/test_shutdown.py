@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -34,6 +35,7 @@ from trio_ws import (
     serve_listeners,
 )
 from trio_ws._nursery import open_bare_nursery
+from trio_ws._server.shutdown import Shutdown
 from trio_ws._transport.opening import REFUSAL_LINGER
 
 # Shutting down…
@@ -236,6 +238,29 @@ async def test_a_client_that_is_accepted_as_the_server_stops_is_told_503() -> No
             assert b" 503 " in await stream.receive_some()
             assert trio.current_time() == start
             await stream.aclose()
+
+
+@pytest.mark.autojump
+async def test_a_shutdown_cuts_short_what_waits_when_it_begins_and_not_what_begins_later() -> None:
+    shutdown = Shutdown()
+    ended: list[str] = []
+
+    async def wait() -> None:
+        with shutdown.cutting_short(math.inf) as scope:
+            await trio.sleep(math.inf)
+        ended.append("cut short" if scope.cancelled_caught else "by itself")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        shutdown.begin(1012, "restart")
+        shutdown.begin(1001, "again")
+        with shutdown.cutting_short(trio.current_time() + 1) as later:
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == ["cut short"]
+            await trio.sleep(math.inf)
+        assert later.cancelled_caught
+    assert shutdown.close == (1012, "restart")
 
 
 @pytest.mark.autojump

@@ -46,7 +46,6 @@ from trio_ws import (
 from trio_ws._command import cli as _cli, talking as _talking
 from trio_ws._command.application import load_application
 from trio_ws._command.exits import CommandFailed
-from trio_ws._handshake.accepting import accept_connection
 from trio_ws._handshake.requesting import request_connection
 from trio_ws._http import forwarded as _forwarded, headers as _headers, url as _url
 from trio_ws._http.exchange import (
@@ -63,6 +62,7 @@ from trio_ws._protocol import events, frames as _frames, negotiation as _negotia
 from trio_ws._protocol.deflate import Agreement, Inflater
 from trio_ws._protocol.events import Role
 from trio_ws._protocol.wire import Wire
+from trio_ws._server.one_stream import answer_request
 from trio_ws._transport import proxy_protocol as _proxy_protocol
 from trio_ws._transport.sockets import wrap_stream
 from trio_ws._web.files import Folder
@@ -353,7 +353,7 @@ FULL_REQUEST = REQUEST[:-2] + (
 
 async def accept(stream: trio.abc.Stream) -> None:
     options = ServerStreamOptions(origins=["https://example.org", None], subprotocols=["a"])
-    await accept_connection(wrap_stream(stream), options, ConnectionLogger(LOGGER, ""))
+    await answer_request(wrap_stream(stream), options, ConnectionLogger(LOGGER, ""), None)
 
 
 async def connect(stream: trio.abc.Stream) -> None:
@@ -372,7 +372,7 @@ parser(
     ConnectionFailed,
 )
 parser(
-    accept_connection,
+    answer_request,
     octets(REQUEST, FULL_REQUEST, POST),
     over_memory(accept),
     *(InvalidRequest, ConnectionRejected, ConnectionFailed),

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, TypeAlias, cast
 
 from .._arguments import check_async
-from .._server.server import Handler
+from .._server.handlers import Handler
 from .exits import USAGE, CommandFailed
 
 #: A function that gives an async context manager, which yields the handler. An application with

@@ -28,8 +28,9 @@ import trio
 from .._addresses import show_address
 from .._keywords import ListenerKeywords
 from .._nursery import leaf_exceptions, open_bare_nursery
+from .._server.handlers import Handler
 from .._server.listening import bound_unix_socket, listen, port_of
-from .._server.server import Handler, WebSocketServer, serve_listeners
+from .._server.server import WebSocketServer, serve_listeners
 from .application import Application, check_handler
 from .exits import DONE, SIGNALLED, CommandFailed
 from .listening import bound_tcp_sockets, failing_in_one_line

@@ -1,4 +1,5 @@
 """Servers: listeners, one handler for each connection, and a graceful shutdown.
 
-Read `server` first. The command line does not come in here.
+Read `server` first, and then `visit`: what happens to one connection. The command line does not
+come in here.
 """

@@ -65,18 +65,20 @@ async def read_whole(transport: Transport, collector: Collector[T_co]) -> T_co:
     return whole
 
 
-async def send_all(transport: Transport, data: bytes, patience: float = inf) -> None:
+async def send_all(transport: Transport, data: bytes, deadline: float = inf) -> None:
     """Send all of it. This waits only for a peer that reads nothing.
 
     Raises:
         ConnectionFailed: the connection broke first.
-        HandshakeTimeout: it took longer than `patience` seconds.
+        HandshakeTimeout: the peer did not take it before `deadline`, on trio's clock.
     """
     try:
         sent = transport.send_nowait([data])
         if sent < len(data):
-            with opening_deadline(patience):
+            with trio.CancelScope(deadline=deadline) as scope:
                 await transport.send_all(data[sent:])
+            if scope.cancelled_caught:
+                raise HandshakeTimeout("the peer did not read in the opening handshake")
     except GONE as exc:
         raise broke(exc) from root_of(exc)
 

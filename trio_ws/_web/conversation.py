@@ -1,12 +1,12 @@
-"""Plain HTTP/1.1 on a connection, for handlers that are a site: one request after the other.
+"""Pages on a connection, for handlers that are a site: one request after the other.
 
-This module owns what is between two heads: bodies of requests with their limit and their deadline,
-responses in memory and as they are read, and whether the connection goes on. Heads are
-`_handshake`'s, which also says whether one asks for a WebSocket; what is answered is the site's.
+This module owns everything between two heads: bodies of requests with their limit and their
+deadline, responses in memory and from a file, and whether the connection goes on. Its caller reads
+the heads, and knows which of them asks for a WebSocket. The site knows the answers.
 
-What keeps one client from harming others: a head and a body have `open_timeout` each, a body is at
-most `max_body_size` large, a client that takes no byte of a response for as long as keepalive
-gives a silent peer is dropped, and between two requests that came together others get their turn.
+One client cannot harm the others. A body has `open_timeout` to arrive, as a head has, and at most
+`max_body_size` bytes. A client is dropped if it takes no byte of a response for as long as
+keepalive gives to a silent peer. Other tasks run between two requests that came together.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import trio
 
 from .._addresses import show_address
 from .._errors import ConnectionFailed
-from .._handshake.accepting import PlainRequest
-from .._handshake.asking import ask, check_answer
 from .._http.exchange import MalformedHead, ServerExchange, after_empty_lines
+from .._http.reading import IncomingRequest
 from .._http.values import ConnectionRejected, InvalidRequest, Request, Response, refusal
 from .._log import ConnectionLogger
 from .._nursery import errors_in
@@ -29,24 +28,26 @@ from .._reasons import connection_failed, root_of
 from .._transport.opening import hang_up
 from .._transport.stream import Transport
 from .._transport.system import GONE
+from .hooks import ask, check_answer
 from .site import Site, Streamed
 
-#: What a chunk of a body counts beside its bytes, so that a million of one byte are soon too large.
+#: What a chunk of a body counts beside its bytes. Without it, a million chunks of one byte each
+#: would fit into `max_body_size`, and take seconds.
 _CHUNK_CHARGE = 64
 
-#: How many pieces of a chunked body are looked at before other tasks may run. Of tiny chunks, one
-#: piece takes more than a millisecond.
+#: How many pieces of a chunked body are decoded before other tasks may run. One piece of tiny
+#: chunks takes more than a millisecond.
 _PIECES_PER_CHECKPOINT = 4
 
-#: How much of a response is written in one go, and has to get through while a client is waited for.
+#: How much of a response is written in one go. A client has to take this much in time.
 _PIECE = 16 * 1024
 
 
 class Conversation:
-    """The HTTP of one connection.
+    """The pages of one connection.
 
     Args:
-        transport: what it goes over; closing it is the caller's.
+        transport: what it goes over. The caller closes it.
         site: what answers.
         options: the server's.
         logger: the connection's.
@@ -71,57 +72,59 @@ class Conversation:
         self._is_stopping = is_stopping
         self._failed = failed
 
-    async def answer(self, plain: PlainRequest) -> bytes | None:
+    async def answer(self, incoming: IncomingRequest) -> bytes | None:
         """Answer one request, and give what the client sent after it.
 
-        `None` means that this was the last one: the client has got its answer, and the end of it.
+        `None` means that it was the last one: this side has answered, and hung up.
 
         Raises:
             ConnectionFailed: the client left, or took too long to read.
         """
         started = trio.current_time()
-        response, rest = await self._decide(plain)
+        response, rest = await self._decide(incoming)
         try:
             close = rest is None or self._is_stopping()
-            size = await self._send(plain.exchange, response, close=close)
+            size = await self._send(incoming.exchange, response, close=close)
         finally:
             if isinstance(response, Streamed):
                 response.source.close()
-        self._log_access(plain.request, response, size, trio.current_time() - started)
-        if not plain.exchange.may_be_followed:
+        self._log_access(incoming.request, response, size, trio.current_time() - started)
+        if not incoming.exchange.may_be_followed:
             await hang_up(self._transport)
             return None
         return rest
 
     async def wait_for_request(self, received: bytes) -> bytes:
-        """The first bytes of the next request, or ``b""`` when none came in time."""
-        with trio.move_on_after(self._options.keep_alive_timeout):
-            if received:
-                await trio.lowlevel.checkpoint()
-            try:
-                while not (received := after_empty_lines(received)):
-                    received = await self._transport.receive()
-                    if not received:
-                        return b""
-            except GONE:
-                return b""
-            return received
-        return b""
+        """The first bytes of the next request, or ``b""`` if the client has left.
+
+        The caller says how long that may take. Cancelled, nothing is lost that matters: only empty
+        lines were read.
+        """
+        if received:
+            # A thousand requests in one segment would otherwise be answered in one go.
+            await trio.lowlevel.checkpoint()
+        try:
+            while not (received := after_empty_lines(received)):
+                received = await self._transport.receive()
+                if not received:
+                    return b""
+        except GONE:
+            return b""
+        return received
 
     # From the request to a response…
 
-    async def _decide(self, plain: PlainRequest) -> tuple[Response | Streamed, bytes | None]:
+    async def _decide(self, incoming: IncomingRequest) -> tuple[Response | Streamed, bytes | None]:
         """The response, and what comes after the request; `None` if its body was not read."""
-        request = plain.request
-        _, rest = plain.exchange.body()
+        request = incoming.request
+        _, rest = incoming.exchange.body()
         if rest is not None:
-            rest = plain.received  # it has no body
+            rest = incoming.rest  # it has no body
         try:
-            answer = await ask(request, self._options, self._logger, self._site.admit)
-            if isinstance(answer, Response):
-                return answer, rest
+            # Before the body is read: a stranger's upload is refused, not received.
+            await ask(request, self._options.process_request, self._site.admit, self._logger)
             if rest is None:
-                body, rest = await self._read_body(plain)
+                body, rest = await self._read_body(incoming)
                 request = request.with_body(body)
         except (InvalidRequest, ConnectionRejected) as exc:
             return exc.response, rest
@@ -140,21 +143,21 @@ class Conversation:
             return Response(500, body="Internal server error.\n")
         return response
 
-    async def _read_body(self, plain: PlainRequest) -> tuple[bytes, bytes]:
+    async def _read_body(self, incoming: IncomingRequest) -> tuple[bytes, bytes]:
         """The body of a request that has one, and what comes after it."""
-        exchange, data = plain.exchange, plain.received
-        if int(plain.request.headers.get("Content-Length", "0")) > self._options.max_body_size:
+        exchange, data = incoming.exchange, incoming.rest
+        if int(incoming.request.headers.get("Content-Length", "0")) > self._options.max_body_size:
             raise self._too_large()
         body = bytearray()
         with trio.move_on_after(self._options.open_timeout):
-            while (rest := await self._take(exchange, data, body)) is None:
+            while (rest := await self._decode(exchange, data, body)) is None:
                 if exchange.waits_for_continue:
                     await self._write(exchange.continue_())
                 data = await self._receive()
             return bytes(body), rest
         raise refusal(408, "the request's body took too long")
 
-    async def _take(self, exchange: ServerExchange, data: bytes, body: bytearray) -> bytes | None:
+    async def _decode(self, exchange: ServerExchange, data: bytes, body: bytearray) -> bytes | None:
         """Add to the body what `data` brings. Gives what comes after it, `None` if it goes on."""
         size = exchange.piece_size or len(data)
         for number, start in enumerate(range(0, len(data), size or 1), 1):
@@ -180,7 +183,7 @@ class Conversation:
     async def _send(
         self, exchange: ServerExchange, response: Response | Streamed, *, close: bool
     ) -> int:
-        """Send it, and say how many bytes its body had."""
+        """Send a response. Gives the number of bytes that its body had."""
         server = self._options.server_header
         if isinstance(response, Response):
             await self._write(exchange.response(response, server, close=close))
@@ -192,7 +195,8 @@ class Conversation:
                 await self._write(pending + exchange.response_data(data))
                 pending = b""
                 size += len(data)
-            if size < response.length:  # the client is to notice: it must not look complete
+            if size < response.length:
+                # Its head has promised more. The client notices only if the connection breaks.
                 raise ConnectionFailed("a file became shorter while it was sent")
         await self._write(pending + exchange.end())
         return size

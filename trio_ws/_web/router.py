@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 from .._arguments import check_callable, check_is_async, check_is_function, check_takes
 from .._connection.websocket import WebSocket
 from .._errors import CloseCode
-from .._handshake.asking import check_answer
 from .._http.headers import Headers, HeadersLike, is_token
 from .._http.values import Accept, Answer, PathValues, Request, Response, both
 from .._json import to_json
 from .._options import ProcessRequest
 from .files import Folder
+from .hooks import check_answer
 from .site import Site, Streamed
 
 if TYPE_CHECKING:

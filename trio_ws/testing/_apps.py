@@ -23,13 +23,9 @@ from .._http.values import Request
 from .._keywords import ClientStreamKeywords, ListenerKeywords, ServerStreamKeywords
 from .._nursery import leaf_exceptions, open_bare_nursery, protected_context, raise_as_is
 from .._options import ClientStreamOptions, ListenerOptions, ProcessRequest, make_options
-from .._server.server import (
-    Handler,
-    WebSocketServer,
-    serve_listeners,
-    serve_websocket,
-    wrap_server_stream,
-)
+from .._server.handlers import Handler
+from .._server.one_stream import wrap_server_stream
+from .._server.server import WebSocketServer, serve_listeners, serve_websocket
 from ._memory_client import HOST, MemoryClient, MemoryListener, Params
 
 # ---------------------------------------------------------------------------
