@@ -207,7 +207,8 @@ class Wire:
         """Take bytes as they come from the network and give what they complete, bit by bit.
 
         They are decoded only as far as the iteration goes, so that a caller who has had enough can
-        wait: a few bytes may inflate to many messages. It must be finished before the next call.
+        wait: a few bytes may inflate to many messages. Finish the iteration before the next call:
+        the bytes that it has not come to are kept nowhere else.
         """
         if self._rest:
             data, self._rest = self._rest + data, b""
@@ -235,6 +236,7 @@ class Wire:
 
         A peer that goes on sending could otherwise have a megabyte made of each kilobyte.
         """
+        # Frames are still taken apart, and judged: the Close frame is somewhere among them.
         if self._deflate is not None:
             self._codecs.discard()
 
@@ -269,6 +271,7 @@ class Wire:
             if event is not None:
                 yield event
                 return position + head.size + head.length
+        # From its first byte: wsproto could make nothing of the rest of a frame.
         return (yield from self._judge(data, position))
 
     def _begins_plain(self, first: int, head: Head | None) -> bool:
@@ -315,7 +318,9 @@ class Wire:
     def _take_whole_frame(self, head: Head, data: bytes, position: int) -> Event | None:
         """Take a control frame or a compressed message, if it is all here; else give `None`.
 
-        One that is wrong is also left to wsproto, which says what is wrong with it.
+        One that is wrong is also left to wsproto, which says what is wrong with it. So is one that
+        arrives in pieces: wsproto keeps the pieces of a control frame, and a compressed message is
+        inflated as it comes, so that one that is too large is refused before all of it is here.
         """
         start = position + head.size
         stop = start + head.length
@@ -346,11 +351,7 @@ class Wire:
         return close
 
     def _inflated_message(self, first: int, payload: bytes) -> Messages | Violation:
-        """The message that is compressed in one frame (RFC 7692 section 7.2.2).
-
-        wsproto's frames and these are inflated by the same codec: with context takeover, one may
-        refer back to the other.
-        """
+        """The message that is compressed in one frame (RFC 7692 section 7.2.2)."""
         try:
             message = self._codecs.inflate_whole(payload, self._limit)
             if first == BINARY | RSV1:
@@ -404,11 +405,14 @@ class Wire:
         if self._wsproto is None:
             codecs = self._codecs if self._deflate is not None else None
             self._guard = Guard(self._limit, codecs)
+            # The guard is the only extension: wsproto's permessage-deflate has no limit.
             self._wsproto = Connection(self.role.value, [self._guard])
         return self._wsproto
 
     @property
     def _codecs(self) -> Codec:
+        # There is one codec for both ways in: with context takeover, a message that came the one
+        # way may refer back to a message that came the other (RFC 7692 section 7.2.2).
         if self._codec is None:
             assert self._deflate is not None
             self._codec = Codec(*self._deflate, server=not self.masks)
@@ -476,6 +480,7 @@ class Wire:
         # `_encode` and `make_head` once more, in place: calling them would cost half as much again.
         first, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if compress is None:
+            # The threshold is infinite without an agreement, so that no codec is made.
             compress = len(payload) >= self._threshold and self._codecs.pays(payload)
         if compress and self._deflates:
             first, payload = first | RSV1, self._codecs.deflate(payload, final=True)
@@ -552,6 +557,8 @@ class Wire:
         if final:
             self._fragments_deflated = None
         else:
+            # Until the frame with FIN, only control frames may come between (RFC 6455 section 5.4):
+            # the connection holds all other messages back.
             first &= ~FIN
         return self._frame(first, payload)
 
