@@ -61,31 +61,52 @@ def end_with_parent():
 threading.Thread(target=end_with_parent, daemon=True).start()
 
 
+async def never_receive(ws):
+    await trio.sleep_forever()
+
+
+async def count(ws):
+    count = 0
+    try:
+        async for message in ws:
+            count += 1
+    finally:
+        counted.append(count)
+
+
+async def tell_counts(ws):
+    while any(other.request.path == "/count" for other in server.connections):
+        await trio.sleep(0.001)
+    await ws.send_json(counted)
+
+
+async def tell_time(ws):
+    async for message in ws:
+        await ws.send(str(time.process_time()))
+
+
+async def tell_statistics(ws):
+    await ws.send_json({
+        other.request.path: asdict(other.statistics()) for other in server.connections
+    })
+
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+
+HANDLERS = {
+    "/never": never_receive,
+    "/count": count,
+    "/counted": tell_counts,
+    "/clock": tell_time,
+    "/statistics": tell_statistics,
+}
+
+
 async def handler(ws):
-    path = ws.request.path
-    if path == "/never":
-        await trio.sleep_forever()
-    elif path == "/count":
-        count = 0
-        try:
-            async for message in ws:
-                count += 1
-        finally:
-            counted.append(count)
-    elif path == "/counted":
-        while any(other.request.path == "/count" for other in server.connections):
-            await trio.sleep(0.001)
-        await ws.send_json(counted)
-    elif path == "/clock":
-        async for message in ws:
-            await ws.send(str(time.process_time()))
-    elif path == "/statistics":
-        await ws.send_json({
-            other.request.path: asdict(other.statistics()) for other in server.connections
-        })
-    else:
-        async for message in ws:
-            await ws.send(message)
+    await HANDLERS.get(ws.request.path, echo)(ws)
 
 
 async def main():

@@ -51,24 +51,46 @@ passes = Passes()
 broadcast = None
 
 
+async def close(ws):
+    await ws.aclose()
+
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+
+async def subscribe(ws):
+    with broadcast.subscribe(ws, "topic"):
+        await trio.sleep_forever()
+
+
+async def publish(ws):
+    async for message in ws:
+        broadcast.publish(message, "topic")
+
+
+async def tell_longest(ws):
+    await ws.send_json(passes.longest)
+
+
+async def begin(ws):
+    passes.longest = 0.0
+    passes.began = time.thread_time()
+
+
+HANDLERS = {
+    "/close": close,
+    "/echo": echo,
+    "/subscribe": subscribe,
+    "/publish": publish,
+    "/longest": tell_longest,
+    "/begin": begin,
+}
+
+
 async def handler(ws):
-    path = ws.request.path
-    if path == "/close":
-        await ws.aclose()
-    elif path == "/echo":
-        async for message in ws:
-            await ws.send(message)
-    elif path == "/subscribe":
-        with broadcast.subscribe(ws, "topic"):
-            await trio.sleep_forever()
-    elif path == "/publish":
-        async for message in ws:
-            broadcast.publish(message, "topic")
-    elif path == "/longest":
-        await ws.send_json(passes.longest)
-    elif path == "/begin":
-        passes.longest = 0.0
-        passes.began = time.thread_time()
+    await HANDLERS[ws.request.path](ws)
 
 
 async def main():
