@@ -1,7 +1,7 @@
 """In line to be written: frames in their order, some of which may still be taken back.
 
 What is sent to many connections at once cannot wait for a slow one. Its frames stand in line as
-*parcels*: in their place among all the others; but whoever posted one may take it back, or put
+*parcels*, in their place among all the others. The sender of a parcel may take it back, or put
 another frame in its place, until its turn comes. This module owns that order. It does no I/O and
 knows neither messages nor policies.
 """
@@ -19,25 +19,27 @@ class Parcel:
     __slots__ = ("barrier",)
 
     def __init__(self) -> None:
-        #: How many frames had been put in line that cannot be taken back: see `Line.barriers`.
+        #: What `Line.barriers` was when it was posted.
         self.barrier = 0
 
     def leave(self, *, sent: bool) -> None:
-        """It stands in line no more, and nobody took it back: its turn came, or never will."""
+        """It has left the line, and nobody took it back: its turn came, or never will."""
 
 
 class Line:
-    """See the module. What is in it has been counted by the outbox as unsent."""
+    """See the module. The outbox has counted what is in it as unsent."""
 
     __slots__ = ("_frames", "barriers", "messages", "size")
 
     def __init__(self) -> None:
         #: By their parcels; those that cannot be taken back by their number.
         self._frames: OrderedDict[Parcel | int, Buffer] = OrderedDict()
-        #: How many frames were put here that cannot be taken back. No parcel may overtake them.
+        #: How many frames were put here that cannot be taken back. A parcel with a smaller
+        #: `barrier` stands before the last of these: another frame in its place would overtake it.
         self.barriers = 0
-        #: How many parcels there are, and how many bytes they take.
+        #: How many parcels there are.
         self.messages = 0
+        #: How many bytes their frames have.
         self.size = 0
 
     def __bool__(self) -> bool:
@@ -56,34 +58,34 @@ class Line:
         self.size += len(frame)
 
     def take_back(self, parcel: Parcel) -> int:
-        """Take a frame out of the line; how many bytes that were."""
+        """Take a frame out of the line, and return its size."""
         size = len(self._frames.pop(parcel))
         self.messages -= 1
         self.size -= size
         return size
 
     def exchange(self, parcel: Parcel, frame: Buffer) -> int:
-        """Put another frame in its place; how many bytes that is more."""
+        """Put another frame in its place, and return by how many bytes that is longer."""
         more = len(frame) - len(self._frames[parcel])
         self._frames[parcel] = frame
         self.size += more
         return more
 
-    def take(self, most: float) -> list[Buffer]:
-        """The next frames, whose turn has come: until they are `most` bytes or more."""
-        taken: list[Buffer] = []
-        while self._frames and most > 0:
+    def advance(self, size: float) -> list[Buffer]:
+        """Remove frames from the front until they have `size` bytes: their turn has come."""
+        frames: list[Buffer] = []
+        while self._frames and size > 0:
             who, frame = self._frames.popitem(last=False)
-            taken.append(frame)
-            most -= len(frame)
+            frames.append(frame)
+            size -= len(frame)
             if isinstance(who, Parcel):
                 self.messages -= 1
                 self.size -= len(frame)
                 who.leave(sent=True)
-        return taken
+        return frames
 
     def drop_parcels(self) -> int:
-        """Throw away all that can be taken back; how many bytes that were."""
+        """Throw away all frames that can be taken back, and return how many bytes they had."""
         dropped = self.size
         for who in list(self._frames):
             if isinstance(who, Parcel):

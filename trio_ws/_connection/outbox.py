@@ -3,19 +3,19 @@
 This module owns the order of bytes on their way out and the bound on how many wait. It knows
 nothing of messages: it is given frames, and each goes out whole and in the order given.
 
-The rule that makes `send` safe to cancel: a frame that was started is finished by the connection,
-never by the task that sent it. `write` hands over a whole frame without waiting; what the socket
-does not take at once is written by a task of the connection's nursery, which is started when there
-is something left and ends when there is nothing.
+One rule makes `send` safe to cancel: the connection finishes a frame that was started, never the
+task that sent it. `write` hands over a whole frame without waiting. What the socket does not take
+at once is written by the flushing task, which runs in the connection's nursery, starts when
+something is left over and ends when nothing is.
 
-A system call costs as much as a dozen frames. So where the sender has more to do at once, messages
-in its queue that it will probably answer, its frames are gathered and written together: with the
+A system call costs as much as a dozen frames. So frames are gathered while their sender has more to
+do at once: messages in its queue that it will probably answer. They are written together, with the
 last of them, or by the flusher, which runs as soon as the sender waits for anything at all.
 
-What is posted, rather than written, may be taken back for as long as it waits. So it waits in a
-line of its own kind, and from then on so does everything that is written after it. While a message
-is sent in fragments, the line is held. What is in it then counts as unsent but not as waiting for
-the peer: the fragments that it waits for must not wait for it.
+A frame that is posted, rather than written, may be taken back while it waits. It waits in a line
+(see `line`), and everything written after it waits behind it there: frames keep their order. While
+a message is sent in fragments, the line is held. What is in it then counts as unsent, but not as
+waiting for the peer: it waits for the fragments, so they must not wait for it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from .._transport.stream import Buffer, Transport
 from .._transport.system import GONE, Failure
 from .line import Line, Parcel
 
-#: How many more messages have to wait for the sender before its frames are gathered, which costs
-#: about three system calls itself.
+#: Frames are gathered when at least this many more messages wait for the sender: gathering costs
+#: about as much as three system calls.
 GATHER_FROM = 3
 
-#: How many gathered bytes are written even though more will follow.
+#: This many gathered bytes are written, although more will follow.
 GATHER_UP_TO = 16 * 1024
 
 #: Up to this many bytes are copied together to be written, rather than listed one by one.
@@ -44,19 +44,20 @@ JOIN_UP_TO = 64 * 1024
 #: The most buffers in one system call; POSIX promises 16, every system in use takes 1024.
 MOST_BUFFERS = 64
 
-#: How much a stream that is not a socket is given in one go. It does not tell how far it has come
-#: before it has taken all of it, and progress is what a slow peer is judged by. So pieces become
-#: larger, which costs TLS a quarter less for each byte, only while none takes more than `QUICK`
+#: How many bytes a stream that is not a socket is given at once. A slow peer is judged by its
+#: progress, and such a stream shows none before it has taken the whole piece. With larger pieces,
+#: TLS costs a quarter less a byte. So pieces grow, but only while none takes more than `QUICK`
 #: seconds.
 PIECE = 16 * 1024
 LARGEST_PIECE = 256 * 1024
 QUICK = 0.1
 
-#: How few bytes a second a peer may take and still show progress in time.
+#: A peer that takes at least this many bytes a second shows progress in time, with pieces of any
+#: size.
 SLOWEST = 4 * 1024
 
-#: How many bytes leave the line at a time. They cannot be taken back any more, so it is no more
-#: than makes a system call worth its while.
+#: How many bytes leave the line at a time: enough to be worth a system call, and no more, because
+#: they cannot be taken back afterwards.
 TURN = 16 * 1024
 
 
@@ -67,9 +68,9 @@ class Outbox:
         transport: what to write to.
         high_water: `wait_for_room` waits while more bytes than this are unsent.
         start_task: starts a task in the connection's nursery.
-        flush_soon: has `flush` called when the task that runs now waits.
-        on_broken: told, once, that the transport cannot be written to any more.
-        patience: for how many seconds a stream may make no progress that can be seen.
+        flush_soon: has `flush` called as soon as the running task waits.
+        on_broken: called once, with the error, when the transport turns out to be broken.
+        patience: for how many seconds a stream may show no progress.
     """
 
     __slots__ = (
@@ -111,24 +112,25 @@ class Outbox:
         patience: float = inf,
     ) -> None:
         self._transport = transport
-        #: The socket, as long as a frame may go straight into it. See `_set_ready`.
+        #: The socket, while a frame may go straight into it; else `None`. See `_set_ready`.
         self._ready = transport.plain_socket
         self.high_water = high_water
-        #: At this many bytes what was gathered is written even though more will follow.
+        # Gathering more than the high-water mark would make the sender wait.
         self._gather_up_to = min(GATHER_UP_TO, high_water + 1)
         self._start_task = start_task
         self._flush_soon = flush_soon
         self._on_broken = on_broken
         #: What waits, in order. The first may be the rest of a frame that was started.
         self._frames: list[Buffer] = []
-        #: What waits behind that. Between two tasks' turns there is nothing in it unless there is
-        #: something before it, or it is held.
+        #: What waits behind that; made for the first. While a task runs none of these methods,
+        #: something is in line only if `_frames` are before it or the line is held.
         self._line: Line | None = None
         #: Nothing may leave the line.
         self._held = False
-        #: The transport would not take all of it: until all is out, only the flushing task writes.
+        #: The transport did not take all of it. Until all is out, only the flushing task writes, or
+        #: two writers would mix their frames.
         self._blocked = False
-        #: A pong, and for how many bytes to have gone out it is held back.
+        #: A pong that is held back, and how many bytes must have gone out (see `_gone`) before it.
         self._owed: tuple[float, bytes] | None = None
         #: No more messages will come: see `seal`.
         self.is_sealed = False
@@ -136,20 +138,21 @@ class Outbox:
         self._piece_size = PIECE
         self._largest_piece = int(max(PIECE, min(LARGEST_PIECE, SLOWEST * patience)))
         self._flushing: trio.CancelScope | None = None
-        #: Woken whenever bytes have gone out, and when none ever will.
+        #: Where tasks wait for bytes to go out; made for the first. They are also woken when none
+        #: ever will.
         self._moved: ParkingLot | None = None
         #: How many bytes wait.
         self.unsent = 0
-        #: How many bytes were given to it to send, since the start.
+        #: How many bytes it was given since the start, those still unsent included.
         self.bytes_taken = 0
-        #: How many messages of those that were posted are out, or on their way.
+        #: How many posted messages cannot be taken back any more.
         self.messages_posted = 0
         self._progressed_at = 0.0
         #: When the peer last made room for bytes that had to wait for it.
         self.moved_at = -inf
-        #: How many bytes have gone out once the last probe is out, and when it was; `math.inf`
-        #: while it waits.
+        #: The last probe has left once this many bytes have gone out.
         self._probe_end = 0
+        #: When it left; `math.inf` while it waits.
         self.probe_left_at = -inf
 
     @property
@@ -158,9 +161,7 @@ class Outbox:
 
     @property
     def _leaving(self) -> int:
-        """How many of the unsent bytes may go out as soon as the peer takes them: all but those of
-        a line that is held.
-        """
+        """How many unsent bytes wait for the peer alone: not those of a line that is held."""
         return self.unsent - self.in_line()[1] if self._held else self.unsent
 
     @property
@@ -170,21 +171,21 @@ class Outbox:
 
     @property
     def stalled_since(self) -> float:
-        """When bytes last moved of those that the transport would not take; else `math.inf`."""
+        """Since when the transport has taken nothing; `math.inf` where nothing waits for it."""
         return self._progressed_at if self._blocked else inf
 
     # Taking frames…
 
     def write(self, frame: Buffer, payload: Buffer = b"", *, following: int = 0) -> None:
-        """Take a whole frame: out at once as far as possible, the rest as soon as possible.
+        """Write a whole frame: at once as far as possible, the rest as soon as possible.
 
-        Never waits and never fails: a transport that broke is reported to `on_broken`, and what
-        is written to it afterwards is dropped.
+        Never waits and never fails. A broken transport is reported to `on_broken`, and frames
+        written after that are dropped.
 
         Args:
-            frame: in one piece, or only its head.
-            payload: then what follows that.
-            following: how many more messages wait for the sender, which may also answer those.
+            frame: the frame in one piece, or only its head.
+            payload: what follows the head. It is not copied, which would cost a large one much.
+            following: how many more messages wait for the sender. Their answers may follow soon.
         """
         if self._broken:
             return
@@ -194,9 +195,11 @@ class Outbox:
             if following < GATHER_FROM:
                 self._write_at_once((frame, payload) if payload else (frame,), size)
                 return
+            # The sender may wait for anything after this, and nobody else would write the frame.
             self._flush_soon(self)
             self._ready = None
         self.unsent += size
+        # Behind what was posted before it. Only the frames that a held line waits for go past it.
         put = self._line.put if self._line and not self._held else self._frames.append
         put(frame)
         if payload:
@@ -205,7 +208,7 @@ class Outbox:
             self._write_what_waits()
 
     def _write_at_once(self, frame: Sequence[Buffer], size: int) -> None:
-        """Write a frame that nothing waits before."""
+        """Write a frame, where nothing waits before it."""
         try:
             sent = self._transport.send_nowait(frame)
         except GONE as exc:
@@ -217,14 +220,14 @@ class Outbox:
     def _finish_later(self, frame: Sequence[Buffer], sent: int, size: int) -> None:
         self._frames += frame
         self.unsent += size
-        self._forget(sent)
+        self._note_written(sent)
         self._block()
 
     def write_pong(self, frame: bytes, *, following: int = 0) -> None:
-        """Write a pong, or hold it back while there is no room: only the newest is kept.
+        """Write a pong. While there is no room, hold back the newest and drop the others.
 
-        This is what bounds the pongs that a peer can make us owe it (RFC 6455 section 5.5.3 lets
-        an endpoint answer only the most recent ping).
+        Otherwise a peer that pings and does not read could fill our memory with pongs. An endpoint
+        may answer only the most recent ping (RFC 6455 section 5.5.3).
         """
         if self.has_room:
             self.write(frame, following=following)
@@ -241,30 +244,32 @@ class Outbox:
         self._note_probe()
 
     def _note_probe(self) -> None:
-        # Where what stood before it was taken back, the probe's end is never reached.
+        # `_probe_end` is never reached if frames before the probe were taken back. Once nothing is
+        # left to write, it has left all the same.
         if self.probe_left_at == inf and (self._gone >= self._probe_end or not self._leaving):
             self.probe_left_at = trio.current_time()
 
     @property
     def _gone_when_there_is_room(self) -> float:
-        """What `_gone` will be when all that may leave now has gone out, but for the high water.
+        """What `_gone` will be when, of what may leave now, only the high-water mark is left.
 
-        It is not enough to wait for `has_room`, because what is posted does not wait for that: a
-        task that posts enough would keep others from sending for ever.
+        To wait for `has_room` alone would not do. Posting does not wait for room, so a task that
+        posts enough would keep others from sending for ever.
         """
         return self._gone + self._leaving - self.high_water
 
     async def wait_for_room(self) -> None:
-        """Return when there is room for what is sent, or after `seal`.
+        """Return when there is room to send, or after `seal`.
 
-        That is when, of what could leave at first, not more than the high-water mark is left.
+        There is room when, of what could leave at the time of the call, no more than the high-water
+        mark is left.
         """
         gone = self._gone_when_there_is_room
         while not self.has_room and self._gone < gone and not self.is_sealed:
             await self.wait_for_progress()
 
     async def wait_until_empty(self) -> None:
-        """Return when everything has been written, or nothing will be any more."""
+        """Return when everything has been written, or after `stop`."""
         while self._frames:
             await self.wait_for_progress()
 
@@ -277,13 +282,14 @@ class Outbox:
     # Posting: frames that may be taken back while they wait…
 
     def post_now(self, frame: Buffer, *, messages: int = 1) -> bool:
-        """Write a frame if nothing has to be written before it; else do nothing, and say so.
-
-        As it would have to wait for nothing, it can no more be taken back than one that is written.
+        """Write a frame, if nothing has to be written before it. It cannot be taken back.
 
         Args:
-            frame: or several, one after the other.
-            messages: how many these are.
+            frame: one frame, or several in one piece.
+            messages: how many messages these are.
+
+        Returns:
+            Whether it was written. If not, nothing was done.
         """
         if self._frames or self._held or self.is_sealed:
             return False
@@ -294,11 +300,14 @@ class Outbox:
         return True
 
     def _post_the_rest(self, frame: bytes, outcome: int | Failure | None) -> bool:
-        """`post_now`, where the socket did not take all of it.
+        """Go on where `send_to_all` did not get a whole frame into the socket.
 
         Args:
-            frame: is counted already.
-            outcome: see `send_to_all`; `None` as long as `_ready` is.
+            frame: what was to be sent. It has been counted.
+            outcome: what `send_to_all` says of it: `None` if it was not given a socket.
+
+        Returns:
+            As `post_now`.
         """
         if isinstance(outcome, int):
             self._finish_later((frame,), outcome, len(frame))
@@ -311,7 +320,7 @@ class Outbox:
         return True
 
     def post(self, parcel: Parcel, frame: Buffer) -> None:
-        """Put a frame in line, where `post_now` was in vain."""
+        """Put a frame in line, after `post_now` did nothing."""
         if self.is_sealed:
             parcel.leave(sent=False)
             return
@@ -326,7 +335,11 @@ class Outbox:
         self._count(-self._line.take_back(parcel))
 
     def exchange(self, parcel: Parcel, frame: Buffer) -> bool:
-        """Put another frame in its place; false if that would overtake what was written since."""
+        """Put another frame in its place, unless that would overtake a frame written since.
+
+        Returns:
+            Whether that was done.
+        """
         line = self._line
         assert line is not None
         if parcel.barrier != line.barriers:
@@ -337,7 +350,7 @@ class Outbox:
         return True
 
     def drop_parcels(self) -> None:
-        """Throw away all that can be taken back."""
+        """Throw away all frames that can be taken back."""
         if self._line is not None:
             self._count(-self._line.drop_parcels())
 
@@ -351,33 +364,36 @@ class Outbox:
         return (line.messages, line.size) if line is not None else (0, 0)
 
     def hold(self) -> None:
-        """Write what waits, and then only what is written: what is posted has to wait.
+        """Write what waits, and from then on let posted frames wait.
 
-        Between the fragments of a message there must not be another (RFC 6455 section 5.4).
+        No other message may come between the fragments of one (RFC 6455 section 5.4).
         """
-        self._take_turn(inf)
+        # Else the fragments would have to wait behind what was posted before them.
+        self._advance_line(inf)
         self._held = True
         self._set_ready()
 
     def release(self) -> bool:
-        """Go on as usual; whether anything was posted meanwhile."""
+        """End `hold`; true if anything was posted meanwhile."""
         self._held = False
         waited = bool(self._line)
         if not self._frames:
-            self._take_turn(TURN)
+            self._advance_line(TURN)
             self._write_what_waits()
         self._set_ready()
         return waited
 
     def _set_ready(self) -> None:
+        # A frame that went past these would overtake them, cut a message in two, or follow a Close
+        # frame (RFC 6455 section 5.5.1).
         clear = not (self._frames or self._held or self.is_sealed)
         self._ready = self._transport.plain_socket if clear else None
 
-    def _take_turn(self, size: float) -> None:
-        """Let the next in line, so many bytes of them, come forward to be written."""
+    def _advance_line(self, size: float) -> None:
+        """Move the first frames of the line to those to be written: about so many bytes."""
         if self._line is not None and not self._held:
             messages = self._line.messages
-            self._frames += self._line.take(size)
+            self._frames += self._line.advance(size)
             self.messages_posted += messages - self._line.messages
             if not self._line:
                 self._line = None
@@ -385,27 +401,30 @@ class Outbox:
     # The end…
 
     def seal(self) -> None:
-        """No more messages will come, only what ends the connection: let those who wait go on."""
+        """Take no more messages, only what ends the connection, and wake all who wait."""
         self.is_sealed = True
         self._owed = None
         self._ready = None
-        if self._held:  # a message is left unfinished, and only a Close frame may follow
+        if self._held:
+            # A message is left unfinished. Another after it would break the protocol; a Close frame
+            # may follow (RFC 6455 section 5.4).
             self.drop_parcels()
         self.wake()
 
     def stop(self) -> None:
-        """Write nothing more, also of what waits."""
+        """Write nothing more, and drop what waits."""
         self.seal()
         self.drop_parcels()
         self._line = None
         self._broken = True
-        self._frames = []  # a new one: the flushing task may be looking at the old
+        self._frames = []  # a new list, as the flushing task may be going through the old one
         self.unsent = 0
         self.wake()
         if self._flushing is not None:
             self._flushing.cancel()
-        # Whose method this is has this outbox. Both are then freed when they are over, and not when
-        # the garbage collector looks: a twentieth of what a short connection costs.
+        # This is a method of the connection, which has this outbox. Without the cycle, both are
+        # freed when they are over, and not when the garbage collector looks. That would be a
+        # twentieth of what a short connection costs.
         self._on_broken = _ignore
 
     def wake(self) -> None:
@@ -414,14 +433,14 @@ class Outbox:
 
     def _break(self, exc: Exception) -> None:
         if not self._broken:
-            on_broken = self._on_broken
+            on_broken = self._on_broken  # `stop` replaces it
             self.stop()
             on_broken(exc)
 
     # Writing…
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write the frames that were gathered."""
         if not self._blocked:
             self._write_what_waits()
 
@@ -430,12 +449,13 @@ class Outbox:
         try:
             while self._frames:
                 buffers = self._frames[:MOST_BUFFERS]
+                # Small buffers cost less to copy than to list for the system one by one.
                 if len(buffers) > 1 and self.unsent <= JOIN_UP_TO:
                     buffers = [b"".join(self._frames)]
                     self._frames[:] = buffers
                 size = sum(map(len, buffers))
                 sent = self._transport.send_nowait(buffers)
-                self._forget(sent)
+                self._note_written(sent)
                 if sent < size:
                     self._block()
                     return
@@ -443,7 +463,7 @@ class Outbox:
             self._break(exc)
 
     def _block(self) -> None:
-        """Leave what waits to the flushing task, because the transport takes no more."""
+        """The transport takes no more: leave what waits to the flushing task."""
         if not self._blocked:
             self._blocked = True
             self._progressed_at = trio.current_time()
@@ -452,14 +472,14 @@ class Outbox:
 
     @trio.lowlevel.enable_ki_protection
     async def _flush(self) -> None:
-        # Shielded, so that it is the connection that ends this task, not a cancellation which has
-        # yet to be turned into a closing handshake.
+        # Shielded: the connection ends this task. If a cancellation from outside did, the Close
+        # frame that this cancellation leads to could not be written any more.
         assert self._flushing is not None
         with self._flushing:
             try:
                 while self._frames:
                     await self._flush_some()
-            except Exception as exc:  # of whatever kind, as the stream may be anybody's
+            except Exception as exc:  # of any kind, because the application may bring the stream
                 self._break(exc)
         self._flushing = None
         self._blocked = False
@@ -474,11 +494,13 @@ class Outbox:
             started = trio.current_time()
             await self._transport.send_all(piece)
             quick = trio.current_time() - started <= QUICK
-            if not quick:  # else the system may have had room, whatever became of the peer
+            if not quick:
+                # It waited for the peer. A piece that is taken at once may only have gone into the
+                # system's buffers, which says nothing of the peer.
                 self.moved_at = trio.current_time()
             self._piece_size = min(2 * self._piece_size, self._largest_piece) if quick else PIECE
-            if not self._broken:  # what was stopped meanwhile has nothing to forget
-                self._forget(len(piece))
+            if not self._broken:  # `stop` has dropped what waits, this piece included
+                self._note_written(len(piece))
 
     def _piece(self) -> bytes:
         """The first bytes of what waits."""
@@ -491,8 +513,8 @@ class Outbox:
                 break
         return b"".join(pieces)
 
-    def _forget(self, sent: int) -> None:
-        """So many bytes of what waits have gone out."""
+    def _note_written(self, sent: int) -> None:
+        """So many bytes have gone out: let what is behind them follow, and wake waiting tasks."""
         if self._blocked and sent:
             self._progressed_at = trio.current_time()
         self.unsent -= sent
@@ -501,31 +523,33 @@ class Outbox:
         while sent:
             size = len(frames[done])
             if sent < size:
-                frames[done] = memoryview(frames[done])[sent:]
+                frames[done] = memoryview(frames[done])[sent:]  # copies nothing
                 break
             sent -= size
             done += 1
         del frames[:done]
+        # A pong that was held back goes before the line: there was no room when it was its turn.
         if self._owed is not None and (self.has_room or self._gone >= self._owed[0]):
             frames.append(self._owed[1])
             self._count(len(self._owed[1]))
             self._owed = None
         self._note_probe()
         if not frames:
-            self._take_turn(TURN)
+            self._advance_line(TURN)
         self._set_ready()
         self.wake()
 
 
 def _ignore(_: Exception) -> None:
-    """What is called from now on comes too late."""
+    """Called in place of `on_broken` once the outbox has stopped."""
 
 
 def post_to_all(outboxes: Sequence[Outbox], frame: bytes) -> list[int]:
-    """`post_now` to many; the positions of those for which it was in vain."""
+    """`post_now` to many at once; the positions of those for which it did nothing."""
     size = len(frame)
     exceptions = send_to_all([outbox._ready for outbox in outboxes], frame)
-    for outbox in outboxes:  # what this loop does decides what a broadcast costs
+    # This loop and that of `send_to_all` decide what a broadcast costs, so exceptions come after.
+    for outbox in outboxes:
         outbox.bytes_taken += size
         outbox.messages_posted += 1
     return [
