@@ -188,7 +188,7 @@ async def test_a_handler_that_returns_nothing_to_await_is_told_so_when_it_is_cal
     async with open_server(gives_seven) as server:
         async with trio_ws.open_websocket_url(server.urls[0]) as ws:
             assert (await ws.wait_closed()).code == 1011
-    assert "gives_seven should be async: it returned 7, and nothing to await" in caplog.text
+    assert "gives_seven should be async: it returned 7, which cannot be awaited" in caplog.text
 
 
 WRONG_FUNCTIONS: list[tuple[dict[str, Any], str]] = [
@@ -220,12 +220,12 @@ async def test_a_function_among_the_options_that_cannot_be_called_as_it_will_be_
 
 WRONG_HOSTS = [
     ("", "the host is empty"),
-    ("[::1]", "an IPv6 address is given without brackets here, like '::1'"),
-    ("localhost:80", "a port is given apart"),
-    ("::g", "what has a colon is an IPv6 address, and this is none"),
-    ("ws://localhost", "no URL or part of one"),
-    ("localhost/chat", "no URL or part of one"),
-    ("user:password@localhost", "no URL or part of one"),
+    ("[::1]", "give an IPv6 address without brackets here, like '::1'"),
+    ("localhost:80", "give the port by itself"),
+    ("::g", "a host with a colon is an IPv6 address, which this is not"),
+    ("ws://localhost", "not a URL or a part of one"),
+    ("localhost/chat", "not a URL or a part of one"),
+    ("user:password@localhost", "not a URL or a part of one"),
 ]
 
 
@@ -304,7 +304,7 @@ async def test_the_parts_of_a_url_are_what_they_are() -> None:
     with pytest.raises(TypeError, match="a host and a resource are str, not 3"):
         async with trio_ws.open_websocket("localhost", 80, wrong):
             raise AssertionError
-    with pytest.raises(ValueError, match="path is that of a Unix socket"):
+    with pytest.raises(ValueError, match="path names a Unix socket"):
         async with trio_ws.open_websocket_url("ws://localhost", path=""):
             raise AssertionError
 

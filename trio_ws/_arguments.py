@@ -124,7 +124,7 @@ def awaitable(result: object, function: object) -> Awaitable[Any]:
     """
     if not inspect.isawaitable(result):
         raise TypeError(
-            f"{_named(function)} should be async: it returned {result!r}, and nothing to await"
+            f"{_named(function)} should be async: it returned {result!r}, which cannot be awaited"
         )
     return result
 
@@ -211,15 +211,15 @@ def check_host(host: object) -> None:
     if not host:
         raise ValueError("the host is empty; this machine is 'localhost'")
     if not set(host).isdisjoint("/?#@"):
-        raise ValueError("a host is a name or an IP address, and no URL or part of one")
+        raise ValueError("a host is a name or an IP address, not a URL or a part of one")
     if "[" in host or "]" in host:
-        raise ValueError("an IPv6 address is given without brackets here, like '::1'")
+        raise ValueError("give an IPv6 address without brackets here, like '::1'")
     if ":" in host:
         try:
             ipaddress.IPv6Address(host)
         except ValueError:
             raise ValueError(
-                "what has a colon is an IPv6 address, and this is none; a port is given apart"
+                "a host with a colon is an IPv6 address, which this is not; give the port by itself"
             ) from None
 
 

@@ -29,7 +29,7 @@ def to_json(value: object) -> str:
             raise exc from None  # the fault was something else
         raise ValueError(
             "JSON has no NaN and no infinity (RFC 8259 section 6): send None, "
-            "or give dumps=json.dumps if all who receive it are Python"
+            "or give dumps=json.dumps if every receiver is Python"
         ) from exc
 
 

@@ -189,7 +189,7 @@ class ClientOptions(ClientStreamOptions):
         if self.path is not None and not isinstance(self.path, (str, os.PathLike)):
             raise TypeError(f"path is a str or a Path, or None for TCP, not {self.path!r}")
         if self.path is not None and not os.fspath(self.path):
-            raise ValueError("path is that of a Unix socket, or None for TCP, and not empty")
+            raise ValueError("path names a Unix socket, or is None for TCP, and cannot be empty")
         check_whole("max_redirects", self.max_redirects, 0, 10)
 
 

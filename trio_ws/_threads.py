@@ -13,15 +13,15 @@ def check_in_trio(name: str) -> None:
     """Raise `RuntimeError` unless a trio task is running. A later error would be obscure."""
     if not trio.lowlevel.in_trio_task():
         raise RuntimeError(
-            f"{name}() needs trio, and this is no task of trio's: start the program with "
-            "trio.run(main), not with asyncio.run; in a thread, call it by trio.from_thread.run"
+            f"{name}() needs trio, and no trio task is running here: start the program with "
+            "trio.run(main), not with asyncio.run; in a thread, call it with trio.from_thread.run"
         )
 
 
 def in_other_thread(thing: str, method: str) -> RuntimeError:
     """The error to raise in a thread that `thing` does not belong to."""
     return RuntimeError(
-        f"this {thing} belongs to the thread in which trio runs it: from another, call its methods "
-        f"by trio.from_thread.run_sync({method}, …), and those that are async by "
+        f"this {thing} belongs to the thread in which trio runs it: from another thread, call its "
+        f"methods with trio.from_thread.run_sync({method}, …), and its async methods with "
         "trio.from_thread.run"
     )

@@ -54,7 +54,7 @@ async def test_a_host_and_a_port_are_connected_to() -> None:
 
 
 async def test_a_host_that_holds_more_than_a_host_is_an_invalid_url() -> None:
-    with pytest.raises(InvalidURL, match="no URL or part of one"):
+    with pytest.raises(InvalidURL, match="not a URL or a part of one"):
         async with open_websocket("user@example.org", 80):
             pytest.fail("it was opened")
 

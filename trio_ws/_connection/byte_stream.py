@@ -71,7 +71,7 @@ class _WebSocketStream(trio.abc.Stream):
 
     async def send_all(self, data: Buffer) -> None:
         """Send all of `data`. If it is cancelled, an unknown part has been sent."""
-        view = memoryview(bytes_of(data, "what is sent to a stream is a buffer, such as bytes"))
+        view = memoryview(bytes_of(data, "data for a stream is a buffer, such as bytes"))
         with self._sending.taken():
             await self._wait_to_send()
             for start in range(0, len(view), MESSAGE_SIZE):

@@ -30,6 +30,6 @@ def checked_message(message: Message) -> str | bytes:
 
 
 _MESSAGE = (
-    "a message is str (sent as text) or a buffer such as bytes (sent as binary), and send_json() "
-    "is for the rest"
+    "a message is str (sent as text) or a buffer such as bytes (sent as binary); send_json() is "
+    "for everything else"
 )

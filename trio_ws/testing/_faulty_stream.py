@@ -151,7 +151,7 @@ class FaultyStream(trio.abc.Stream):
     # Operations…
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        data = bytes_of(data, "what is sent is a buffer, such as bytes")
+        data = bytes_of(data, "data is a buffer, such as bytes")
         try:
             await self._operate(self._sends, partial(self._send, data))
         except _Cut:

@@ -86,7 +86,7 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         try:
             self._coming.send_nowait(_ServerEnd(server, remote_address, secure=secure))
         except trio.BrokenResourceError:
-            raise ConnectionFailed("nobody listens here any more") from None
+            raise ConnectionFailed("the server no longer listens") from None
         return client
 
     async def accept(self) -> trio.abc.Stream:
