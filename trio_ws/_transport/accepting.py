@@ -1,6 +1,7 @@
-"""From a listener to transports: connections that are accepted, and those lost before that.
+"""From a listener to transports: accepting connections.
 
-This module owns what the system may say of one connection while it says nothing of the listener.
+This module owns which errors of accept(2) mean that one connection was lost, and which that the
+listener has failed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from .system import CLOSED
 #: How many connections are accepted before other tasks may run.
 MOST_ACCEPTED = 16
 
-
-#: What accept(2) may say of one connection, which is then lost, and not of the listener: the client
-#: or its network was gone before it was accepted, or a firewall forbids it. No system has them all.
+#: The errors of accept(2) that mean one connection was lost: the client or its network was gone
+#: before it was accepted, or a firewall forbids it. The listener goes on. No system has them all.
 LOST_CONNECTION: set[int] = {
     getattr(errno, name)
     for name in (
@@ -41,24 +41,23 @@ class Acceptor:
         self._listener = listener
 
     async def accept(self) -> list[Transport]:
-        """Wait for connections, and take those that are there. There may be none, after all.
+        """Wait for connections, and accept those that are there: perhaps none, after all.
 
         Cancelling it loses nothing.
 
         Raises:
-            OSError: the listener's own.
+            OSError: the listener has failed.
             trio.ClosedResourceError: it was closed.
         """
         return [wrap_stream(await self._listener.accept(), own=True)]
 
 
 class SocketAcceptor(Acceptor):
-    """A plain listening socket: trio's own way takes three times as long for each connection.
+    """A plain listening socket. trio's own way takes three times as long for each connection.
 
     Args:
-        listener: the socket's.
-        lost: called with the error where the system says that a connection ended before it was
-            accepted.
+        listener: what has the socket.
+        lost: called with the error when a connection ended before it was accepted.
     """
 
     def __init__(self, listener: trio.SocketListener, lost: Callable[[OSError], None]) -> None:
@@ -66,7 +65,7 @@ class SocketAcceptor(Acceptor):
         self._lost = lost
         self._socket = shared_socket(listener)
         is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
-        #: Whether each socket has to be prepared. Linux gives it what the listener's has.
+        #: Whether each socket has to be prepared. On Linux, it inherits the listener's options.
         self._prepares = is_tcp and sys.platform != "linux"
         if is_tcp:
             prepare(self._socket)
@@ -76,7 +75,8 @@ class SocketAcceptor(Acceptor):
             raise trio.ClosedResourceError("the listener was closed")
         await trio.lowlevel.wait_readable(self._socket)
         accepted: list[Transport] = []
-        # Attempts are counted, and not connections: those that fail also take time.
+        # Attempts are counted, not connections: failed ones take time, and other tasks must get
+        # their turn.
         for _ in range(MOST_ACCEPTED):
             try:
                 sock, peer = self._socket.accept()
@@ -86,10 +86,10 @@ class SocketAcceptor(Acceptor):
                 if exc.errno in LOST_CONNECTION:
                     self._lost(exc)
                     continue
-                if exc.errno in CLOSED:  # after it had become readable
+                if exc.errno in CLOSED:  # by another task, since it became readable
                     raise trio.ClosedResourceError("the listener was closed") from None
                 if accepted:
-                    break  # the next call will say it
+                    break  # these must not be lost; the next call raises it
                 raise
             sock.setblocking(False)
             if self._prepares:  # pragma: no cover - not on Linux
@@ -99,8 +99,8 @@ class SocketAcceptor(Acceptor):
 
 
 def prepare(sock: socket.socket) -> None:
-    """What `trio.SocketStream` does: no delays, and no hoard of unsent bytes in the kernel."""
-    with suppress(OSError):  # macOS refuses where the client has left again
+    """Set the options that `trio.SocketStream` sets: no delays, few unsent bytes in the kernel."""
+    with suppress(OSError):  # macOS refuses if the client has left already
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # pragma: no branch - not every system has it
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
@@ -109,7 +109,7 @@ def prepare(sock: socket.socket) -> None:
 def wrap_listener(
     listener: trio.abc.Listener[trio.abc.Stream], lost: Callable[[OSError], None]
 ) -> Acceptor:
-    """The acceptor that suits `listener` on this platform; see `SocketAcceptor` for `lost`."""
+    """The acceptor for `listener` on this platform; see `SocketAcceptor` for `lost`."""
     if isinstance(listener, trio.SocketListener) and is_plain(listener):
         return SocketAcceptor(listener, lost)
     return Acceptor(listener)

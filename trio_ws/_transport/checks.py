@@ -1,6 +1,6 @@
 """Streams and listeners that callers bring, checked before they are used.
 
-This module owns what is told of those that cannot serve, TLS for the wrong side included.
+This module owns what the caller is told of one that cannot serve, TLS for the wrong side included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .._arguments import FOR_CLIENTS
 def check_stream(stream: object) -> None:
     """
     Raises:
-        TypeError: it is no stream, but a socket for example.
+        TypeError: it is no stream, but for example a socket.
     """
     if not isinstance(stream, trio.abc.Stream):
         raise TypeError(f"a stream is a trio.abc.Stream, not {stream!r}{_wrap_hint(stream)}")
@@ -26,8 +26,8 @@ def check_stream(stream: object) -> None:
 async def check_listeners(listeners: Sequence[object]) -> None:
     """
     Raises:
-        TypeError: one is no listener, but a socket for example.
-        ValueError: there is none, one is there twice, or its TLS is for clients.
+        TypeError: one is no listener, but for example a socket.
+        ValueError: there is none, one is given twice, or its TLS is for clients.
         trio.ClosedResourceError: one was closed.
     """
     if not listeners:
@@ -59,7 +59,7 @@ def _wrap_hint(given: object, wrapper: str = "trio.SocketStream") -> str:
 
 
 class _Trial(trio.abc.Listener[trio.abc.Stream]):
-    """A listener with one client, which says nothing."""
+    """A listener with one client, which never says anything."""
 
     def __init__(self) -> None:
         self._ends = trio.socket.socketpair()
@@ -75,7 +75,7 @@ class _Trial(trio.abc.Listener[trio.abc.Stream]):
 
 
 async def _try_tls(listener: trio.SSLListener[trio.abc.Stream]) -> None:
-    """Accept a client: a listener does not say which context it has, only whether it will do."""
+    """Accept a silent client: a listener does not show its context, but fails if that is wrong."""
     beneath = listener.transport_listener
     async with _Trial() as trial:
         listener.transport_listener = trial

@@ -1,7 +1,7 @@
 """Plain sockets: read and written through their descriptors.
 
-A plain trio socket on a POSIX system is written to without waiting, which is what makes most sends
-free of a task switch. To the connections above it looks like any other transport, see `stream`.
+A plain trio socket on a POSIX system is written to without waiting, so that most sends need no task
+switch. To the connections above it looks like any other transport; see `stream`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from .._addresses import Address
 from .stream import RECEIVE_SIZE, Buffer, OwnTransport, Transport
 from .system import Failure, SystemAddress, broken, failure_of, readable
 
+#: See `RECEIVE_SIZE`.
 LARGE_RECEIVE_SIZE = 256 * 1024
 
-#: How many bytes the kernel takes from us before the peer takes them from it.
+#: How many bytes the kernel takes that it cannot send yet. More would only wait there, out of reach
+#: of keepalive and policies.
 NOT_SENT_LOW_WATER = 16 * 1024
 
 
 class SocketTransport(Transport):
     """A plain socket that does not block, read and written through its descriptor.
 
-    `receive` waits until it is readable, and does not try before: the reader task has always had
-    all there was, so that trying would cost a system call and an exception each time.
+    `receive` waits until it is readable, and does not try before. Its caller has mostly read all
+    there was, so that trying would cost a system call and an exception each time.
     """
 
     __slots__ = ("_receive_size", "_socket")
@@ -41,8 +43,8 @@ class SocketTransport(Transport):
         return self._socket
 
     def _descriptor(self) -> int:
-        # Asked for every time: if the socket was closed behind our back, its number may by now
-        # belong to another connection.
+        # Asked for every time: if somebody else closed the socket, another connection may have its
+        # number by now.
         descriptor = self._socket.fileno()
         if descriptor < 0:
             raise trio.ClosedResourceError("the socket was closed")
@@ -52,7 +54,7 @@ class SocketTransport(Transport):
         while True:
             await trio.lowlevel.wait_readable(self._descriptor())
             data = self.receive_nowait()
-            if data is not None:  # else the system was mistaken, which it may be
+            if data is not None:  # else the system was mistaken, as select(2) says it may be
                 return data
 
     def receive_nowait(self) -> bytes | None:
@@ -108,7 +110,7 @@ class SocketTransport(Transport):
     async def _leave_tls(self) -> None:
         """There is none."""
 
-    # trio's own way to close a stream takes two turns of the scheduler; the socket needs none.
+    # trio's own way of closing a stream takes two turns of the scheduler. A socket needs none.
 
     async def aclose(self) -> None:
         self._close()
@@ -133,21 +135,21 @@ class SocketTransport(Transport):
     def local_address(self) -> Address:
         try:
             return readable(self._socket.getsockname())
-        except OSError:  # it was closed behind our back
+        except OSError:  # somebody else closed it
             return None
 
 
 def send_to_all(
     sockets: Sequence[socket.socket | None], data: Buffer
 ) -> dict[int, int | Failure | None]:
-    """Send the same bytes to each of these, as far as it takes them without waiting.
+    """Send the same bytes to each of these sockets, as far as it takes them without waiting.
 
-    Nearly all of the time is the system's. A function called for each socket would take half as
-    much time again.
+    The system takes nearly all of the time. Calling a function for each socket would take half as
+    much again.
 
     Returns:
-        Of those that did not take all of it, by position: how many bytes it took, perhaps 0; or
-        why it will never take any; or `None` where there was `None` instead of a socket.
+        For each position at which not all bytes were sent: how many were, perhaps 0; or why none
+        ever will be; or `None` if it has no socket.
     """
     exceptions: dict[int, int | Failure | None] = {}
     size = len(data)
@@ -172,7 +174,7 @@ def wrap_stream(stream: trio.abc.Stream, *, own: bool = False) -> Transport:
 
     Args:
         stream: what is read and written from now on.
-        own: nobody else has it, or will ever use it.
+        own: nobody else has it or will ever use it.
     """
     if not isinstance(stream, trio.SocketStream) or not is_plain(stream):
         # A stream that is closed already says so itself.
@@ -180,7 +182,7 @@ def wrap_stream(stream: trio.abc.Stream, *, own: bool = False) -> Transport:
     sock = shared_socket(stream)
     try:
         peer = sock.getpeername()
-    except OSError:  # it is gone already
+    except OSError:  # the peer is gone already
         peer = None
     return SocketTransport(sock, peer)
 
@@ -190,10 +192,11 @@ def is_plain(holder: trio.SocketStream | trio.SocketListener) -> bool:
 
 
 def shared_socket(holder: trio.SocketStream | trio.SocketListener) -> socket.socket:
-    """The system's socket in that of trio, which does not give it away.
+    """The system's socket under that of trio, which keeps it.
 
-    So trio's is given one. Closing that closes this, and asking this one anything takes a tenth of
-    the time.
+    trio's socket does not give it away. So its descriptor is moved to one that is known here, and
+    the holder gets a socket of trio's around that. Closing either closes both. To ask this one
+    anything takes a tenth of the time.
     """
     wrapped = holder.socket
     family, kind, protocol = wrapped.family, wrapped.type, wrapped.proto

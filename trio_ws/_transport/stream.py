@@ -1,4 +1,4 @@
-"""Any trio stream, as the connections above want it: TLS, memory, an HTTP library's upgraded one.
+"""Any trio stream, as the connections above want it: over TLS, in memory, from an HTTP library.
 
 This module owns the interface that every transport has. Errors leave here as trio's:
 `trio.BrokenResourceError` for a connection that failed, with the cause kept, and
@@ -21,17 +21,15 @@ from .system import GONE, below_tls, broken, is_hung_up, socket_address
 #: What can be written.
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-
-#: One read: the more it brings, the more frames are handled in one go. The larger one takes a third
-#: less time for each byte of large messages, and is for connections where the last read was full.
+#: How many bytes one read asks for. The more it brings, the more frames are handled together. A
+#: socket whose last read was full is asked for `LARGE_RECEIVE_SIZE`, which takes a third less time
+#: for each byte of large messages.
 RECEIVE_SIZE = 64 * 1024
 
-
-#: How many turns of the scheduler it takes, at most, to read what is there through TLS.
+#: Reading what has arrived takes at most this many turns of the scheduler, through TLS.
 _STEPS_OF_A_READ = 4
 
-
-#: What closing may raise and nobody needs to know.
+#: What closing may raise. Nobody needs to know.
 _FAILED_TO_CLOSE = (*GONE, trio.BusyResourceError, OSError)
 
 
@@ -42,7 +40,8 @@ class Transport:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        # Once both sides have hung up, the system no longer knows, and the log still asks.
+        # Asked for now: once both sides have hung up, the system has forgotten it, and the log
+        # still wants it.
         self._peer = socket_address(stream, "getpeername")
 
     @property
@@ -70,11 +69,11 @@ class Transport:
         return None
 
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
-        """Write what goes out without waiting and say how many bytes that was, perhaps 0."""
+        """Write as much as goes out without waiting; how many bytes that was, perhaps 0."""
         return 0
 
     async def wait_until_writable(self) -> None:
-        """Wait until `send_nowait` is worth another try. Only where there is a `plain_socket`."""
+        """Wait until `send_nowait` is worth another try. There has to be a `plain_socket`."""
         raise NotImplementedError
 
     async def send_all(self, data: bytes) -> None:
@@ -85,23 +84,23 @@ class Transport:
             raise broken(exc) from exc
 
     def is_drained(self) -> bool:
-        """Whether the peer has sent nothing but what was read, as far as is known; what it did
-        send is thrown away.
+        """Whether nothing of the peer is unread, as far as is known. Something that is unread is
+        thrown away.
         """
         return False
 
     def has_left(self) -> bool:
-        """Whether the peer has hung up, with nothing to say before that, as far as is known.
+        """Whether the peer has hung up and everything it said was read, as far as is known.
 
-        Nobody knows of a stream that is no socket. With TLS, a peer that has hung up has left
-        whatever it said before, because nothing can be sent to it any more.
+        That cannot be known of a stream that is no socket. With TLS, a peer that has hung up has
+        left even if something is unread, because nothing can be sent to it any more.
         """
         below = self.below_tls
         return isinstance(below, trio.SocketStream) and is_hung_up(below.socket.fileno())
 
     @property
     def is_through(self) -> bool:
-        """Whether something can be sent: not in the middle of a TLS handshake."""
+        """Whether anything can be sent: not before the TLS handshake is through."""
         tls: Any = self._stream
         if isinstance(self._stream, trio.SSLStream):
             try:
@@ -111,10 +110,10 @@ class Transport:
         return True
 
     async def send_eof(self, *, below_tls: bool = False) -> bool:
-        """Say that nothing more will be sent, while still reading. False if the stream cannot.
+        """Say that nothing more will be sent, and go on reading. False if the stream cannot do so.
 
-        TLS cannot. `below_tls` shuts down the TCP connection under it instead: a last resort,
-        because the peer's TLS is left without its goodbye.
+        TLS cannot. `below_tls` shuts down the TCP connection under it instead. That is a last
+        resort, because the peer's TLS gets no goodbye.
         """
         stream = self.below_tls if below_tls else self._stream
         if not isinstance(stream, trio.abc.HalfCloseableStream):
@@ -126,7 +125,7 @@ class Transport:
         return True
 
     async def discard_until_eof(self) -> None:
-        """Read and throw away until the peer has nothing more to say either, or is gone.
+        """Read and throw away what comes, until the peer has hung up or is gone.
 
         Closing a TCP connection that has unread data resets it, and a reset may overtake the last
         bytes written, the Close frame among them (RFC 1122 section 4.2.2.13).
@@ -136,10 +135,10 @@ class Transport:
                 pass
 
     async def end(self) -> None:
-        """Say that nothing more will be sent, then read and throw away until the peer says that.
+        """Say that nothing more will be sent, then read and throw away until the peer says so too.
 
-        It is for the caller to say how long. TLS says its goodbye at once and not when it is
-        closed, or the peer would wait for it that long (RFC 9112 section 9.8).
+        The caller limits how long that takes. TLS says its goodbye first, not when it is closed, or
+        the peer would wait for it all that time (RFC 9112 section 9.8).
         """
         await self._leave_tls()
         with suppress(*GONE):
@@ -147,7 +146,7 @@ class Transport:
         await self.discard_until_eof()
 
     async def _leave_tls(self) -> None:
-        """Exchange goodbyes, and go on below TLS. Cancelled, it has said its own."""
+        """Exchange goodbyes, and go on below TLS. When it is cancelled, ours has been said."""
         while isinstance(stream := self._stream, trio.SSLStream):
             below = cast("trio.abc.Stream", stream.transport_stream)
             # OpenSSL refuses to say goodbye while there is data to read.
@@ -157,7 +156,7 @@ class Transport:
             self._stream = below
 
     async def _discard_what_is_here(self) -> None:
-        """Read and throw away until reading would wait: until a task that reads makes no step."""
+        """Read and throw away until reading would wait: until a reading task gets no further."""
         pieces = 0
 
         @trio.lowlevel.enable_ki_protection
@@ -177,12 +176,12 @@ class Transport:
             nursery.cancel_scope.cancel()
 
     async def aclose(self) -> None:
-        """Close in the stream's own manner (TLS says goodbye). When cancelled, still closed."""
+        """Close as the stream does it (TLS says goodbye). When it is cancelled, it is closed."""
         with suppress(*_FAILED_TO_CLOSE):
             await self._stream.aclose()
 
     async def aclose_forcefully(self) -> None:
-        """Close without another byte. Never waits, also not for its caller's cancellation."""
+        """Close without sending another byte. It neither waits nor can be cancelled."""
         with trio.CancelScope(shield=True), suppress(*_FAILED_TO_CLOSE):
             await trio.aclose_forcefully(self._stream)
 
@@ -194,7 +193,7 @@ class Transport:
 
     @property
     def scheme(self) -> str:
-        # A stream in memory, without TLS, may ask to be taken for one that has it.
+        # For tests, a stream in memory may ask to be treated as one over TLS.
         is_tls = isinstance(self._stream, trio.SSLStream)
         return "wss" if is_tls or getattr(self._stream, "stands_for_tls", False) else "ws"
 
@@ -208,17 +207,17 @@ class Transport:
 
 
 class OwnTransport(Transport):
-    """A stream that nobody else has, so that nothing of it has to be left when it is closed.
+    """A stream that nobody else has, so that it can be taken apart once it is closed.
 
-    trio's `SSLStream` refers to itself, and keeps the buffers of TLS: 46 KiB for each connection
-    that would wait for the garbage collector.
+    trio's `SSLStream` refers to itself and holds the buffers of TLS. Left whole, 46 KiB of each
+    connection would wait for the garbage collector.
     """
 
     __slots__ = ("_whole",)
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         super().__init__(stream)
-        # What it was before TLS was left.
+        # `_stream` is what is below TLS once TLS was left.
         self._whole: object = stream
 
     async def aclose(self) -> None:
@@ -238,7 +237,7 @@ class OwnTransport(Transport):
 
 
 def _forget_itself(thing: object) -> None:
-    """Delete those of its attributes that refer back to it, directly or by a method of it."""
+    """Delete the attributes of a thing that refer back to it, directly or as its methods."""
     attributes = vars(thing)
     for name, value in list(attributes.items()):
         if any(getattr(each, "__self__", None) is thing for each in gc.get_referents(value)):

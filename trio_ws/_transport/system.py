@@ -1,6 +1,6 @@
-"""What the system calls things: addresses, errors, and a peer that has hung up.
+"""Addresses, errors and hung-up peers, as the system shows them.
 
-This module owns their translation into what the rest of the package knows.
+This module translates them into what the rest of the package knows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SystemAddress: TypeAlias = tuple[Any, ...] | str | bytes | None
 Failure: TypeAlias = trio.BrokenResourceError | trio.ClosedResourceError
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
-#: What the system says of a socket that was closed.
+#: The errors for a socket that was closed.
 CLOSED = {errno.EBADF, errno.ENOTSOCK}
 
 
@@ -44,17 +44,17 @@ def broken(exc: OSError) -> trio.BrokenResourceError:
 
 
 def failure_of(exc: OSError) -> Failure:
-    """What trio's stream raises where its socket raises `exc`; to be handed on, not raised."""
+    """What trio's stream would raise where its socket raises `exc`. It is handed on, not raised."""
     if exc.errno in CLOSED:
         return trio.ClosedResourceError("the socket was closed")
     failure = broken(exc)
-    # Its traceback would keep the caller's frame, and all that this knows of.
+    # Its traceback would keep the caller's frame alive, and everything that refers to.
     failure.__cause__ = exc.with_traceback(None)
     return failure
 
 
 def socket_address(stream: object, method: Literal["getsockname", "getpeername"]) -> Address:
-    """What the socket of a stream or listener says, TLS looked through; `None` without a socket."""
+    """An address of the socket under a stream or listener, TLS or not; `None` without a socket."""
     try:
         return readable(getattr(below_tls(stream).socket, method)())
     except (AttributeError, OSError):  # no socket, or one whose peer is gone already
@@ -66,11 +66,11 @@ def readable(address: SystemAddress) -> Address:
         return os.fsdecode(address) or None
     if isinstance(address, tuple) and len(address) > 1 and isinstance(address[0], str):
         return interned(address[0]), address[1]
-    return None  # it has none, or is of another family: VSOCK's are two numbers
+    return None  # there is none, or it is of another family: VSOCK has two numbers
 
 
 def below_tls(stream: Any) -> Any:
-    """What TLS, and TLS in TLS, runs over."""
+    """What TLS runs over, or TLS in TLS."""
     for name in ("transport_stream", "transport_listener"):
         while hasattr(stream, name):
             stream = getattr(stream, name)
