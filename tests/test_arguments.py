@@ -375,7 +375,7 @@ async def test_a_tls_context_for_servers_is_refused_by_clients_at_the_start(
             raise AssertionError
 
 
-async def test_what_is_no_tls_context_is_refused_at_the_start() -> None:
+async def test_an_ssl_context_that_is_none_is_refused_at_the_start() -> None:
     wrong: Any = "cert.pem"
     with pytest.raises(TypeError, match="ssl_context is an ssl.SSLContext or None, not 'cert.pem'"):
         await serve_websocket(echo, HOST, 0, ssl_context=wrong)
@@ -498,7 +498,7 @@ def test_a_tls_context_for_redis_is_one_for_clients(server_tls: ssl.SSLContext) 
         RedisOptions(ssl_context=server_tls)
 
 
-async def test_what_tests_are_given_is_checked_too() -> None:
+async def test_arguments_of_the_testing_tools_are_checked() -> None:
     wrong: Any = 3
     with pytest.raises(TypeError, match="a stream is a trio.abc.Stream, not 3"):
         FaultyStream(wrong)

@@ -158,7 +158,7 @@ async def test_a_text_counts_towards_the_threshold_of_compression_in_bytes() -> 
         assert ws.statistics().compression_sent is not None
 
 
-async def test_a_text_counts_towards_it_in_bytes_where_it_is_published_too() -> None:
+async def test_a_published_text_counts_towards_the_threshold_in_bytes() -> None:
     async with open_pair() as (ws, _), open_broadcast() as broadcast:
         with broadcast.subscribe(ws, "t"):
             broadcast.publish("x" * 600, "t")

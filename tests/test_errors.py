@@ -108,7 +108,7 @@ def test_every_exception_of_the_package_is_in_the_tree() -> None:
         (ConnectionLost, trio.BrokenResourceError),
     ],
 )
-def test_who_knows_only_trio_and_python_can_catch_it(
+def test_code_that_knows_only_trio_and_python_can_catch_each_error(
     cls: type[WebSocketError], base: type[Exception]
 ) -> None:
     assert issubclass(cls, base)

@@ -31,7 +31,7 @@ def test_no_more_is_kept_than_the_limits_say() -> None:
     assert interned(long + "x") is not longer
 
 
-def test_what_strangers_send_is_not_interned() -> None:
+def test_values_of_strangers_are_not_interned() -> None:
     headers = Headers._parsed([(b"X-Never-Seen-Before", b"neither seen before")])
     [(name, value)] = headers.fields
     assert sys.intern("".join(list(name))) is not name

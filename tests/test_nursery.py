@@ -16,14 +16,14 @@ async def fail(exc: Exception) -> None:
 @pytest.mark.parametrize(
     "exc", [ValueError("x"), KeyboardInterrupt(), ExceptionGroup("x", [ValueError("y")])], ids=repr
 )
-async def test_what_the_body_raises_comes_out_as_it_is(exc: BaseException) -> None:
+async def test_an_error_of_the_body_comes_out_as_it_is(exc: BaseException) -> None:
     with pytest.raises(type(exc)) as caught:
         async with open_bare_nursery():
             raise exc
     assert caught.value is exc
 
 
-async def test_what_the_body_raises_waits_for_the_tasks(
+async def test_an_error_of_the_body_waits_for_the_tasks(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     with pytest.raises(ValueError, match="x"):
@@ -33,7 +33,7 @@ async def test_what_the_body_raises_waits_for_the_tasks(
     assert trio.current_time() == 3
 
 
-async def test_what_one_task_raises_comes_out_bare() -> None:
+async def test_an_error_of_one_task_comes_out_bare() -> None:
     error = ValueError("x")
     with pytest.raises(ValueError, match="x") as caught:
         async with open_bare_nursery() as nursery:
@@ -58,7 +58,7 @@ async def test_what_a_task_raises_while_it_handles_something_else_still_says_so(
     assert not caught.value.__suppress_context__
 
 
-async def test_what_two_tasks_raise_comes_out_in_a_group() -> None:
+async def test_errors_of_two_tasks_come_out_in_a_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with open_bare_nursery() as nursery:
             nursery.start_soon(fail, ValueError("x"))

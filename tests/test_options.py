@@ -522,7 +522,7 @@ def test_the_server_s_name_is_a_host_in_ascii(given: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", ".", "a b", "h:80", "wss://h/", "[::1]", "a..b", "h\0"])
-def test_what_is_no_host_is_no_name_of_a_server(value: str) -> None:
+def test_a_server_name_that_is_no_host_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="server_hostname is a host name or an IP address, not"):
         ClientOptions(server_hostname=value)
 

@@ -94,7 +94,7 @@ async def test_a_connection_is_not_used_by_a_trio_of_another_thread() -> None:
         assert await server.receive() == "still here"
 
 
-async def test_what_is_done_at_once_is_not_done_by_a_trio_of_another_thread_either() -> None:
+async def test_a_call_that_need_not_wait_is_not_for_a_trio_of_another_thread() -> None:
     async with open_pair() as (client, server):
         await client.send("kept")
         await trio.testing.wait_all_tasks_blocked()

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.autojump
 # Carrying…
 
 
-async def test_what_is_published_reaches_the_others_and_not_the_publisher() -> None:
+async def test_a_message_reaches_the_others_and_not_its_publisher() -> None:
     hub = MemoryHub()
     async with run_two(hub, "news") as (one, other), run(MemoryBackplane(hub), "news") as third:
         one.backplane.publish("news", "text")
@@ -69,7 +69,7 @@ async def test_only_topics_that_are_subscribed_to_are_delivered() -> None:
         assert other.received == [("news", "1"), ("weather", "3")]
 
 
-async def test_what_is_published_before_it_runs_is_carried_when_it_does() -> None:
+async def test_a_message_published_before_a_backplane_runs_is_carried_when_it_does() -> None:
     hub = MemoryHub()
     early = MemoryBackplane(hub)
     early.publish("news", "early")
@@ -265,7 +265,7 @@ async def test_leaving_drops_what_was_not_sent_and_wakes_those_who_wait() -> Non
             await function()
 
 
-async def test_one_that_has_left_hears_nothing_more() -> None:
+async def test_a_backplane_that_has_left_hears_nothing_more() -> None:
     hub = MemoryHub()
     async with run(MemoryBackplane(hub)) as one:
         async with run(MemoryBackplane(hub), "news") as other:
@@ -275,7 +275,7 @@ async def test_one_that_has_left_hears_nothing_more() -> None:
         assert other.received == []
 
 
-async def test_it_runs_once() -> None:
+async def test_a_backplane_runs_once() -> None:
     async with run(MemoryBackplane(MemoryHub())) as node:
         with pytest.raises(RuntimeError, match="runs once"):
             await node.backplane.run(node.deliver, node.gaps.append)
@@ -334,7 +334,7 @@ def test_a_message_is_a_str_or_bytes_like(message: Any) -> None:
         MemoryBackplane(MemoryHub()).publish("news", message)
 
 
-def test_what_has_no_utf_8_is_refused_and_counts_as_nothing() -> None:
+def test_text_that_has_no_utf_8_is_refused_and_counts_as_nothing() -> None:
     joined = MemoryBackplane(MemoryHub())
     for topic, message in (("\ud800", "1"), ("news", "\ud800")):
         with pytest.raises(ValueError, match="surrogates"):

@@ -104,7 +104,9 @@ def test_a_topic_that_was_left_starts_anew(node: Node, incoming: Incoming) -> No
     assert node.gaps == []
 
 
-def test_what_has_been_here_is_known_by_its_number(node: Node, incoming: Incoming) -> None:
+def test_a_message_that_has_been_here_is_known_by_its_number(
+    node: Node, incoming: Incoming
+) -> None:
     def data(number: int) -> bytes:
         return encode(Envelope(b"A" * 8, number, 0, ""))
 

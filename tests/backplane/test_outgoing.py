@@ -50,7 +50,7 @@ async def test_waiting_for_room_waits_for_room_for_all_of_a_message() -> None:
         assert len(other.received) == 3
 
 
-async def test_what_was_not_settled_is_sent_again_first() -> None:
+async def test_messages_that_were_not_settled_are_sent_again_first() -> None:
     outgoing = Outgoing(inf, inf)
     for number in range(1, 4):
         outgoing.put(item(number))

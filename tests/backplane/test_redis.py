@@ -34,7 +34,7 @@ from trio_ws.backplane import BackplaneError, HistoryEntry, RedisBackplane
 
 
 @both_modes
-async def test_what_is_published_reaches_the_others_and_not_the_publisher(
+async def test_a_message_reaches_the_others_and_not_its_publisher(
     redis: RedisServer, mode: Mode
 ) -> None:
     async with run_two(redis, "news", mode=mode) as (one, other):
@@ -76,7 +76,7 @@ async def test_topics_come_and_go_while_it_runs(redis: RedisServer, mode: Mode) 
 
 
 @both_modes
-async def test_what_was_on_its_way_when_a_topic_was_left_is_not_delivered(
+async def test_a_message_on_its_way_when_a_topic_was_left_is_not_delivered(
     redis: RedisServer, mode: Mode
 ) -> None:
     joined = RedisBackplane(redis.url, mode=mode)

@@ -31,7 +31,7 @@ from trio_ws.backplane._redis.link import Link
 
 
 @both_modes
-async def test_it_starts_without_redis_and_finds_it_when_it_is_there(
+async def test_a_backplane_starts_without_redis_and_finds_it_later(
     redis: RedisServer, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "trio_ws")
@@ -200,7 +200,7 @@ async def test_a_publish_whose_answer_was_lost_is_repeated_and_delivered_once(
         b"\r\n",
     ],
 )
-async def test_what_is_no_answer_of_redis_is_a_lost_connection(
+async def test_bytes_that_are_no_answer_of_redis_are_a_lost_connection(
     redis: RedisServer, mode: Mode, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_proxy(redis) as proxy, run_two(redis, "news", mode=mode) as (one, _):
@@ -241,7 +241,7 @@ async def test_a_probe_reads_all_of_the_first_line_however_it_comes(
         (b"-LOADING Redis is loading the dataset in memory\r\n", "not ready: LOADING Redis is"),
     ],
 )
-async def test_one_that_is_not_ready_is_as_good_as_away(
+async def test_a_redis_that_is_not_ready_counts_as_away(
     answer: bytes, problem: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def serve(stream: trio.SocketStream) -> None:
@@ -258,7 +258,7 @@ async def test_one_that_is_not_ready_is_as_good_as_away(
         nursery.cancel_scope.cancel()
 
 
-async def test_one_that_goes_away_while_we_connect_leaves_nothing_behind(
+async def test_a_redis_that_goes_away_while_we_connect_leaves_nothing_behind(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)

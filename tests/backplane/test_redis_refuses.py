@@ -130,7 +130,7 @@ FOREIGN: dict[Mode, list[tuple[str, ...]]] = {
 
 
 @both_modes
-async def test_what_strangers_publish_under_our_names_is_ignored(
+async def test_messages_that_strangers_publish_under_our_names_are_ignored(
     redis: RedisServer, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with run_two(redis, "news", mode=mode) as (one, other):

@@ -57,7 +57,9 @@ async def test_a_subscriber_that_redis_drops_for_being_slow_is_told_and_comes_ba
     assert node.statistics.connections >= 2
 
 
-async def test_what_a_slow_process_cannot_handle_yet_stays_with_redis(tmp_path: Path) -> None:
+async def test_messages_that_a_slow_process_cannot_handle_yet_stay_with_redis(
+    tmp_path: Path,
+) -> None:
     def deliver(topic: str, message: str | bytes, message_id: str) -> None:
         time.sleep(0.0005)  # what is tested: a process that cannot keep up
 

@@ -25,7 +25,7 @@ from trio_ws.backplane._redis.streams import Streams, entries_in, milliseconds_i
 # Streams: where to go on…
 
 
-async def test_what_was_trimmed_away_while_we_were_away_is_a_gap(redis: RedisServer) -> None:
+async def test_messages_trimmed_away_while_we_were_away_are_a_gap(redis: RedisServer) -> None:
     async with open_proxy(redis) as proxy, run_two(redis, mode="streams") as (one, _):
         async with run(RedisBackplane(proxy.url, mode="streams"), "news", "quiet") as node:
             one.backplane.publish("news", "seen")
@@ -43,7 +43,7 @@ async def test_what_was_trimmed_away_while_we_were_away_is_a_gap(redis: RedisSer
             assert node.gaps == ["news", "news"]
 
 
-async def test_what_is_read_after_its_topic_was_left_is_not_delivered(redis: RedisServer) -> None:
+async def test_a_message_read_after_its_topic_was_left_is_not_delivered(redis: RedisServer) -> None:
     def take_one(topic: str, message: str | bytes, message_id: str) -> None:
         received.append(message)
         joined.unsubscribe(topic)
@@ -248,7 +248,7 @@ async def test_a_stream_that_expires_or_is_deleted_once_it_was_read_is_no_gap(
         assert other.gaps == []
 
 
-async def test_what_was_trimmed_away_before_we_read_it_is_a_gap_whoever_wrote_it(
+async def test_messages_trimmed_away_before_we_read_them_are_a_gap_whoever_wrote_them(
     redis: RedisServer,
 ) -> None:
     # All in one go, so that there is no read in between. The publisher is one that nobody here

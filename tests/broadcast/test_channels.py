@@ -73,7 +73,7 @@ async def test_a_channel_that_is_not_received_from_does_as_its_policy_says(
     assert (counted, statistics.replaced) == (len(dropped), replaced)
 
 
-async def test_a_channel_is_bounded_in_bytes_as_well() -> None:
+async def test_a_channel_is_bounded_in_bytes() -> None:
     async with open_broadcast() as broadcast:
         latest = Latest(key=lambda message: message[:1])
         async with broadcast.open_channel("t", policy=latest, max_queued_bytes=100) as channel:

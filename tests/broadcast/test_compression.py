@@ -19,7 +19,7 @@ pytestmark = pytest.mark.autojump
 
 @pytest.mark.parametrize("takeover", [True, False])
 @pytest.mark.parametrize("slow", [True, False])
-async def test_it_is_compressed_once_for_each_agreement_and_read_in_order(
+async def test_a_message_is_compressed_once_for_each_agreement_and_read_in_order(
     takeover: bool, slow: bool
 ) -> None:
     server = {
@@ -112,7 +112,7 @@ async def test_another_implementation_reads_what_is_compressed(bits: int, takeov
     assert received == expected
 
 
-async def test_a_client_that_compresses_can_subscribe_as_well() -> None:
+async def test_a_client_that_compresses_can_subscribe() -> None:
     options = {"compression": Deflate(threshold=0)}
     async with (
         open_broadcast() as broadcast,

@@ -27,7 +27,7 @@ async def test_a_new_subscriber_gets_the_last_messages_of_the_topic() -> None:
         assert ws.statistics().messages_sent == 4
 
 
-async def test_who_comes_back_gets_what_it_missed_and_knows_whether_that_is_all() -> None:
+async def test_a_client_that_comes_back_gets_what_it_missed_and_knows_whether_that_is_all() -> None:
     async with (
         open_broadcast(history=3, envelope=numbered) as broadcast,
         open_pair() as (
@@ -71,7 +71,7 @@ async def test_who_comes_back_gets_what_it_missed_and_knows_whether_that_is_all(
         assert await come_back(f"{epoch}-" + "9" * 5000) == (everything, True)
 
 
-async def test_without_a_history_who_comes_back_has_missed_what_there_was() -> None:
+async def test_without_a_history_a_client_that_comes_back_has_missed_messages() -> None:
     async with open_broadcast() as broadcast, open_pair() as (_, ws):
         with broadcast.subscribe(ws, "a", since="1234-5") as subscription:
             assert subscription.missed

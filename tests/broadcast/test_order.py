@@ -138,13 +138,13 @@ async def _keep_order(steps: list[Step], kind: str, takeover: bool) -> None:
     st.sampled_from(["memory", "socket"]),
     st.booleans(),
 )
-def test_what_is_published_and_what_is_sent_keep_their_order(
+def test_published_and_sent_messages_keep_their_order(
     steps: list[Step], kind: str, takeover: bool
 ) -> None:
     trio.run(_keep_order, steps, kind, takeover, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-async def test_what_is_published_in_the_middle_of_a_message_follows_it() -> None:
+async def test_a_message_published_in_the_middle_of_another_follows_it() -> None:
     async with (
         open_broadcast() as broadcast,
         open_server_with_raw_client(compression=None) as (ws, peer),
@@ -166,7 +166,7 @@ async def test_what_is_published_in_the_middle_of_a_message_follows_it() -> None
     ]
 
 
-async def test_what_waits_behind_a_message_in_fragments_does_not_hold_up_the_fragments() -> None:
+async def test_messages_that_wait_behind_a_message_in_fragments_do_not_hold_it_up() -> None:
     async with (
         open_broadcast() as broadcast,
         open_server_with_raw_client(compression=None, ping_interval=inf) as (ws, peer),
@@ -242,7 +242,7 @@ async def test_a_fragment_that_is_written_in_part_does_not_lose_count_of_what_fo
             assert ws.statistics().unsent_bytes == 0
 
 
-async def test_what_waits_before_a_message_in_fragments_goes_out_before_it() -> None:
+async def test_messages_that_wait_before_a_message_in_fragments_go_out_before_it() -> None:
     async with open_broadcast(policy=DropOldest()) as broadcast, open_slow() as (ws, peer, stream):
         with broadcast.subscribe(ws, "a", max_queued_messages=2):
             for number in range(3):

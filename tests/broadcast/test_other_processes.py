@@ -33,7 +33,7 @@ async def test_a_backplane_brings_messages_to_the_subscribers_of_other_processes
             raise ZeroDivisionError
 
 
-async def test_who_comes_back_to_another_process_gets_what_it_missed() -> None:
+async def test_a_client_that_comes_back_to_another_process_gets_what_it_missed() -> None:
     async with open_two(MemoryHub(), envelope=numbered, history=10) as (here, there):
         async with there.open_channel("a") as channel:
             for number in range(3):

@@ -15,7 +15,7 @@ from trio_ws.backplane._envelope import decode
 pytestmark = pytest.mark.autojump
 
 
-async def test_it_is_known_who_is_there_and_told_when_that_changes() -> None:
+async def test_subscribers_are_known_and_their_changes_are_told() -> None:
     changes: list[tuple[str, int]] = []
 
     def note(broadcast: Broadcast, topic: str) -> None:
@@ -33,7 +33,7 @@ async def test_it_is_known_who_is_there_and_told_when_that_changes() -> None:
     assert changes == [("a", 1), ("a", 2), ("b", 1), ("a", 1), ("b", 0), ("a", 0)]
 
 
-async def test_who_is_there_is_told_to_a_topic_without_becoming_its_history() -> None:
+async def test_presence_is_published_to_a_topic_without_entering_its_history() -> None:
     def tell(broadcast: Broadcast, topic: str) -> None:
         users = len(broadcast.subscribers(topic))
         broadcast.publish_json({"users": users}, topic, keep=False)
@@ -60,7 +60,7 @@ async def test_who_is_there_is_told_to_a_topic_without_becoming_its_history() ->
         assert broadcast.statistics().topics == 1
 
 
-async def test_what_is_not_to_be_kept_is_kept_by_no_process() -> None:
+async def test_a_message_not_to_be_kept_is_kept_by_no_process() -> None:
     hub = MemoryHub(history=10)
     async with open_two(hub, history=10) as (here, there):
         async with there.open_channel("a") as channel:

@@ -99,7 +99,7 @@ async def test_a_wrong_argument_is_an_error_at_once() -> None:
             broadcast.subscribe(ws, "a", since=5)  # type: ignore[arg-type]
 
 
-async def test_it_can_be_published_from_a_thread() -> None:
+async def test_a_thread_can_publish() -> None:
     async with (
         open_broadcast() as broadcast,
         open_server_with_raw_client(ping_interval=inf) as (ws, peer),
@@ -125,7 +125,7 @@ async def test_a_client_can_subscribe_and_masks_what_it_sends() -> None:
             assert len(frames) > 45  # each with a key of its own
 
 
-async def test_it_tells_what_it_is() -> None:
+async def test_the_repr_of_a_broadcast_tells_what_it_is() -> None:
     async with open_broadcast() as broadcast, open_pair() as (_, ws):
         assert broadcast
         assert repr(broadcast) == "<Broadcast open, 0 subscribers, 0 topics, 0 published>"

@@ -61,7 +61,7 @@ async def test_a_slow_reader_gets_what_its_policy_leaves(
     assert broadcast.statistics().replaced == replaced
 
 
-async def test_one_that_is_to_be_disconnected_is_told_so_and_what_waits_is_thrown_away() -> None:
+async def test_a_slow_reader_to_be_disconnected_is_told_so_and_its_queue_is_thrown_away() -> None:
     reports: list[Dropped] = []
     async with open_broadcast(max_queued_messages=3, on_drop=reports.append) as broadcast:
         async with open_slow() as (ws, peer, stream):
@@ -81,7 +81,7 @@ async def test_one_that_is_to_be_disconnected_is_told_so_and_what_waits_is_throw
                 await peer.send_close(1013)
 
 
-async def test_one_that_never_reads_again_is_gone_after_close_timeout() -> None:
+async def test_a_slow_reader_that_never_reads_again_is_gone_after_close_timeout() -> None:
     async with open_broadcast(max_queued_messages=3) as broadcast:
         async with open_slow(close_timeout=5) as (ws, _, _stream):
             with broadcast.subscribe(ws, "t", policy=Disconnect(4000, "sorry")):
@@ -94,7 +94,7 @@ async def test_one_that_never_reads_again_is_gone_after_close_timeout() -> None:
                 assert trio.current_time() == start + 5
 
 
-async def test_the_bound_is_in_bytes_as_well_and_one_message_may_be_larger() -> None:
+async def test_a_slow_reader_is_bounded_in_bytes_and_one_message_may_be_larger() -> None:
     async with open_broadcast(policy=DropNewest(), max_queued_bytes=100) as broadcast:
         async with open_slow() as (ws, _, _stream):
             with broadcast.subscribe(ws, "t"):
@@ -206,7 +206,7 @@ async def test_two_subscriptions_of_a_connection_share_its_room_but_not_their_me
             assert await receive(peer, 3) == ["order 0", "order 1", "order 2"]
 
 
-async def test_what_waits_is_sent_after_the_subscription_has_ended_and_counts_on() -> None:
+async def test_waiting_messages_are_sent_after_the_subscription_has_ended_and_count_on() -> None:
     async with open_broadcast(policy=DropNewest(), max_queued_messages=2) as broadcast:
         async with open_slow() as (ws, peer, stream):
             for _ in range(5):
@@ -218,7 +218,7 @@ async def test_what_waits_is_sent_after_the_subscription_has_ended_and_counts_on
             assert await receive(peer, 3) == ["0", "1", "2"]
 
 
-async def test_what_the_application_is_told_may_fail_or_publish_and_harms_nobody(
+async def test_a_callback_of_a_broadcast_may_fail_or_publish_and_harms_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: list[str | bytes] = []

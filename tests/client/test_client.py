@@ -278,7 +278,7 @@ class Mine(Exception):
     ],
     ids=repr,
 )
-async def test_what_the_block_raises_comes_out_as_the_same_object(
+async def test_an_error_of_the_block_comes_out_as_the_same_object(
     exception: BaseException,
 ) -> None:
     async with memory_server() as server:
@@ -288,7 +288,7 @@ async def test_what_the_block_raises_comes_out_as_the_same_object(
     assert caught.value is exception
 
 
-async def test_what_the_block_raises_comes_out_of_every_entry_point_alike() -> None:
+async def test_an_error_of_the_block_comes_out_of_every_entry_point_alike() -> None:
     async with tcp_server() as server:
         url = f"ws://{LOOPBACK}:{server.port}/"
         for entry in (open_websocket_url(url), open_websocket(LOOPBACK, server.port)):

@@ -43,7 +43,7 @@ async def test_a_password_in_the_url_is_not_shown() -> None:
                 assert "secret" not in client.output
 
 
-async def test_what_a_peer_sends_cannot_move_the_cursor() -> None:
+async def test_messages_of_a_peer_cannot_move_the_cursor() -> None:
     async def handler(ws: WebSocket) -> None:
         assert ws.request.headers["X-Name"] == "a: b"
         assert ws.request.headers["Origin"] == "http://example.org"

@@ -170,7 +170,7 @@ async def test_what_never_becomes_ready_holds_up_no_later_sighup_and_no_replacem
     assert "the running workers stay" not in command.output
 
 
-async def test_a_signal_stops_workers_that_are_not_ready_too(tmp_path: Path) -> None:
+async def test_a_signal_stops_even_workers_that_are_not_ready(tmp_path: Path) -> None:
     with trio.fail_after(PATIENCE):
         async with serving(tmp_path, "perhaps_hanging", "--workers", "2", *FAST) as (command, _):
             (tmp_path / "hang").touch()

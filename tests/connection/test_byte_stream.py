@@ -56,7 +56,7 @@ async def send_forever(stream: trio.abc.SendStream) -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-async def test_it_is_what_trio_takes_for_a_stream(turned: bool) -> None:
+async def test_a_byte_stream_is_what_trio_takes_for_a_stream(turned: bool) -> None:
     async with stream_maker(max_queued_messages=1, compression=None) as make:
 
         async def make_in_turn() -> Pair:
@@ -141,7 +141,7 @@ async def test_closing_the_stream_closes_with_1000() -> None:
             await peer.stream.aclose()
 
 
-async def test_it_says_what_it_is_a_stream_over() -> None:
+async def test_the_repr_of_a_byte_stream_names_its_connection() -> None:
     async with open_pair() as (ws, _):
         assert repr(as_stream(ws)) == f"<byte stream over {ws!r}>"
 

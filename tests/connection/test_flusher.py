@@ -38,7 +38,7 @@ async def test_all_that_is_due_is_flushed_once_when_the_task_waits() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_what_comes_up_in_flushing_is_flushed_too() -> None:
+async def test_outboxes_that_come_up_in_flushing_are_flushed() -> None:
     events: list[str] = []
     flusher = Flusher()
 

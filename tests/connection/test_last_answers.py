@@ -150,7 +150,7 @@ async def test_the_close_frame_waits_for_an_answer_that_takes_its_time(open_raw:
 
 @BOTH_SIDES
 @pytest.mark.autojump
-async def test_a_message_that_is_read_in_pieces_is_answered_too(open_raw: Any) -> None:
+async def test_a_message_that_is_read_in_pieces_is_answered(open_raw: Any) -> None:
     async with open_raw() as (ws, peer):
         async with trio.open_nursery() as nursery:
 

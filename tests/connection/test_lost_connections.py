@@ -198,7 +198,7 @@ async def test_an_error_of_a_streams_own_ends_its_connection_and_is_logged(
     assert "strange" in caplog.text
 
 
-async def test_what_the_peer_says_cannot_look_like_lines_of_a_log() -> None:
+async def test_a_reason_of_the_peer_cannot_look_like_lines_of_a_log() -> None:
     async with open_server_with_raw_client() as (ws, peer):
         await peer.send_close(4000, "bye\nERROR \x1b[31mé")
         reason = await ws.wait_closed()

@@ -166,7 +166,7 @@ async def test_a_message_taken_long_ago_does_not_keep_it() -> None:
         assert trio.current_time() == start
 
 
-async def test_it_ends_with_an_infinite_close_timeout_as_well() -> None:
+async def test_a_nursery_ends_even_with_an_infinite_close_timeout() -> None:
     async with open_server_with_raw_client(close_timeout=float("inf")) as (ws, peer):
         async with ws.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
@@ -241,7 +241,7 @@ async def test_other_exceptions_come_out_in_a_group_as_from_any_nursery() -> Non
         assert isinstance(caught.value.exceptions[0], KeyError)
 
 
-async def test_it_ends_by_itself_when_its_tasks_do() -> None:
+async def test_a_nursery_ends_by_itself_when_its_tasks_do() -> None:
     async with open_pair() as (client, server):
         async with client.open_nursery() as nursery:
             nursery.start_soon(client.send, "x")

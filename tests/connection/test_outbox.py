@@ -63,7 +63,7 @@ async def test_a_socket_takes_small_frames_at_once_and_no_task_is_started() -> N
         assert await other.receive_some() == b"abcdef"
 
 
-async def test_what_the_socket_does_not_take_follows_in_order() -> None:
+async def test_bytes_that_the_socket_does_not_take_follow_in_order() -> None:
     one, other = socket_pair()
     async with one, other, trio.open_nursery() as nursery:
         outbox, _ = await make(one, nursery)

@@ -64,7 +64,7 @@ WANTS = {"a cancelled receive": cancel_a_receive, "one poll": poll_once}
 
 
 @pytest.mark.parametrize("how", WANTS)
-async def test_somebody_who_gave_up_wanting_leaves_the_bound_in_place(how: str) -> None:
+async def test_a_receiver_that_gave_up_leaves_the_bound_in_place(how: str) -> None:
     options: dict[str, Any] = {"max_message_size": float("inf"), "max_queued_bytes": 3000}
     async with open_server_with_raw_client(**options) as (ws, peer):
         await WANTS[how](ws)

@@ -94,7 +94,7 @@ async def test_a_message_before_a_violation_is_answered_before_the_connection_fa
         await peer.stream.aclose()
 
 
-async def test_a_streamed_message_before_a_violation_is_answered_as_well() -> None:
+async def test_a_streamed_message_before_a_violation_is_answered() -> None:
     async with open_server_with_raw_client() as (ws, peer), trio.open_nursery() as nursery:
 
         async def echo_chunks() -> None:

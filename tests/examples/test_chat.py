@@ -39,7 +39,7 @@ async def see(ws: WebSocket) -> list[str]:
     return people
 
 
-async def test_who_is_there_is_told_when_somebody_comes_and_goes() -> None:
+async def test_the_room_is_told_when_somebody_comes_and_goes() -> None:
     async with chatting() as app, app.websocket("/ws/lobby?name=Bob") as bob:
         assert await see(bob) == ["Bob"]
         async with app.websocket("/ws/lobby?name=Ada"):

@@ -219,7 +219,7 @@ async def test_a_game_that_is_not_there_ends_the_connection_for_good() -> None:
 
 
 @pytest.mark.autojump
-async def test_who_does_not_say_who_it_is_is_closed_after_a_while() -> None:
+async def test_a_player_who_gives_no_name_is_closed_after_a_while() -> None:
     async with playing() as (app, link), app.websocket(f"/ws/{link}") as ws:
         with pytest.raises(ConnectionLost, match="Who are you"):
             await ws.receive()

@@ -79,7 +79,7 @@ async def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path) -> 
             assert await server.interrupt() == []
 
 
-async def test_a_server_that_waits_for_its_client_ends_quietly_too() -> None:
+async def test_a_server_that_waits_for_its_client_ends_quietly() -> None:
     with trio.fail_after(PATIENCE):
         async with serving("hello/server.py") as (server, url):
             await read_page_url(server)

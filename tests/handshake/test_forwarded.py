@@ -213,7 +213,7 @@ def test_a_mistake_is_told_at_once(options: Any, error: type[Exception], what: s
         ListenerOptions(**options)
 
 
-def test_networks_know_who_is_in_them() -> None:
+def test_networks_know_their_addresses() -> None:
     assert not Networks([])
     assert Networks(["unix"])
     assert ("not an address", 1) not in Networks(["0.0.0.0/0", "::/0"])

@@ -89,7 +89,7 @@ BAD: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
-async def test_what_is_no_proxy_header_ends_the_connection(
+async def test_bytes_that_are_no_proxy_header_end_the_connection(
     data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     options: dict[str, Any] = {"trusted_proxies": ["unix"], "proxy_header": "PROXY"}
@@ -113,7 +113,7 @@ async def test_a_proxy_header_counts_for_every_request_of_its_connection() -> No
             assert response.body == b'{"address": ["1.2.3.4", 567], "scheme": "http"}'
 
 
-async def test_who_is_no_trusted_proxy_has_no_proxy_header_to_send() -> None:
+async def test_a_proxy_header_from_an_untrusted_address_is_a_bad_request() -> None:
     options: dict[str, Any] = {"trusted_proxies": ["10.0.0.1"], "proxy_header": "PROXY"}
     async with memory_server(site(), **options) as server:
         lying = HTTPClient(server.connect())

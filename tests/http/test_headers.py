@@ -33,7 +33,7 @@ def test_a_missing_field_is_a_key_error() -> None:
         Headers()["X-Other"]
 
 
-def test_what_is_no_str_is_no_name() -> None:
+def test_a_field_name_is_a_str() -> None:
     number: object = 3
     assert number not in Headers({"3": "x"})
 
@@ -58,7 +58,7 @@ def test_iterating_gives_each_name_once_as_first_written() -> None:
     "fields",
     [{"A": "1", "B": "2"}, [("A", "1"), ("B", "2")], iter([("A", "1"), ("B", "2")])],
 )
-def test_it_is_made_from_a_mapping_or_from_pairs(fields: Any) -> None:
+def test_headers_are_made_from_a_mapping_or_from_pairs(fields: Any) -> None:
     headers = Headers(fields)
     assert headers.fields == (("A", "1"), ("B", "2"))
     assert Headers(headers) == headers
@@ -80,7 +80,7 @@ def test_its_repr_can_be_read_back_but_for_credentials() -> None:
     assert repr(REPEATED) == "Headers([('Cookie', '***'), ('X-A', 'x'), ('COOKIE', '***')])"
 
 
-def test_it_can_be_copied_and_pickled() -> None:
+def test_headers_can_be_copied_and_pickled() -> None:
     assert copy.deepcopy(REPEATED) == pickle.loads(pickle.dumps(REPEATED)) == REPEATED
 
 

@@ -264,13 +264,13 @@ def test_endless_empty_lines_are_no_request() -> None:
 @pytest.mark.parametrize(
     "start", [b"\x16\x03\x01", b"\r\r\n", b"\r\n\rG", b" GET", b"\r\n GET", b"\x00", b"\xff", b":"]
 )
-def test_what_starts_like_no_request_is_refused_at_once(start: bytes) -> None:
+def test_bytes_that_start_like_no_request_are_refused_at_once(start: bytes) -> None:
     with pytest.raises(MalformedHead, match="this is not HTTP"):
         new_buffer(start).take()
 
 
 @pytest.mark.parametrize("start", [b"h", b"HTTQ", b"HT/", b"SSH-2.0", b"<html>", b"HTTP 200"])
-def test_what_starts_like_no_response_is_refused_at_once(start: bytes) -> None:
+def test_bytes_that_start_like_no_response_are_refused_at_once(start: bytes) -> None:
     buffer = HeadBuffer(ClientExchange.STARTS)
     buffer.feed(start)
     with pytest.raises(MalformedHead, match="this is not HTTP"):

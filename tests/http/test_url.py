@@ -205,7 +205,7 @@ def test_an_origin_is_scheme_host_and_port() -> None:
         ("ws://a%3Ab@h/", "a user name with a ':' cannot be sent as Basic authorization"),
     ],
 )
-def test_what_is_no_websocket_url_is_refused_with_a_reason(url: str, problem: str) -> None:
+def test_a_url_that_is_not_for_websockets_is_refused_with_a_reason(url: str, problem: str) -> None:
     with pytest.raises(InvalidURL, match=re.escape(problem)) as caught:
         parse_url(url)
     assert caught.value.url == masked(url)

@@ -87,7 +87,7 @@ async def test_a_whole_url_says_which_host_and_user() -> None:
         assert await ws.receive_json() == ["chat.example.org", "Basic YWRhOnB3"]
 
 
-async def test_what_is_no_path_is_an_invalid_url() -> None:
+async def test_a_target_that_is_no_path_is_an_invalid_url() -> None:
     with pytest.raises(InvalidURL, match="chat"):
         async with open_test_websocket(echo, "chat"):
             raise AssertionError("never reached")
@@ -280,7 +280,7 @@ async def test_a_memory_listener_serves_where_any_listener_does() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_closing_a_memory_listener_hangs_up_on_who_was_not_accepted() -> None:
+async def test_closing_a_memory_listener_hangs_up_on_clients_not_yet_accepted() -> None:
     listener = MemoryListener()
     waiting = listener.connect()
     await listener.aclose()

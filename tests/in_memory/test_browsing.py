@@ -64,7 +64,7 @@ async def test_the_cookies_that_a_response_sets_go_with_the_next_request() -> No
         assert (await app.get("/what")).json()["cookies"] == {}
 
 
-async def test_the_cookies_of_a_websocket_s_handshake_are_kept_too() -> None:
+async def test_the_cookies_of_a_websocket_s_handshake_are_kept() -> None:
     async with open_test_app(website()) as app:
         async with app.websocket("/in"):
             pass

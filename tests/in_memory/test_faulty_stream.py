@@ -43,7 +43,7 @@ async def test_without_faults_it_is_the_other_stream() -> None:
     assert (stream.operations, stream.bytes_sent, stream.bytes_received) == (4, 5, 5)
 
 
-async def test_it_keeps_to_trio_s_rules_for_streams() -> None:
+async def test_a_faulty_stream_keeps_to_trio_s_rules_for_streams() -> None:
     async def make_pair() -> tuple[FaultyStream, FaultyStream]:
         one, other = socket_pair()
         return FaultyStream(one, max_receive=4096), FaultyStream(other)
@@ -51,7 +51,7 @@ async def test_it_keeps_to_trio_s_rules_for_streams() -> None:
     await trio.testing.check_half_closeable_stream(make_pair, None)  # type: ignore[arg-type]
 
 
-async def test_it_can_be_half_closed_where_the_other_can_and_nobody_hides_it() -> None:
+async def test_a_faulty_stream_can_be_half_closed_as_its_inner_stream_can_unless_hidden() -> None:
     inner, _ = trio.testing.memory_stream_pair()
     assert isinstance(FaultyStream(inner), trio.abc.HalfCloseableStream)
     hidden = FaultyStream(inner, half_close=False)

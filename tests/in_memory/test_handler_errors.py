@@ -104,7 +104,7 @@ async def test_a_handler_that_finds_its_connection_over_has_not_failed() -> None
         assert await ws.receive() == "x"
 
 
-async def test_where_the_block_fails_in_its_own_way_as_well_both_come_out() -> None:
+async def test_where_the_block_and_the_handler_both_fail_both_errors_come_out() -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         async with open_test_websocket(fail_after_a_message) as ws:
             await ws.send("x")
@@ -113,7 +113,7 @@ async def test_where_the_block_fails_in_its_own_way_as_well_both_come_out() -> N
     assert [type(exc) for exc in caught.value.exceptions] == [KeyError, Oops]
 
 
-async def test_what_the_block_raises_comes_out_as_it_is() -> None:
+async def test_an_error_of_the_block_comes_out_as_it_is() -> None:
     for error in (KeyError("own"), ConnectionFailed("own"), ExceptionGroup("", [KeyError("own")])):
         with pytest.raises(type(error)) as caught:
             async with open_test_websocket(echo):
@@ -147,7 +147,7 @@ async def fail_to_process_later(request: Request) -> None:
 
 
 @pytest.mark.parametrize("process_request", [fail_to_process, fail_to_process_later])
-async def test_an_error_of_process_request_comes_out_as_well(process_request: Any) -> None:
+async def test_an_error_of_process_request_comes_out(process_request: Any) -> None:
     with pytest.raises(Oops):
         async with open_test_websocket(echo, server_options={"process_request": process_request}):
             raise AssertionError("never reached")

@@ -38,7 +38,7 @@ async def test_a_server_with_tls() -> None:
             assert await ws.receive() == "hello"
 
 
-async def test_a_handler_s_error_comes_out_of_a_server_on_a_port_too() -> None:
+async def test_a_handler_s_error_comes_out_of_a_server_on_a_port() -> None:
     with pytest.raises(Oops):
         async with open_test_server(fail_at_once) as server:
             async with open_websocket_url(server.urls[0]) as ws:

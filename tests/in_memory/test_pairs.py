@@ -64,7 +64,7 @@ async def test_a_pair_that_does_not_come_to_terms_raises_what_was_wrong() -> Non
             raise AssertionError("never reached")
 
 
-async def test_what_the_block_of_a_pair_raises_comes_out_as_it_is() -> None:
+async def test_an_error_of_the_block_of_a_pair_comes_out_as_it_is() -> None:
     for error in (KeyError("own"), ConnectionFailed("own")):
         with pytest.raises(type(error)) as caught:
             async with open_pair():

@@ -131,7 +131,7 @@ async def test_announcements_are_skipped_and_a_101_is_final() -> None:
 @pytest.mark.parametrize(
     "answer", [b"", b"220 smtp.example.org\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"]
 )
-async def test_what_is_no_whole_http_response_is_invalid(answer: bytes) -> None:
+async def test_a_response_that_is_not_whole_is_invalid(answer: bytes) -> None:
     async with answering(answer) as (app, _):
         with pytest.raises(InvalidResponse):
             await app.get("/")
@@ -154,7 +154,7 @@ async def test_an_answer_that_breaks_off_is_invalid() -> None:
 @pytest.mark.parametrize(
     ("method", "target"), [("GE T", "/"), ("GET", "/ /"), ("GET", "/ü"), ("GET", "")]
 )
-async def test_what_cannot_be_sent_is_a_value_error(method: str, target: str) -> None:
+async def test_a_request_that_cannot_be_sent_is_a_value_error(method: str, target: str) -> None:
     async with open_test_app(echo) as app:
         with pytest.raises(ValueError):  # noqa: PT011 - h11 says which
             await app.request(method, target)

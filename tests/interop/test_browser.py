@@ -12,13 +12,13 @@ BROWSER = python_peer("browser")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_it_gets_every_size_back(kind: str) -> None:
+async def test_a_browser_gets_every_size_back(kind: str) -> None:
     await scenarios.check_echo_to_client(BROWSER, kind)
 
 
-async def test_it_closes_with_code_and_reason() -> None:
+async def test_a_browser_closes_with_code_and_reason() -> None:
     await scenarios.check_close_by_client(BROWSER)
 
 
-async def test_it_is_told_code_and_reason() -> None:
+async def test_a_browser_is_told_code_and_reason() -> None:
     await scenarios.check_close_to_client(BROWSER)

@@ -81,7 +81,7 @@ async def test_our_client_talks_to_a_server_that_is_replayed(recorded: Server) -
 
 
 @pytest.mark.parametrize("name", ["nhooyr", "ws of 15 bits"])
-async def test_whoever_asks_for_windows_is_refused_by_some(name: str) -> None:
+async def test_some_peers_refuse_an_offer_of_windows(name: str) -> None:
     """Why the default asks for none."""
     wanting = Deflate(server_window_bits=12, client_window_bits=12)
     with pytest.raises(ExceptionGroup) as caught:
@@ -92,7 +92,7 @@ async def test_whoever_asks_for_windows_is_refused_by_some(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gorilla", "Mojolicious", "Jetty"])
-async def test_whoever_asks_for_windows_takes_the_one_answer_of_others(name: str) -> None:
+async def test_other_peers_have_one_answer_to_an_offer_of_windows(name: str) -> None:
     wanting = Deflate(server_window_bits=12, client_window_bits=12)
     assert SERVERS[name].respond(TOO_MUCH) == SERVERS[name].respond(OFFER)
     await converse(SERVERS[name], compression=wanting)

@@ -156,7 +156,7 @@ def test_an_offer_that_is_wrong_is_declined_and_never_an_error(parameters: str) 
         NAME.upper(),
     ],
 )
-def test_what_is_no_offer_is_not_taken_for_one(header: str) -> None:
+def test_an_extension_that_is_no_offer_is_not_taken_for_one(header: str) -> None:
     assert server_choice(header, Deflate()) is None
 
 

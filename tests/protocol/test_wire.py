@@ -121,7 +121,7 @@ def test_the_end_is_the_last_event_and_nothing_after_it_is_looked_at() -> None:
     assert wire.end is not None
 
 
-def test_the_end_of_a_closing_that_we_began_is_the_last_event_as_well() -> None:
+def test_the_end_of_a_closing_that_we_began_is_the_last_event() -> None:
     wire = server()
     wire.close(1000, "")
     assert decode(wire, close_frame(1000) + b"\xff" * 100, b"\xff" * 100) == [Close(1000, "")]
@@ -181,7 +181,7 @@ def test_after_a_frame_that_wsproto_judged_the_short_way_is_taken_again(cut: int
     ]
 
 
-def test_what_has_been_given_out_is_not_kept() -> None:
+def test_items_that_have_been_given_out_are_not_kept() -> None:
     """Memory as the allocator sees it, while 20 MiB pass through in pieces of one large frame."""
     wire = server(inf)
     decode(wire, b"")

@@ -115,7 +115,7 @@ async def test_port_0_is_the_same_port_on_every_interface() -> None:
         await server.aclose()
 
 
-async def test_a_failure_is_not_lost_to_a_cancellation_that_comes_as_well() -> None:
+async def test_a_failure_is_not_lost_to_a_cancellation_at_the_same_time() -> None:
     failed = trio.Event()
 
     async def handler(ws: WebSocket) -> None:

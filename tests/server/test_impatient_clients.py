@@ -83,7 +83,7 @@ async def test_a_tls_client_that_left_while_process_request_waited_is_not_handed
             assert await ws.receive() == "one that stays"
 
 
-async def test_what_a_client_said_before_it_left_is_handed_to_the_handler() -> None:
+async def test_messages_of_a_client_that_left_are_handed_to_the_handler() -> None:
     gate = Gate()
     received: list[str | bytes] = []
 

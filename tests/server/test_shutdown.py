@@ -301,7 +301,7 @@ async def test_a_tls_client_is_told_503_where_tls_is_through_and_dropped_where_i
     assert (dropped in caplog.text) is not through
 
 
-async def test_who_says_nothing_before_a_proxy_header_is_dropped_at_shutdown() -> None:
+async def test_a_client_that_sends_no_proxy_header_is_dropped_at_shutdown() -> None:
     options: Any = {"trusted_proxies": [HOST], "proxy_header": "PROXY"}
     async with open_server(echo, **options) as server:
         async with await trio.open_tcp_stream(HOST, server.port) as stream:

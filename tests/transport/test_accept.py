@@ -53,7 +53,7 @@ async def test_connections_that_are_there_are_accepted_together() -> None:
         await acceptor.accept()
 
 
-async def test_what_was_accepted_before_descriptors_ran_out_is_not_lost() -> None:
+async def test_a_connection_accepted_before_descriptors_ran_out_is_not_lost() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with listener:
@@ -178,7 +178,7 @@ async def test_a_client_that_another_process_took_is_no_client(
             await accepted.aclose()
 
 
-async def test_a_unix_socket_accepts_too(tmp_path: Path) -> None:
+async def test_a_unix_socket_accepts(tmp_path: Path) -> None:
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     await sock.bind(os.fspath(tmp_path / "socket"))
     sock.listen()

@@ -220,7 +220,7 @@ def test_addresses_of_other_families_are_not_known(address: object) -> None:
     assert socket_address(SocketOfAnotherFamily(address), "getsockname") is None
 
 
-async def test_whoever_holds_the_stream_sees_the_same_socket_as_the_transport() -> None:
+async def test_the_stream_and_the_transport_see_the_same_socket() -> None:
     one, other = socket_pair()
     async with other:
         transport = wrap_stream(one)

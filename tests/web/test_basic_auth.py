@@ -66,7 +66,7 @@ async def ask(hook: Callable[[Request], Any], authorization: str | None) -> tupl
         (basic("ada", "lovelace") + ", " + basic("ada", "lovelace"), None),
     ],
 )
-async def test_who_knows_the_password_is_let_in(
+async def test_a_user_who_knows_the_password_is_let_in(
     authorization: str | None, name: str | None
 ) -> None:
     answer, request = await ask(basic_auth(USERS, realm='a "chat"'), authorization)
@@ -117,7 +117,7 @@ def test_a_mistake_is_told_at_once(
         basic_auth(users, **options)
 
 
-async def test_it_guards_a_server_without_a_router() -> None:
+async def test_basic_auth_guards_a_server_without_a_router() -> None:
     async def handler(ws: WebSocket) -> None:
         await ws.send(ws.context[Username])
 
@@ -132,7 +132,7 @@ async def test_it_guards_a_server_without_a_router() -> None:
         assert rejection.value.response.status == 401
 
 
-async def test_it_guards_routes_of_both_kinds() -> None:
+async def test_basic_auth_guards_routes_of_both_kinds() -> None:
     router = Router()
     guard = basic_auth(USERS)
 

@@ -109,7 +109,7 @@ async def test_an_offer_of_http_2_is_passed_over() -> None:
     [http(Connection="close"), b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.0\r\nHost: a\r\n\r\n"],
     ids=["close", "HTTP/1.0 without a host", "HTTP/1.0"],
 )
-async def test_who_wants_no_more_than_one_is_hung_up_on(data: bytes) -> None:
+async def test_a_client_that_wants_one_response_is_hung_up_on(data: bytes) -> None:
     async with open_site() as (_, client):
         response = await client.ask(data + http())
         assert (response.status, response.body) == (200, PAGE)
@@ -117,7 +117,7 @@ async def test_who_wants_no_more_than_one_is_hung_up_on(data: bytes) -> None:
         assert await client.is_hung_up_on()
 
 
-async def test_who_leaves_between_or_within_requests_is_no_error(
+async def test_a_client_that_leaves_between_or_within_requests_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -131,7 +131,9 @@ async def test_who_leaves_between_or_within_requests_is_no_error(
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-async def test_who_resets_the_connection_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_resets_the_connection_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with open_server(TestSite().router) as server:
         for data in (http(), http() + http("POST /echo", Content_Length="9"), http("GET /large")):
             stream = await trio.open_tcp_stream(HOST, server.port)

@@ -125,7 +125,7 @@ async def test_a_failing_endpoint_may_end_the_server() -> None:
             await serve_listeners(TestSite().router, [listener], on_handler_error="propagate")
 
 
-async def test_what_ends_the_program_ends_the_server() -> None:
+async def test_an_exception_that_ends_the_program_ends_the_server() -> None:
     router = Router()
 
     @router.get("/")
@@ -142,7 +142,7 @@ async def test_what_ends_the_program_ends_the_server() -> None:
 
 
 @pytest.mark.parametrize("as_hook", [False, True], ids=["endpoint", "hook"])
-async def test_a_deep_failure_while_it_is_cancelled_is_logged_as_well(
+async def test_a_deep_failure_of_an_endpoint_that_is_cancelled_is_logged(
     as_hook: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     inside = trio.Event()

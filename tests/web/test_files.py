@@ -99,7 +99,7 @@ async def test_a_file_comes_with_its_type_length_and_validators(folder: Path) ->
         ("large.bin", bytes(range(256)) * 4096 * 3),
     ],
 )
-async def test_what_is_in_the_folder_is_served(folder: Path, name: str, body: bytes) -> None:
+async def test_a_file_in_the_folder_is_served(folder: Path, name: str, body: bytes) -> None:
     response = await get(folder, name)
     assert (response.status, response.body) == (200, body)
     head = await get(folder, name, "HEAD")
@@ -235,7 +235,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-async def test_what_is_not_in_the_folder_is_404(folder: Path, name: str) -> None:
+async def test_a_path_that_is_not_in_the_folder_is_404(folder: Path, name: str) -> None:
     async with open_site(site(folder)) as (_, client):
         response = await client.ask(http(f"GET /static/{name}"))
         # An existing folder is redirected to its slash, and there is nothing there.

@@ -118,7 +118,7 @@ async def test_a_failing_hook_is_500_and_one_record(
     assert what in str(record.exc_info[1])
 
 
-async def test_what_a_hook_finds_out_is_there_for_the_endpoint_and_for_nobody_else() -> None:
+async def test_data_of_a_hook_is_there_for_the_endpoint_and_for_nobody_else() -> None:
     class Visits(list[str]):
         pass
 

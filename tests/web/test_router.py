@@ -134,7 +134,7 @@ async def test_a_refused_or_asked_for_method_names_the_others() -> None:
             assert (await client.ask(http(line))).headers["Allow"] == allow
 
 
-async def test_what_an_endpoint_returns_becomes_a_response() -> None:
+async def test_the_value_of_an_endpoint_becomes_a_response() -> None:
     router = Router()
     pages: dict[str, Any] = {
         "str": "<p>é</p>",
@@ -249,7 +249,7 @@ def test_a_router_is_not_mounted_under_itself() -> None:
 # A stream of one's own…
 
 
-async def test_a_router_serves_a_single_stream_too() -> None:
+async def test_a_router_serves_a_single_stream() -> None:
     router = Site().router
     for path, first in (("/chat/x", "in x"), ("/none", None)):
         client_stream, server_stream = socket_pair()

@@ -150,7 +150,7 @@ def test_a_mistake_is_told_where_it_is_made(
         mistake(Router())
 
 
-async def test_what_takes_more_than_its_path_captures_is_told_at_the_start() -> None:
+async def test_an_endpoint_that_takes_more_than_its_path_captures_is_told_at_the_start() -> None:
     rooms = Router()
     rooms.websocket("/")(room)  # a path that it is mounted under may capture the number
     with trio.move_on_after(1):

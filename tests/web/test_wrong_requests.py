@@ -172,7 +172,7 @@ async def test_a_body_of_tiny_chunks_lets_others_run() -> None:
         assert await wait_for_a_turn(ask) < 0.02
 
 
-async def test_what_was_announced_is_asked_for_and_answered() -> None:
+async def test_an_announced_body_is_asked_for_and_answered() -> None:
     data = http("POST /echo", Content_Length="3", Expect="100-continue")
     async with open_site() as (_, client):
         for _ in range(2):
@@ -183,7 +183,7 @@ async def test_what_was_announced_is_asked_for_and_answered() -> None:
         assert (await client.response()).body == b"abc"
 
 
-async def test_what_is_refused_is_not_asked_for() -> None:
+async def test_a_refused_body_is_not_asked_for() -> None:
     data = http("POST /nowhere", Content_Length="3", Expect="100-continue")
     async with open_site() as (_, client):
         response = await client.ask(data)
