@@ -22,6 +22,7 @@ from tests.handshake.handshake_helpers import (
 )
 from tests.handshake.requests import GOOD, assert_refused
 from tests.helpers import least_cpu_seconds
+from tests.server.server_helpers import MemoryListener as SlowListener
 from trio_ws._http.exchange import MAX_HEAD_BYTES
 from trio_ws.testing import MemoryListener
 
@@ -154,3 +155,25 @@ async def test_beyond_max_connections_the_answer_is_503() -> None:
             assert response.text == "Too many connections, try again later.\n"
         await trio.testing.wait_all_tasks_blocked()
         assert await server.serves()
+
+
+@pytest.mark.autojump
+async def test_a_client_that_does_not_take_the_101_has_what_is_left_of_10_seconds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ws")
+    listener = SlowListener()
+    async with trio.open_nursery() as nursery:
+        server: trio_ws.WebSocketServer = await nursery.start(
+            trio_ws.serve_listeners, echo, [listener]
+        )
+        client, ours = trio.testing.lockstep_stream_pair()
+        await listener.deliver(ours)
+        started = trio.current_time()
+        await trio.sleep(6)
+        await client.send_all(GOOD)  # and reads nothing
+        while not server.statistics().refused_total:
+            await trio.sleep(0.75)
+        assert 10 <= trio.current_time() - started < 11
+        nursery.cancel_scope.cancel()
+    assert "left: the peer did not read in the opening handshake" in caplog.text

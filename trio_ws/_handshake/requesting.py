@@ -1,8 +1,8 @@
 """The client's side of the opening handshake (RFC 6455 section 4.1).
 
-This module owns what a request holds, and which responses are taken. It is one straight line with
-no task of its own; the deadline, and closing the stream after an error, are the caller's. Bytes
-that arrive after the handshake are handed on.
+This module owns what a request holds, and which responses are accepted. It is one straight line,
+and starts no task. The caller sets the deadline, and closes the stream after an error. Bytes that
+arrive after the handshake are handed on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .both_sides import accept_value, make_wire
 async def request_connection(
     transport: Transport, url: WebSocketURL, options: ClientStreamOptions
 ) -> Opening:
-    """Send the opening request and check what answers it.
+    """Send the opening request and check the response.
 
     Raises:
         ConnectionRejected: the server answered properly, but not with 101.
@@ -107,8 +107,8 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
         raise InvalidResponse("the 101 response has no valid Sec-WebSocket-Accept")
     if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
         raise InvalidResponse("the 101 response has a body")
-    # Some servers send the field in any case, and leave it empty where they chose nothing. Two
-    # names read as "a, b", which was not offered either.
+    # Some servers always send the field, and leave it empty if they chose nothing. Two names make
+    # "a, b", which was not offered either.
     chosen = ", ".join(headers.tokens("Sec-WebSocket-Protocol")) or None
     if chosen is not None and chosen not in options.subprotocols:
         raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")

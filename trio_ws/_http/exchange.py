@@ -1,8 +1,8 @@
 """HTTP/1.1 without I/O: heads and bodies, to and from bytes.
 
-This module owns what a well-formed HTTP/1.1 head is: h11 parses and writes, and the limits are
-counted here, because h11 applies its own only to heads that arrive in pieces. It does no I/O and
-knows nothing of WebSocket keys, versions or extensions.
+This module owns what a well-formed HTTP/1.1 head is. h11 parses and writes. The limits are counted
+here, because h11 applies its own only to heads that arrive in pieces. There is no I/O here, and
+nothing about WebSocket keys, versions or extensions.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .._redaction import without_secrets
 from .headers import Headers
 from .values import Request, Response
 
-#: How much of a request or response head is accepted: bytes, and header fields.
+#: How large a request or response head may be: in bytes, and in header fields.
 MAX_HEAD_BYTES = 16 * 1024
 MAX_HEAD_FIELDS = 128
 
 
-#: A chunked body is given to h11 in pieces of this size, and so no trailer section can be larger
-#: than two: over a longer one, its pattern for a field can be made to take seconds. 60 000 spaces
-#: and a NUL take seven, 1024 take two milliseconds.
+#: A chunked body is given to h11 in pieces of this size, so no trailer section can be larger than
+#: two of them. In a longer one, a client could make h11's pattern for a field take seconds: 60 000
+#: spaces and a NUL take seven, 1024 take two milliseconds.
 _CHUNKED_PIECE = 512
 
 
@@ -45,14 +45,15 @@ class MalformedHead(Exception):
     """What arrives is not an HTTP/1.x head of the kind that was expected."""
 
 
-# h11 ends lines at LF as well as at CRLF, so the end of the head is looked for in the same way.
+# h11 ends lines at LF and at CRLF, so the end of the head has to be found in the same way. If the
+# two did not agree, what h11 took for the head and what is kept for later would overlap.
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 
-# Control characters, and a CR that ends no line. h11 lets most of them pass; over those that it
-# does refuse, its pattern for a header line takes half a second when they follow 16 KiB of spaces.
+# Control characters, and a CR that ends no line. h11 lets most of them pass. It refuses others, but
+# its pattern for a header line takes half a second if they follow 16 KiB of spaces.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
-#: How much of what a peer got wrong is quoted back to it and into the log.
+#: How many characters of a peer's mistake are quoted, in the response and in the log.
 _MAX_QUOTE = 120
 
 
@@ -60,23 +61,24 @@ _EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
 
 
 def after_empty_lines(data: bytes) -> bytes:
-    """`data` without the empty lines before a request, which some clients send after a body (RFC
-    9112 section 2.2).
+    """`data` without the empty lines before a request.
+
+    Some clients send one after a body (RFC 9112 section 2.2).
     """
     found = _EMPTY_LINES.match(data)
     return data[found.end() :] if found else data
 
 
 class HeadBuffer:
-    """Collects bytes until they hold a whole head; the rest is kept for what comes next.
+    """Collects bytes until they hold a whole head. The rest is kept for what comes next.
 
-    Several heads in a row, as when a response is announced by others (RFC 9110 section 15.2),
-    share the limit in bytes: so a server cannot go on announcing.
+    Several heads in a row share the limit in bytes. Responses may be announced by others (RFC 9110
+    section 15.2), and a server could otherwise go on announcing for ever.
 
     Args:
-        starts: a pattern for how every head of the expected kind starts. What cannot match it any
-            more is refused at once rather than when 16 KiB or 10 s are over. Its first group is
-            passed over, and counts like the rest.
+        starts: a pattern for how every head of the expected kind starts. Bytes that cannot match it
+            any more are refused at once, rather than after 16 KiB or 10 s. What its first group
+            matches is passed over, and counts like the rest.
     """
 
     def __init__(self, starts: re.Pattern[bytes]) -> None:
@@ -89,7 +91,7 @@ class HeadBuffer:
         self._data += data
 
     def take(self) -> bytes | None:
-        """The head, up to and including its empty line, or `None` when more has to come.
+        """The head, up to and including its empty line, or `None` while more has to come.
 
         Raises:
             HeadTooLarge: it is over a limit, complete or not.
@@ -102,7 +104,8 @@ class HeadBuffer:
                 raise MalformedHead("this is not HTTP")
             if start.end(1):
                 self._pass_over(start.end(1))
-        # Each byte is searched once, whatever the pieces: the last two may be half of the end.
+        # Each byte is searched once, or a head of 16 KiB that arrives byte by byte would take
+        # quadratic time. The last two may be the first half of its end.
         end = _END_OF_HEAD.search(self._data, self._searched)
         self._searched = max(0, len(self._data) - 2)
         size = end.end() if end else len(self._data)
@@ -133,7 +136,7 @@ class HeadBuffer:
 
 
 def _parse(connection: h11.Connection, head: bytes) -> object:
-    """What h11 makes of a whole head.
+    """Let h11 parse a whole head.
 
     Raises:
         MalformedHead: it is not well-formed HTTP/1.x.
@@ -156,18 +159,18 @@ def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
 # ---------------------------------------------------------------------------
 
 
-#: Where a response ends is said by the library alone: a second word on it would contradict.
+#: The library alone says where a response ends: an application's own field could contradict.
 _FRAMING = {"connection", "content-length", "transfer-encoding"}
 
 
 class ServerExchange:
     """One request and its response."""
 
-    #: A method is a token, so a TLS greeting on a plain port is known by its first byte.
+    #: A method is a token. So the first byte shows a TLS greeting on a plain port.
     STARTS = re.compile(rb"((?:\r?\n)*)(?:\r?\Z|[-!#$%&'*+.^_`|~0-9A-Za-z])")
 
     def __init__(self) -> None:
-        # Heads come to it whole; this is for what stands between the chunks of a body.
+        # Heads are given to it whole. The limit is for what stands between the chunks of a body.
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_CHUNKED_PIECE)
         self._wants_body = True
         self._is_chunked = False
@@ -188,7 +191,7 @@ class ServerExchange:
             MalformedHead: it is not well-formed HTTP/1.x.
         """
         event = _parse(self._h11, head)
-        assert isinstance(event, h11.Request)  # a whole head is nothing else or an error
+        assert isinstance(event, h11.Request)  # anything else was an error
         request = Request(
             method=event.method.decode("ascii"),
             target=event.target.decode("latin-1"),
@@ -203,7 +206,8 @@ class ServerExchange:
 
     def switching_protocols(self, headers: Headers) -> bytes:
         """The bytes of a 101 response (RFC 6455 section 4.2.2)."""
-        # Not by h11, whose checks `Headers` has made already: a third of the handshake's cost.
+        # Without h11: its checks, which `Headers` has made already, would take a third of the
+        # handshake's time.
         lines = [f"{name}: {value}\r\n" for name, value in headers.fields]
         return f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n".encode("latin-1")
 
@@ -220,19 +224,20 @@ class ServerExchange:
 
     @property
     def piece_size(self) -> int:
-        """In what pieces `body` is to be given what comes; 0 if that does not matter."""
+        """How many bytes to give `body` at a time; 0 for any number."""
         return _CHUNKED_PIECE if self._is_chunked else 0
 
     def body(self, data: bytes = b"") -> tuple[bytes, bytes | None]:
-        """The part of the request's body that `data` brings, and what comes after the body.
+        """The part of the request's body in `data`, and the bytes after the body.
 
-        The latter is `None` while the body goes on. Without data, it tells whether there is one.
+        The latter is `None` while the body goes on. Without data, the call tells whether there is a
+        body.
 
         Raises:
-            MalformedHead: `data` is not in keeping with the head.
+            MalformedHead: `data` contradicts the head, or its chunks are malformed.
         """
         body = b""
-        if data:  # to h11, none is the end of the stream
+        if data:  # h11 takes no bytes for the end of the stream
             self._h11.receive_data(data)
         try:
             while isinstance(event := self._h11.next_event(), h11.Data):
@@ -245,7 +250,7 @@ class ServerExchange:
     # The response…
 
     def response(self, response: Response, server: str | None, *, close: bool = True) -> bytes:
-        """The bytes of any other response."""
+        """The bytes of any response but 101."""
         data = self.response_head(response, len(response.body), server, close=close)
         if self._wants_body:
             data += self.response_data(response.body)
@@ -254,12 +259,12 @@ class ServerExchange:
     def response_head(
         self, response: Response, length: int, server: str | None, *, close: bool
     ) -> bytes:
-        """The bytes of a response up to its body, which is to have `length` bytes.
+        """The bytes of a response up to its body, which will have `length` bytes.
 
-        Where the client or its HTTP is not for more, h11 adds a ``Connection: close``.
+        h11 adds ``Connection: close`` if the client asked for that, or speaks HTTP/1.0.
         """
         headers = response.headers
-        # An Upgrade field has to be named in Connection (RFC 9110 section 7.8).
+        # Connection has to name an Upgrade field, or proxies may pass it on (RFC 9110 section 7.8).
         tokens = [*(["close"] if close else []), *(["Upgrade"] if "Upgrade" in headers else [])]
         fields = [("Connection", ", ".join(tokens))] if tokens else []
         if "Date" not in headers:
@@ -285,12 +290,12 @@ class ServerExchange:
 
     @property
     def wants_body(self) -> bool:
-        """False for HEAD: the response is a head that says what would follow."""
+        """False for HEAD: the response is a head alone, which says what would follow it."""
         return self._wants_body
 
     @property
     def may_be_followed(self) -> bool:
-        """Whether both sides are through with this exchange, and neither said to close."""
+        """Whether both sides are done with this exchange, and neither said to close."""
         return self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
 
     def _send(self, event: h11.Event) -> bytes:
@@ -320,7 +325,7 @@ class ClientExchange:
         """The response in `head`, still without its body, and its HTTP version.
 
         Raises:
-            MalformedHead: it is no response to what was asked.
+            MalformedHead: it is not a response to this request.
         """
         event = _parse(self._h11, head)
         assert isinstance(event, (h11.InformationalResponse, h11.Response))  # as above
@@ -328,10 +333,10 @@ class ClientExchange:
         return response, event.http_version.decode("ascii")
 
     def body(self, data: bytes | None) -> tuple[bytes, bool]:
-        """The part of the refusal's body that `data` brings, and whether that was the last.
+        """The part of the refusal's body in `data`, and whether that was the last.
 
-        ``b""`` means end of file, `None` that nothing came yet: there may be no body at all. One
-        that breaks off or is malformed has simply ended.
+        Pass ``b""`` for the end of file, and `None` if nothing came yet: there may be no body at
+        all. A body that breaks off or is malformed counts as ended.
         """
         pieces: list[bytes] = []
         try:

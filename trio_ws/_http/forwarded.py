@@ -21,13 +21,13 @@ _SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 
 
 def from_client(request: Request, trusted: Networks, field: str) -> Request:
-    """The request as the client made it, according to trusted proxies; else as it is."""
+    """The request as the client made it, if trusted proxies say so; otherwise as it came."""
     if request.remote_address not in trusted:
         return request
     if field == "Forwarded":
         hops = _forwarded(",".join(request.headers.get_all("Forwarded")))
     else:
-        # A proxy that does not pass on the address may still tell whether there was TLS.
+        # A proxy that does not pass on the address may still say whether there was TLS.
         for scheme in request.headers.tokens("X-Forwarded-Proto")[-1:]:
             request = _with_scheme(request, scheme)
         addresses = request.headers.tokens("X-Forwarded-For")
@@ -53,12 +53,12 @@ def _with_scheme(request: Request, scheme: str) -> Request:
     return request if secure is None else replace(request, scheme="wss" if secure else "ws")
 
 
-#: RFC 7239 section 6: instead of a port, a proxy may write a name that begins with an underscore.
+#: A proxy may write a name that begins with an underscore instead of a port (RFC 7239 section 6).
 _NODE = re.compile(r"(\[.*\]|[0-9.]*):(?:([0-9]{1,5})|_[-._0-9A-Za-z]+)")
 
 
 def _address(name: str) -> tuple[str, int] | None:
-    """An address with or without a port, which is 0 where it is not said."""
+    """An address, with a port of 0 if there is none in `name`."""
     with_port = _NODE.fullmatch(name)
     host, port = (with_port[1], int(with_port[2] or 0)) if with_port else (name, 0)
     if host.startswith("[") and host.endswith("]"):
@@ -70,8 +70,8 @@ def _address(name: str) -> tuple[str, int] | None:
 def _forwarded(text: str) -> Iterator[tuple[str, str]]:
     """The ``for`` and ``proto`` of each element (RFC 7239 section 4), the last element first.
 
-    It ends at the first that is malformed. What stands before a trusted proxy's element may be
-    anything, half a quoted string among it, and changes nothing about what that element says.
+    It ends at the first malformed element. Anything may stand before a trusted proxy's element,
+    even half a quoted string, and does not change how that element is read.
     """
     for element in _parts(text, ","):
         parameters = _parameters(element)
@@ -81,7 +81,8 @@ def _forwarded(text: str) -> Iterator[tuple[str, str]]:
             yield parameters.get("for", ""), parameters.get("proto", "")
 
 
-# A quoted string is matched without going back, however many quotes and backslashes there are.
+# Possessive, so that a quoted string is matched without backtracking, however many quotes and
+# backslashes there are.
 _WORD = r"[-!#$%&'*+.^_`|~0-9A-Za-z]++"
 _PAIR = re.compile(rf'({_WORD})=({_WORD}|"(?:[^"\\]|\\.)*+")')
 _QUOTE = re.compile(r'\\.|"')
@@ -104,10 +105,10 @@ def _parameters(element: str) -> dict[str, str] | None:
 
 
 def _parts(text: str, separator: str) -> Iterator[str]:
-    """What the separators outside of quoted strings divide, the last part first.
+    """The parts between separators outside of quoted strings, the last part first.
 
-    A piece that ends within a quoted string, or begins there, has an odd number of quotes. So where
-    a part begins can be told from its end, whatever there is before it.
+    A piece that begins or ends within a quoted string has an odd number of quotes. So the beginning
+    of a part can be found from its end, whatever stands before it.
     """
     pieces: list[str] = []
     quoted = False

@@ -63,7 +63,7 @@ class RequestReader:
         field: where those say who the client is: `proxy_header`.
 
     Attributes:
-        exchange: writes the response. A refusal needs one, too.
+        exchange: writes the response, and also a refusal.
     """
 
     __slots__ = ("_buffer", "_client", "_ends", "_field", "_trusted", "exchange")
@@ -85,7 +85,7 @@ class RequestReader:
         """The request, or `None` while its head is not complete.
 
         Raises:
-            InvalidRequest: nobody is to answer this, but with the response in the exception.
+            InvalidRequest: the request is not acceptable. The exception holds the response.
         """
         ends = self._ends
         try:

@@ -57,7 +57,7 @@ class ServerStatistics:
         refused_total: streams that did not become connections: bad requests, timeouts, plain HTTP
             where no `Router` serves it.
         handler_errors_total: handlers and endpoints that ended with an exception of their own.
-        http_connections: open now that so far spoke nothing but HTTP with a `Router`.
+        http_connections: open now, with nothing but HTTP so far, answered by a `Router`.
         http_requests_total: HTTP requests that a `Router` was asked for.
     """
 
@@ -82,7 +82,7 @@ class WebSocketServer:
         host: str | None = None,
     ) -> None:
         self._listeners = listeners
-        # Asked for now, because a closed socket no longer knows.
+        # Read now, because a closed socket no longer knows its address.
         self._addresses = [_listening_address(listener) for listener in listeners]
         #: The name that all of these are addresses of.
         self._name = host if host is not None and is_name(host) else None
@@ -95,12 +95,12 @@ class WebSocketServer:
 
     @property
     def port(self) -> int:
-        """The port that it listens on; where 0 was asked for, the one that the system picked.
+        """The port that it listens on: the one that the system picked, if 0 was asked for.
 
-        With listeners of your own, the port of the first.
+        With listeners of your own, it is the port of the first.
 
         Raises:
-            AttributeError: it has none, being a Unix socket or no socket at all.
+            AttributeError: that one is a Unix socket, or no socket at all, and has no port.
         """
         address = self._addresses[0]
         if not isinstance(address, tuple):
@@ -109,8 +109,10 @@ class WebSocketServer:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where it serves. If a host name was given, one URL with that name, as its certificate
-        demands; otherwise one with the address of each TCP listener.
+        """Where it serves.
+
+        If a host name was given, that is one URL with the name, because its certificate demands
+        the name. Otherwise there is one URL with the address of each TCP listener.
         """
         urls: list[str] = []
         for listener, address in zip(self._listeners, self._addresses, strict=True):
@@ -146,9 +148,9 @@ class WebSocketServer:
     async def aclose(self, code: int | None = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Shut down in good order (see `serve_websocket`), and wait until nothing is left.
 
-        The task that serves then returns. Calling it again only waits. When it is cancelled, the
-        shutdown goes on without it. A handler that calls it waits for itself, until `grace_period`
-        is over.
+        After that, the task that serves returns. A second call only waits. If this call is
+        cancelled, the shutdown goes on without it. A handler that calls it waits for itself, until
+        `grace_period` is over.
 
         Raises:
             ValueError: a Close frame may not carry `code` or `reason`; nothing was done.
@@ -228,16 +230,15 @@ async def serve_websocket(
 
         trio.run(serve_websocket, echo, "localhost", 8765)
 
-    Cancelling it is the graceful shutdown: it stops accepting, answers 503 to clients in the
-    opening handshake, closes every connection with 1001, lets handlers finish for `grace_period`
-    seconds, cancels those that do not, and is done at most `close_timeout` later with nothing left
-    running.
+    Cancelling it is the graceful shutdown. It stops accepting, answers 503 to clients in the
+    opening handshake, and closes every connection with 1001. Handlers have `grace_period` seconds
+    to finish, and are cancelled after that. At most `close_timeout` later nothing is left running.
 
     Args:
-        handler: called with each `WebSocket`, which is closed when it returns: with 1000, or with
-            1011 where it raises (see `on_handler_error`).
-        host: the address or name to bind, or `None` for every interface. An IPv6 address has no
-            brackets here.
+        handler: called with each `WebSocket`. The connection is closed when it returns: with 1000,
+            or with 1011 if it raises (see `on_handler_error`).
+        host: the address or name to bind, or `None` for every interface. Write an IPv6 address
+            without brackets.
         port: the port, or 0 for a free one that the system picks, the same for every address.
         ssl_context: for TLS, with a certificate loaded.
         task_status: ``server = await nursery.start(serve_websocket, …)`` gives the
@@ -246,8 +247,8 @@ async def serve_websocket(
 
     Raises:
         OSError: the host is not found, the address cannot be bound, or a listener broke later.
-        TypeError, ValueError: an argument or an option is wrong. Nothing was begun.
-        Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
+        TypeError, ValueError: an argument or an option is wrong. Nothing was started.
+        Exception: what a handler raised, with ``on_handler_error="propagate"``; no group.
     """
     check_in_trio("serve_websocket")
     settings = _checked_options(handler, options, serve_websocket)
@@ -270,12 +271,12 @@ async def serve_listeners(
 ) -> None:
     """`serve_websocket` over listeners of your own: Unix sockets, TLS, memory.
 
-    The listeners are closed at the end, and when an argument or an option is wrong.
+    The listeners are closed at the end, and also if an argument or an option is wrong.
 
     Raises:
         OSError: a listener broke.
-        TypeError, ValueError: an argument or an option is wrong. Nothing was begun.
-        Exception: what a handler raised, with ``on_handler_error="propagate"``; bare.
+        TypeError, ValueError: an argument or an option is wrong. Nothing was started.
+        Exception: what a handler raised, with ``on_handler_error="propagate"``; no group.
     """
     check_in_trio("serve_listeners")
     if not hasattr(listeners, "__iter__"):
@@ -290,7 +291,7 @@ async def serve_listeners(
         await check_listeners(given)
     except BaseException:
         for listener in given:
-            with suppress(AttributeError):  # it is no listener, or its TLS runs over none
+            with suppress(AttributeError):  # not a listener, or TLS over something that is not
                 await trio.aclose_forcefully(listener)
         raise
     await WebSocketServer(handler, given, settings)._run(task_status)

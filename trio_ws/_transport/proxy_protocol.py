@@ -20,15 +20,14 @@ from .system import GONE
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _MAX_V1 = 107
-#: Addresses take 216 bytes at the most; the rest is for what proxies add.
+#: Addresses take 216 bytes or less. The rest is room for what proxies add.
 _MAX_V2 = 4096
 
 
 async def read_proxy_header(below_tls: trio.abc.Stream) -> Address:
-    """Read what a proxy sends before everything else, TLS included, and not a byte more.
+    """Read the header, and not a byte more. Gives the client's address.
 
-    Gives the client's address, or `None` where the proxy speaks for itself (a health check), or
-    for a client of which it does not know one.
+    It is `None` if the proxy speaks for itself (a health check), or does not know the address.
 
     Raises:
         ConnectionFailed: it is not the PROXY protocol.
@@ -38,9 +37,10 @@ async def read_proxy_header(below_tls: trio.abc.Stream) -> Address:
         kind, family, size = struct.unpack("!BBH", await _read(below_tls, 4))
         if kind not in (0x20, 0x21) or size > _MAX_V2:
             raise ConnectionFailed("the proxy speaks an unknown version of the PROXY protocol")
-        data = await _read(below_tls, size)  # also of a health check, which may have extensions
+        data = await _read(below_tls, size)  # even a health check may have extensions
         return _v2_address(family, data) if kind == 0x21 else None
     line = bytearray(start)
+    # Byte by byte, because nothing says how long the line is, and TLS may follow at once.
     while not line.endswith(b"\r\n"):
         if len(line) == _MAX_V1 or not line.startswith(b"PROXY "):
             raise ConnectionFailed("the proxy did not begin with a PROXY header")
@@ -81,7 +81,7 @@ def _v2_address(family: int, data: bytes) -> Address:
             (port,) = struct.unpack_from("!H", data, 2 * size)
             ip = ip_address(socket.inet_ntop(kind, data[:size]))
             return str(ip), port
-    return None  # a Unix socket, or what is not TCP
+    return None  # a Unix socket, or something else than TCP
 
 
 async def _read(stream: trio.abc.ReceiveStream, size: int) -> bytes:

@@ -1,7 +1,7 @@
-"""Basic authorization (RFC 7617): a hook that admits those who know a password.
+"""Basic authentication (RFC 7617): a hook that admits clients which know a password.
 
-This module owns how a name and a password are read and compared. Where hooks are called is the
-server's and the router's affair.
+This module owns how a name and a password are read and compared. The server and the router call
+the hook.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .._arguments import check_callable
 from .._http.headers import is_field_value
 from .._http.values import Request, Response
 
-#: What says whether a user name and a password belong together.
+#: Says whether a user name and a password belong together.
 CheckCredentials: TypeAlias = Callable[[str, str], bool | Awaitable[bool]]
 
 
@@ -39,14 +39,14 @@ def basic_auth(
         serve_websocket(handler, …, process_request=basic_auth(check))  # or no router
 
     The name is in ``request.context[Username]``, which the handler has as
-    ``ws.context[Username]``. Everybody else gets 401. Over ``ws``, whoever listens on the way reads
-    the password: use it with TLS.
+    ``ws.context[Username]``. Everybody else gets 401. Use it with TLS: over ``ws``, anybody on the
+    way can read the password.
 
     Args:
-        users: passwords by user name, which are compared in constant time, names included; or a
-            function of a name and a password, sync or async, that returns whether they are right.
-            A function that looks into a database should compare hashes by `hmac.compare_digest`.
-        realm: what the password is for, as a browser may show it.
+        users: passwords by user name. Both are compared in constant time. Or a function of a name
+            and a password, sync or async, that returns whether they are right. A function that
+            looks into a database should compare hashes with `hmac.compare_digest`.
+        realm: what the password is for. Browsers may show it.
 
     Raises:
         TypeError: `users` is something else, or `realm` no `str`.
@@ -91,8 +91,9 @@ def _table(users: object) -> CheckCredentials:
     nobody = secrets.token_bytes(32)
 
     def check(name: str, password: str) -> bool:
-        # Of digests, the time of the look-up says nothing about the names; and a name that is
-        # not there costs the same comparison.
+        # The time that a look-up takes says something about the names in the table. These are
+        # digests, so it says nothing. A name that is not there costs the same comparison, or the
+        # time of the answer would tell which names exist.
         return hmac.compare_digest(_digest(password), table.get(_digest(name), nobody))
 
     return check

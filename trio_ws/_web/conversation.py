@@ -97,8 +97,8 @@ class Conversation:
     async def wait_for_request(self, received: bytes) -> bytes:
         """The first bytes of the next request, or ``b""`` if the client has left.
 
-        The caller says how long that may take. Cancelled, nothing is lost that matters: only empty
-        lines were read.
+        The caller limits the time. A cancellation loses nothing that matters: only empty lines were
+        read.
         """
         if received:
             # A thousand requests in one segment would otherwise be answered in one go.
@@ -115,11 +115,11 @@ class Conversation:
     # From the request to a response…
 
     async def _decide(self, incoming: IncomingRequest) -> tuple[Response | Streamed, bytes | None]:
-        """The response, and what comes after the request; `None` if its body was not read."""
+        """The response, and the bytes after the request: `None` if its body was not read."""
         request = incoming.request
         _, rest = incoming.exchange.body()
         if rest is not None:
-            rest = incoming.rest  # it has no body
+            rest = incoming.rest  # there is no body
         try:
             # Before the body is read: a stranger's upload is refused, not received.
             await ask(request, self._options.process_request, self._site.admit, self._logger)
@@ -138,13 +138,13 @@ class Conversation:
             return exc.response
         except BaseException as exc:
             if not all(isinstance(error, Exception) for error in errors_in(exc) or [exc]):
-                raise  # cancelled, or told to end
+                raise  # cancelled, or the program is told to end
             self._failed(request, exc)
             return Response(500, body="Internal server error.\n")
         return response
 
     async def _read_body(self, incoming: IncomingRequest) -> tuple[bytes, bytes]:
-        """The body of a request that has one, and what comes after it."""
+        """The body of a request that has one, and the bytes after it."""
         exchange, data = incoming.exchange, incoming.rest
         if int(incoming.request.headers.get("Content-Length", "0")) > self._options.max_body_size:
             raise self._too_large()
@@ -158,7 +158,7 @@ class Conversation:
         raise refusal(408, "the request's body took too long")
 
     async def _decode(self, exchange: ServerExchange, data: bytes, body: bytearray) -> bytes | None:
-        """Add to the body what `data` brings. Gives what comes after it, `None` if it goes on."""
+        """Add the part of the body in `data`. Gives the bytes after it, `None` while it goes on."""
         size = exchange.piece_size or len(data)
         for number, start in enumerate(range(0, len(data), size or 1), 1):
             end = start + size

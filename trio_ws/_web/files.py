@@ -1,7 +1,7 @@
 """Files of a folder over HTTP: types, validators, ranges, and no way out of the folder.
 
-This module owns which file a path means and what answers a request for it. Which path it is asked
-for is the router's affair.
+This module owns which file a path means, and the answer to a request for it. The router passes the
+path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ T = TypeVar("T")
 #: How much of a file is read, and held, at a time.
 CHUNK = 256 * 1024
 
-#: Types of what pages are made of. The tables of the system differ, and some lack these.
+#: Types of the files that pages are made of. Systems have tables of types, but those differ, and
+#: some lack these.
 _WEB_TYPES = {
     ".avif": "image/avif",
     ".css": "text/css",
@@ -62,7 +63,7 @@ _WEB_TYPES = {
     ".woff2": "font/woff2",
     ".xml": "application/xml",
 }
-# Without file names, it holds Python's own table and not the system's.
+# Made without file names, it holds Python's own table and not the system's.
 _TYPES = MimeTypes()
 for _suffix, _type in _WEB_TYPES.items():
     _TYPES.add_type(_type, _suffix)
@@ -78,7 +79,7 @@ def content_type(name: str) -> str:
 
 @final
 class Folder:
-    """Answers GET and HEAD for what is in a folder.
+    """Answers GET and HEAD for the files in a folder.
 
     Args:
         path: the folder. Symbolic links in its own name are followed.
@@ -110,16 +111,17 @@ class Folder:
         if not all(map(_is_public_name, names)):
             return None
         try:
-            # Links are followed first, and then it is judged where they lead.
+            # Links are followed first, and their target is judged. The other way round, a link
+            # could lead out of the folder.
             path = Path(os.path.realpath(self._root.joinpath(*names), strict=True))
             if not path.is_relative_to(self._root):
                 return None
             status = path.stat()
-        except (OSError, ValueError):  # there is none, or no such name can be
+        except (OSError, ValueError):  # there is no such file, or there can be no such name
             return None
         if stat.S_ISDIR(status.st_mode):
             return _Subfolder()
-        # A pipe would be waited for, a device read without end.
+        # Opening a pipe would wait for its other end, and a device may have no end.
         if not stat.S_ISREG(status.st_mode):
             return None
         # HTTP has whole seconds, and a date in the future must not be sent (RFC 9110 section
@@ -128,7 +130,7 @@ class Folder:
         return _File(path, names[-1], status, modified)
 
     async def _answer_with(self, file: _File, request: Request) -> Response | Streamed:
-        # Only what may stand in every answer. A 304 must not describe the file that the client has.
+        # Only what may be in every response: a 304 must not describe the file that the client has.
         headers = [
             ("ETag", file.etag),
             ("Accept-Ranges", "bytes"),
@@ -156,13 +158,13 @@ class Folder:
         head = Response(status, headers)
         try:
             source = await _in_thread(lambda: FilePart(file.path, part))
-        except OSError:  # it is gone since, or nobody may read it
+        except OSError:  # it has gone since, or may not be read
             return Response(404, body="There is no such file.\n")
         return Streamed(head, len(part), source)
 
 
 class _Subfolder:
-    """A folder within, asked for without the slash after it."""
+    """A folder inside the folder, asked for without the slash at its end."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class _File:
 
 @final
 class FilePart:
-    """A part of a file, read in a thread. Making one opens it."""
+    """A part of a file, read in a thread. Making one opens the file."""
 
     def __init__(self, path: Path, part: range) -> None:
         self._file = io.FileIO(path)
@@ -202,16 +204,17 @@ class FilePart:
 
 
 async def _in_thread(function: Callable[[], T]) -> T:
-    # Cancelled, it is waited for: what it opens must not be lost. Disks do not take that long.
+    # A cancellation waits for the thread, or a file that it opens would never be closed. Disks do
+    # not take that long.
     return await trio.to_thread.run_sync(function)
 
 
 def unsafe_characters(*, windows: bool) -> frozenset[str]:
-    """What a name in a path may not hold.
+    """The characters that a name in a path may not hold.
 
-    That is what separates names on any system or ends a C string, and other control characters. On
-    Windows it is also what means something there: the colon of drives and streams, the wildcards,
-    and the tilde, by which ``GIT~1`` is ``.git``. Elsewhere these are characters like any other.
+    These are the separators of any system, and all control characters: NUL would end the name for
+    the system. On Windows there are also the colon of drives and streams, the wildcards, and the
+    tilde, which makes ``GIT~1`` mean ``.git``. Elsewhere those are characters like any other.
     """
     return frozenset("/\\\x7f" + (':~"*<>|?' if windows else "")).union(map(chr, range(32)))
 
@@ -220,21 +223,21 @@ _UNSAFE = unsafe_characters(windows=os.name == "nt")
 
 
 def _is_public_name(name: str) -> bool:
-    if name.startswith(".") and name != ".well-known":  # and so "..", .git and .env
+    if name.startswith(".") and name != ".well-known":  # "..", and also .git and .env
         return False
     return bool(name) and _UNSAFE.isdisjoint(name)
 
 
 def _redirect_into_folder(request: Request) -> Response:
-    """Say where the links of a page in that folder will be right."""
+    """Send the client to the path with the slash, where relative links of the index are right."""
     path, question, query = request.target.partition("?")
-    # Two slashes at the start would name another host.
+    # Two slashes at the start would make the next part the name of another host.
     return Response(308, {"Location": "/" + path.lstrip("/") + "/" + question + query})
 
 
 # Conditions and ranges (RFC 9110 sections 13.2.2, in its order, and 14.2)…
 
-#: What describes a file rather than the answer (RFC 9110 section 15.4.5).
+#: Fields that describe a file rather than the response (RFC 9110 section 15.4.5).
 _METADATA = {"content-type", "content-encoding", "content-language", "last-modified"}
 
 _ETAG = re.compile(r'(W/)?("[^"]*")')
@@ -256,7 +259,7 @@ def _is_modified(headers: Headers, file: _File) -> bool:
 
 
 def _range_applies(headers: Headers, file: _File) -> bool:
-    """Whether the client that asks for a part has the rest of this file, and of no earlier one."""
+    """Whether the rest of the file, which the client has, is of this version and no earlier one."""
     condition = headers.get("If-Range")
     if condition is None or condition == file.etag:
         return True
@@ -264,8 +267,10 @@ def _range_applies(headers: Headers, file: _File) -> bool:
 
 
 def _requested_part(text: str, size: int) -> tuple[int, range]:
-    """The status and the part for a Range header. One that is not understood is passed over, and
-    so is one for several parts, which no browser asks for.
+    """The status and the part for a Range header.
+
+    A header that is not understood is ignored, and so is one for several parts, which no browser
+    asks for.
     """
     unit, _, listed = text.partition("=")
     parts = [part for part in (part.strip(" \t") for part in listed.split(",")) if part]
@@ -281,13 +286,13 @@ def _requested_part(text: str, size: int) -> tuple[int, range]:
             stop = min(size, last + 1)
     else:
         start, stop = max(0, size - _position(asked[2])), size
-        if not size:  # all of nothing can be had, but no Content-Range can say so
+        if not size:  # an empty file is sent whole: no Content-Range can say "nothing"
             return 200, range(0)
     return (206, range(start, stop)) if start < stop else (416, range(0))
 
 
 def _position(digits: str) -> int:
-    """A place in a file. Of more digits than any file needs, the first 19 will do."""
+    """A place in a file. No file needs more than 19 digits, and `int` is slow with many."""
     return int(digits.lstrip("0")[:19] or "0")
 
 

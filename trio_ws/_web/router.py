@@ -1,10 +1,10 @@
-"""Which path is served by what: WebSocket handlers, HTTP endpoints, files, other routers.
+"""Which path leads where: to WebSocket handlers, HTTP endpoints, files, other routers.
 
-This module owns the table of routes and is the only one that knows werkzeug, which matches and
-builds paths. How a request is read and a response sent is `conversation`'s.
+This module owns the table of routes, and is the only one that knows werkzeug, which matches and
+builds paths. `conversation` reads bodies and sends responses.
 
-werkzeug is imported when the first `Router` is made, because it is an extra: whoever makes none
-need not have it.
+werkzeug is an extra. It is imported when the first `Router` is made, so a program without routers
+does not need it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: `list`, as JSON; or `None`, as 204 (No Content).
 Page: TypeAlias = "Response | str | Mapping[str, object] | Sequence[object] | None"
 
-#: What is asked before a route is served: like `process_request`. One, or several in their order.
+#: Hooks that are asked before a route is served, like `process_request`: one, or several in order.
 Before: TypeAlias = "ProcessRequest | Sequence[ProcessRequest]"
 
 #: What makes JSON of a `dict` or a `list`.
@@ -49,13 +49,13 @@ class _Route:
     """One line of the table.
 
     Attributes:
-        rule: the whole path, those of the routers it is mounted under included.
-        methods: of HTTP; none for a WebSocket.
-        endpoint: called with the request or the WebSocket and what the rule captures.
-        before: what is asked first, the outermost router's hooks before.
-        dumps: what makes JSON of what the endpoint returns.
-        name: what `url_for` knows it by.
-        is_folder: its rule captures a path of its own, in which slashes mean what they mean there.
+        rule: the whole path, with those of the routers it is mounted under.
+        methods: of HTTP; `None` for a WebSocket.
+        endpoint: called with the request or the WebSocket, and with what the rule captures.
+        before: the hooks to ask first, those of the outermost router before the others.
+        dumps: makes JSON of what the endpoint returns.
+        name: the name that `url_for` takes.
+        is_folder: its rule captures the path of a file, in which two slashes are not one.
     """
 
     rule: str
@@ -69,7 +69,7 @@ class _Route:
 
 @final
 class _Match:
-    """What a request was found to be for: kept with it until it is served."""
+    """The route of a request, and what its rule captured. It is kept in the request's context."""
 
     def __init__(self, route: _Route, values: dict[str, object]) -> None:
         self.route = route
@@ -93,24 +93,25 @@ class Router(Site):
         trio.run(serve_websocket, router, "localhost", 8765)
 
     It needs the extra ``trio-ws[routing]``. Rules are werkzeug's: ``<name>`` captures one part of
-    the path, ``<int:name>`` a number, ``<path:name>`` all the rest; what is captured goes to the
-    handler as a keyword argument. Routes may be added at any time, also while it serves.
+    the path, ``<int:name>`` a number, ``<path:name>`` all the rest. The handler gets what was
+    captured as keyword arguments. Routes may be added at any time, even while it serves.
 
-    What happens to a request: `process_request` of the server is asked, then the path is looked up,
-    then come the hooks in `before`, those of an outer router first. A path that is not in the table
-    is answered with 404, a method that it does not have with 405, a slash too few with 308, and
-    OPTIONS with what there is, all of this also where a WebSocket was asked for, and before it
-    is open.
+    What happens to a request: the server asks `process_request`, then the router looks the path up,
+    then it asks the hooks in `before`, those of an outer router first. A path that is not in the
+    table is answered with 404, a method that the path does not have with 405, and a missing slash
+    at the end with 308. OPTIONS is answered with the methods that there are. All of this
+    also goes for requests for a WebSocket, and happens before it is open.
 
     Args:
-        before: hooks for every route, those of routers mounted under it included. Called like
-            `process_request`, sync or async: `None` goes on, a `Response` is the answer, an
-            `Accept` chooses subprotocol and headers of a WebSocket. `basic_auth` makes one.
-        converters: further converters for rules, by name: classes of `werkzeug.routing`'s
-            ``BaseConverter``. Where a router is mounted under another, that one needs them.
-        dumps: what makes JSON, `str` or UTF-8 `bytes`, of the `dict` or `list` that an endpoint
-            returns. By default `json.dumps`, but without NaN and infinity: they are not JSON, and
-            an endpoint that returns one has failed. A router that is mounted keeps its own.
+        before: hooks for every route, including those of routers mounted under this one. They are
+            called like `process_request`, and may be sync or async: `None` goes on, a `Response` is
+            the answer, an `Accept` chooses subprotocol and headers of a WebSocket. `basic_auth`
+            makes one.
+        converters: further converters for rules, by name: subclasses of ``BaseConverter`` in
+            `werkzeug.routing`. If a router is mounted under another, the other one needs them.
+        dumps: makes JSON, `str` or UTF-8 `bytes`, of a `dict` or `list` that an endpoint returns.
+            By default it is `json.dumps`, but without NaN and infinity: these are not JSON, and an
+            endpoint that returns one has failed. A mounted router keeps its own.
 
     Raises:
         ImportError: werkzeug is not installed.
@@ -134,7 +135,7 @@ class Router(Site):
         self._map: Map = Map(converters=converters)
         self._adapter = self._map.bind("host")
         self._routes: list[_Route] = []
-        #: The routers that this one is mounted under, with how a route of it is one of theirs.
+        #: The routers that this one is mounted under. The function makes a route theirs.
         self._parents: list[tuple[Router, Callable[[_Route], _Route]]] = []
 
     def __repr__(self) -> str:
@@ -175,10 +176,10 @@ class Router(Site):
             @router.route("/rooms/<room>", methods=["PUT", "DELETE"])
             def change(request: Request, room: str) -> None: ...
 
-        A sync function holds up everything else, so it should only compute. HEAD comes with GET.
-        It returns a `Response`, a `str` for a page of HTML, a `dict` or a `list` for JSON, or
-        `None` for nothing. `InvalidRequest` is answered with the response in it; any other
-        exception with 500, and it is logged once.
+        A sync function blocks everything else, so it should only compute. HEAD comes with GET.
+        The function returns a `Response`, a `str` for a page of HTML, a `dict` or a `list` for
+        JSON, or `None` for nothing. If it raises `InvalidRequest`, the answer is the response in
+        that. Any other exception is answered with 500, and logged once.
         """
         _check_path(path)
         if isinstance(methods, str):
@@ -199,7 +200,7 @@ class Router(Site):
     def get(
         self, path: str, *, name: str | None = None, before: Before = ()
     ) -> Callable[[EndpointT], EndpointT]:
-        """`route` for GET, and with it HEAD."""
+        """`route` for GET and HEAD."""
         return self.route(path, methods=["GET"], name=name, before=before)
 
     def post(
@@ -237,11 +238,11 @@ class Router(Site):
     ) -> None:
         """Serve the files in `folder` under `path`, with their types, ETags and ranges.
 
-        A folder within is its ``index.html``. What a symbolic link leads to outside of `folder`
-        is not there, and neither are names that start with a dot, except ``.well-known``.
+        A path to a subfolder gives its ``index.html``. A symbolic link that leads out of `folder`
+        is answered with 404, and so are names that start with a dot, except ``.well-known``.
 
         Args:
-            path: what stands before the names of the files; ``"/"`` for nothing.
+            path: stands before the names of the files; ``"/"`` for nothing.
             folder: a folder that exists.
             name: for `url_for`: ``router.url_for("static", filename="app.js")``.
             headers: additional fields: ``{"Cache-Control": "max-age=3600"}``.
@@ -259,8 +260,8 @@ class Router(Site):
     def mount(self, path: str, router: Router, *, before: Before = ()) -> None:
         """Serve all that `router` has, and will have, under `path`.
 
-        A rule as `path` captures for every route of it. The hooks in `before` come after this
-        router's own and before the other's.
+        If `path` is a rule, every handler below gets what it captures. The hooks in `before` come
+        after those of this router and before those of the other.
 
         Raises:
             ValueError: it would be mounted under itself, or `path` ends with a slash.
@@ -288,10 +289,10 @@ class Router(Site):
 
         Args:
             endpoint: the function, or its name.
-            values: what the rule captures. Others become the query.
+            values: for the parts that the rule captures. Others become the query.
 
         Raises:
-            LookupError: there is none, or a value is missing or not of the kind that it takes.
+            LookupError: there is no such route, or a value is missing or of the wrong kind.
         """
         for route in self._routes:
             if endpoint in (route.name, route.endpoint):
@@ -302,7 +303,7 @@ class Router(Site):
                         .geturl()
                     )
                 except (LookupError, ValueError):
-                    continue  # another route of it may do with these values
+                    continue  # the same endpoint may have another route that takes these values
         what = endpoint if isinstance(endpoint, str) else getattr(endpoint, "__name__", endpoint)
         raise LookupError(f"there is no route for {what} with the values {values!r}")
 
@@ -342,7 +343,7 @@ class Router(Site):
             merge_slashes=False if route.is_folder else None,
         )
         self._map.add(rule)
-        _check_takes(rule, partly=True)  # what else it takes may be captured where this is mounted
+        _check_takes(rule, partly=True)  # a router above may capture what is still missing
         self._routes.append(route)
         for parent, as_theirs in self._parents:
             parent._add(as_theirs(route))
@@ -350,9 +351,9 @@ class Router(Site):
     # Looking it up…
 
     async def admit(self, request: Request) -> Answer:
-        """Look the request up and ask the hooks. What `process_request` may return comes out.
+        """Look the request up and ask the hooks. Gives what `process_request` may give.
 
-        With a stream of your own, this is what makes the router its `process_request`::
+        So a router can be the `process_request` of a stream of your own::
 
             async with wrap_server_stream(stream, process_request=router.admit) as ws:
                 await router(ws)
@@ -374,7 +375,7 @@ class Router(Site):
         return accept
 
     def _look_up(self, request: Request) -> _Match | Response:
-        if request.target == "*":  # about all of the server (RFC 9110 section 9.3.7)
+        if request.target == "*":  # OPTIONS about the whole server (RFC 9110 section 9.3.7)
             return _wrong_method(request, self._methods())
 
         from werkzeug.exceptions import MethodNotAllowed, NotFound  # noqa: PLC0415 - an extra
@@ -407,8 +408,9 @@ class Router(Site):
     # Serving…
 
     def check(self) -> None:
-        """Check that every handler and endpoint takes what its rule captures: the server does so
-        at the start.
+        """Check that every handler and endpoint takes what its rule captures.
+
+        The server calls this at the start.
 
         Raises:
             TypeError: one takes more.
@@ -417,10 +419,10 @@ class Router(Site):
             _check_takes(rule)
 
     async def __call__(self, websocket: WebSocket) -> None:
-        """Serve a WebSocket: what `serve_websocket` calls.
+        """Serve a WebSocket. The server calls this.
 
-        One that `admit` was not asked about is looked up by its path, without hooks, and closed
-        with 1008 where there is nothing.
+        A WebSocket that `admit` was not asked about is looked up by its path, without hooks. It is
+        closed with 1008 if the path leads nowhere.
         """
         match: _Match | Response | None = websocket.context.get(_Match)
         if match is None:
@@ -432,7 +434,7 @@ class Router(Site):
         await handler(websocket, **match.values)
 
     async def respond(self, request: Request) -> Response | Streamed:
-        """Answer a request that `admit` has let through: what the server calls."""
+        """Answer a request that `admit` has let through. The server calls this."""
         match = request.context[_Match]
         page = match.route.endpoint(request, **match.values)
         if inspect.isawaitable(page):
@@ -463,7 +465,7 @@ def _wrong_method(request: Request, methods: Iterable[str]) -> Response:
 
 
 def _wrong_protocol(request: Request) -> Response:
-    """The path is in the table, but not for this: a page for a WebSocket, or the other way."""
+    """Answer a request for a WebSocket at the path of a page, or the other way round."""
     if request.is_upgrade:
         return Response(404, body="There is no WebSocket at this path.\n")
     if request.method not in ("GET", "HEAD"):

@@ -1,7 +1,7 @@
-"""What a handler can be besides a function of a WebSocket: a site, which answers plain HTTP too.
+"""What a handler can be besides a function of a WebSocket: a site, which also answers plain HTTP.
 
-This module owns the interface between a server and such a handler. `Router` is one; the server
-knows no other thing about it.
+This module owns the interface between a server and such a handler. `Router` implements it, and the
+server knows nothing else about a `Router`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Where the body of a response comes from that is not in memory."""
+    """Gives the body of a response that is not in memory."""
 
     def read(self) -> Awaitable[bytes]:
-        """The next bytes. Fewer than were promised, at the end, are a file that shrank."""
+        """The next bytes; ``b""`` at the end. If these are too few in all, the file has shrunk."""
         ...
 
     def close(self) -> None:
-        """Let go of it. Never waits."""
+        """Release what it holds. Never waits."""
         ...
 
 
@@ -36,7 +36,7 @@ class Streamed:
     Attributes:
         head: the status and the headers.
         length: how many bytes `source` gives.
-        source: it is closed by whoever got this.
+        source: gives the body. The code that receives this object closes it.
     """
 
     head: Response
@@ -49,7 +49,11 @@ class Site(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise `TypeError` where it cannot serve: asked once, before anybody is served."""
+        """Called once, before anybody is served.
+
+        Raises:
+            TypeError: it cannot serve.
+        """
 
     @abstractmethod
     async def __call__(self, websocket: WebSocket) -> object:
@@ -59,12 +63,12 @@ class Site(ABC):
     async def admit(self, request: Request) -> Answer:
         """Decide about a request, WebSocket or plain, before its body is read.
 
-        It is called after `process_request`, with the same meaning of what it returns.
+        It is called after `process_request`, and may return the same.
         """
 
     @abstractmethod
     async def respond(self, request: Request) -> Response | Streamed:
         """Answer a plain request that was admitted, with its body.
 
-        What it raises is answered with 500, except `InvalidRequest`, which says what to answer.
+        An exception is answered with 500, except `InvalidRequest`, which holds its own response.
         """
