@@ -102,7 +102,7 @@ class Inbox:
     def __init__(self, max_messages: float, max_bytes: float) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        #: Whole messages; `None` instead of an empty queue while somebody waits for the first.
+        #: Whole messages; `None` instead of an empty queue, which would take 600 bytes.
         self._queue: deque[str | bytes] | None = None
         #: How many these are, and when the last of them came.
         self.waiting = 0
@@ -131,12 +131,17 @@ class Inbox:
 
     # Putting in: the reader task, or who reads in its place; never waits…
 
-    def put(self, messages: Messages, now: float) -> None:
-        """Queue whole messages, which came just now."""
+    def put(self, messages: Messages, now: float) -> bool:
+        """Queue whole messages, which came just now.
+
+        Returns:
+            Whether a task that waited was handed the first of them.
+        """
         if self._discarding:
-            return
+            return False
         self._polled = False
-        if self._receivers:
+        handed_over = bool(self._receivers)
+        if handed_over:
             messages = self._hand_over(messages, now)
         if messages:
             if self._queue is None:
@@ -148,6 +153,7 @@ class Inbox:
             self._queued_at = now
         if self._arrivals:
             self._arrivals.unpark_all()
+        return handed_over
 
     def put_but_first(self, messages: Messages, now: float) -> str | bytes:
         """`put`, by a task that takes the first of them itself, where none is waiting."""
@@ -183,31 +189,33 @@ class Inbox:
             return self.taken_at
         return self._queued_at if self.taken_at is None else trio.current_time()
 
-    def was_awaited(self, now: float) -> bool:
-        """Whether what was put in at this time was awaited, and no task waits for more."""
-        return self.taken_at == now and not self.is_awaited
-
     @property
     def is_awaited(self) -> bool:
         """Whether a task waits for a message, whole or in pieces."""
         return bool(self._receivers or self._claimants)
 
-    def put_fragment(self, fragment: Fragment, now: float) -> None:
-        """Add a piece to the message that is arriving, and queue the message if it was the last."""
+    def put_fragment(self, fragment: Fragment, now: float) -> bool:
+        """Add a piece to the message that is arriving, and queue the message if it was the last.
+
+        Returns:
+            Whether a task that waited was handed that message.
+        """
         if self._discarding:
-            return
+            return False
         if self._incoming is None:
             self._incoming = IncomingMessage()
         incoming = self._incoming
         incoming.add(fragment)
         self._polled = False
+        handed_over = False
         if fragment.final:
             self._incoming = None
             if not incoming.claimed:
-                self.put([incoming.joined()], now)
+                handed_over = self.put([incoming.joined()], now)
         if self._arrivals and not incoming.unwanted:
             self._came_back = False  # it is there, but has not been taken yet
             self._arrivals.unpark_all()
+        return handed_over
 
     @property
     def full(self) -> bool:
@@ -294,6 +302,7 @@ class Inbox:
         self.waiting -= 1
         self._bytes -= getsizeof(message)
         if not queue:
+            self._queue = None
             self._note_taken(trio.current_time())
         if self._room:
             self._room.unpark_all()
@@ -313,15 +322,16 @@ class Inbox:
             raise
 
     async def take(self) -> str | bytes | None:
-        """Wait for the next message, where none is `waiting`; `None` if none will come.
+        """Wait for the next message; `None` if none will come.
 
         Cancelling loses nothing.
         """
+        if self.waiting:
+            return self.take_nowait()
         if self._closed:
             return None
         self._came_back = True
         self._wake_reader()  # it may be waiting for somebody to want a message
-        self._queue = None
         if self._receivers is None:
             self._receivers = {}
         receivers, task = self._receivers, trio.lowlevel.current_task()

@@ -18,7 +18,7 @@ from typing import Protocol
 import trio
 
 #: For how many seconds a connection may go without attention.
-RELIEF = 0.005
+RELIEF = 0.003
 
 
 class Watched(Protocol):

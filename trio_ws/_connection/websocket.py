@@ -8,8 +8,8 @@ Who does what:
 
 - The *reader task* reads, decodes, answers pings, fills the inbox, and at the end shuts the
   transport down. It is the only one that does any of these, and it never waits for a writer: what
-  it writes goes to the outbox, which takes frames without waiting. In a quick conversation it
-  stands by, and a task that receives reads the next message itself; see `_shortcut`.
+  it writes goes to the outbox, which takes frames without waiting. It stands by while a task waits
+  in `receive`, because that reads the next message itself; see `reading`.
 - *Application tasks* send through the outbox and receive from the inbox.
 - The *watchdog* (one per server, one per client connection) sends keepalive pings and drops peers
   that are gone.
@@ -40,7 +40,7 @@ import enum
 import json
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -100,7 +100,7 @@ from .outbox import Outbox
 from .outlet import Outlet
 from .pieces import MessageReader, MessageWriter
 from .pings import SentPings
-from .shortcut import Shortcut
+from .reading import Reading, Reads
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-OPEN = State.OPEN  # asked for with every message
+OPEN, NOBODY = State.OPEN, Reads.NOBODY  # asked for with every message
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_peer_said_close",
         "_pings",
         "_reader_scope",
-        "_shortcut",
+        "_reading",
         "_state",
         "_thread",
         "_trailing_data",
@@ -250,7 +250,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     # Made by `_start`, before anybody else has the connection.
     _outbox: Outbox
-    _shortcut: Shortcut
+    _reading: Reading
 
     def __init__(
         self,
@@ -395,6 +395,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._state is not OPEN:  # the write found the connection broken
             await self._raise_closed()
 
+    async def _wait(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """Wait for anything but the next message.
+
+        This is the one door for it, so that the reader task is there to bring about what is waited
+        for: a pong, room, the end.
+        """
+        self._reading.recall()
+        return await wait()
+
     async def _checkpoint(self) -> None:
         """Where every async method starts."""
         await next_checkpoint()()
@@ -510,7 +519,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     async def _wait_to_send(self) -> None:
         """Wait for room, and find the connection still open."""
-        await self._outbox.wait_for_room()
+        await self._wait(self._outbox.wait_for_room)
         if self._state is not OPEN:
             await self._raise_closed()
 
@@ -605,7 +614,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         try:
             return inbox.poll()
         except trio.WouldBlock:
-            self._shortcut.recall()  # somebody has to read, and this task does not wait
+            self._reading.recall()  # somebody has to read, and this task does not wait
             raise
         except trio.EndOfChannel:
             raise self._no_more()
@@ -632,32 +641,31 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     async def _next_message(self) -> str | bytes | None:
         """Wait for the next message, where none is waiting; `None` if none will come."""
-        if self._shortcut.is_open:
-            message = await self._look_for_message()
+        if self._reading.reads is NOBODY:
+            message = await self._read_message()
             if message is not None:
                 return message
         return await self._inbox.take()
 
-    async def _look_for_message(self) -> str | bytes | None:
-        """Read the next message in the reader task's place, if it comes at once."""
-        shortcut = self._shortcut
-        data = await shortcut.look(self._transport.receive_nowait)
+    async def _read_message(self) -> str | bytes | None:
+        """Read the next message in the reader task's place, if a message is what comes next."""
+        reading = self._reading
+        data = await reading.receive(self._transport)
         if data is None:
+            return None
+        if self._state is not OPEN:  # what comes now is the reader task's to judge, or to discard
+            reading.recall(data)
             return None
         messages, position = self._wire.receive_messages(data)
         if not messages:
-            shortcut.fail(data)
+            reading.recall(data)
             return None
         self._liveness.heard_at = now = trio.current_time()
         self._bytes_received += position
         self._note_received(messages)
         message = self._inbox.put_but_first(messages, now)
-        if position < len(data):
-            shortcut.recall(data[position:])
-        elif self._inbox.is_awaited:
-            shortcut.recall()
-        else:
-            shortcut.succeed()
+        if position < len(data) or self._inbox.is_awaited:
+            reading.recall(data[position:] or None)
         return message
 
     async def receive_text(self) -> str:
@@ -727,9 +735,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             the iteration.
         """
         await self._checkpoint()
-        self._shortcut.recall()
         try:
-            incoming = await self._inbox.take_incoming()
+            incoming = await self._wait(self._inbox.take_incoming)
         except trio.EndOfChannel:
             raise self._no_more()
         try:
@@ -741,7 +748,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     async def _next_piece(self, incoming: IncomingMessage) -> str | bytes | None:
         await self._checkpoint()
         try:
-            return await self._inbox.next_piece(incoming)
+            return await self._wait(partial(self._inbox.next_piece, incoming))
         except trio.EndOfChannel:
             raise self._no_more()
 
@@ -773,9 +780,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._wait_to_send()
         ping = self._pings.add(data)
         self._write(Ping(ping.payload), self._wire.ping(ping.payload))
-        self._shortcut.recall()
         try:
-            await ping.done.wait()
+            await self._wait(ping.done.wait)
         finally:
             self._pings.forget(ping)
         if ping.round_trip is None:
@@ -872,7 +878,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._state is not State.CLOSED:
             if self._finished is None:
                 self._finished = trio.Event()
-            await self._finished.wait()
+            await self._wait(self._finished.wait)
 
     def _is_end(self, exc: BaseException) -> bool:
         """Whether `exc` says no more than that this connection, and not another, is over."""
@@ -1039,7 +1045,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._state is OPEN:
             self._state = State.CLOSING
             self._outbox.seal()
-            self._shortcut.recall()
+            self._reading.recall()
         deadline = trio.current_time() + seconds
         self._reader_scope.deadline = min(self._reader_scope.deadline, deadline)
 
@@ -1081,7 +1087,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             self._write_failed,
             patience=self._options.ping_interval + self._options.ping_timeout,
         )
-        self._shortcut = Shortcut(watchdog.relieve_soon)
+        self._reading = Reading(watchdog.relieve_soon)
         nursery.start_soon(self._run)
 
     @trio.lowlevel.enable_ki_protection
@@ -1114,19 +1120,18 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._trailing_data:
             await self._take(self._trailing_data)
             self._trailing_data = b""
+        may_stand_by = False
         while self._wire.end is None:
-            data: bytes | None = None
-            if self._may_stand_by and self._shortcut.is_promising():
-                data = await self._shortcut.stand_by()
-                if self._inbox.full:  # more came than one receiver could take
-                    await self._wait_for_room()
+            data = await self._reading.stand_by() if may_stand_by else None
+            if may_stand_by and self._inbox.full:  # more came than one receiver could take
+                await self._wait_for_room()
             if data is None:
                 data = await self._transport.receive()
             if not data:
                 self._lose(None, "the peer hung up without a Close frame")
                 return False
             self._liveness.heard_at = trio.current_time()
-            await self._take(data)
+            may_stand_by = await self._take(data) and self._may_stand_by
         end = self._wire.end
         if self._state is OPEN and end.code != CloseCode.MESSAGE_TOO_BIG:
             # What came before was right, and one read may have brought both: whether it is answered
@@ -1137,50 +1142,58 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     @property
     def _may_stand_by(self) -> bool:
-        """Whether a receiver may read in the reader task's place: one waited for what came, and
-        the next thing to come may well be a message.
-        """
+        """Whether the next thing to come may well be a message, and a task to read it may come."""
         return (
-            self._inbox.was_awaited(self._liveness.heard_at)
-            and self._transport.plain_socket is not None
+            self._transport.plain_socket is not None
             and self._state is OPEN
-            and not self._verbose
             and self._wire.is_between_messages
+            and not self._inbox.is_awaited
             and not self._pings.are_awaited
         )
 
-    async def _take(self, data: bytes) -> None:
-        """Handle what a read brought, as far as there is room for it."""
+    async def _take(self, data: bytes) -> bool:
+        """Handle what a read brought, as far as there is room for it.
+
+        Returns:
+            Whether a task that waited for a message got one of it.
+        """
         self._bytes_received += len(data)
         # Ten thousand frames fit into a read, and a thousand bytes may inflate to a megabyte.
         wire = self._wire
         work = pings = 0
         inflated = wire.bytes_inflated
+        handed_over = False
         for event in wire.receive(data):
-            if self._verbose:
-                self._logger.debug("received %s", show_event(event))
             if isinstance(event, list):  # nearly always
-                self._inbox.put(event, self._liveness.heard_at)
+                handed_over |= self._inbox.put(event, self._liveness.heard_at)
                 self._note_received(event)
                 work += len(event) * MESSAGE_WORK
             elif isinstance(event, Ping):
+                self._log_received(event)
                 self._send_pong(event.payload, before=pings)
                 self._tell("ping", event.payload)
                 pings += 1
                 work += FRAME_WORK
             else:
-                self._handle(event)
+                self._log_received(event)
+                handed_over |= self._handle(event)
                 work += FRAME_WORK
             if self._inbox.full:
                 await self._wait_for_room()
             elif work + wire.bytes_inflated - inflated >= WORK_PER_CHECKPOINT:
                 work, inflated = 0, wire.bytes_inflated
                 await trio.lowlevel.checkpoint()
+        return handed_over
 
     def _note_received(self, messages: Messages) -> None:
         self._messages_received += len(messages)
-        if self._idles:
+        if self._notes_messages:
+            self._log_received(messages)
             self._liveness.note_message()
+
+    def _log_received(self, event: Event) -> None:
+        if self._verbose:
+            self._logger.debug("received %s", show_event(event))
 
     async def _wait_for_last_answers(self) -> None:
         in_hand_at = self._inbox.in_hand_at
@@ -1195,15 +1208,17 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await self._inbox.wait_for_room()
         self._liveness.resume(trio.current_time())
 
-    def _handle(self, event: Fragment | Pong | Close | Violation) -> None:
+    def _handle(self, event: Fragment | Pong | Close | Violation) -> bool:
+        """Whether a task that waited for a message got this one."""
         if isinstance(event, Fragment):
-            self._inbox.put_fragment(event, self._liveness.heard_at)
             if event.final:
                 self._messages_received += 1
                 self._liveness.note_message()
+            return self._inbox.put_fragment(event, self._liveness.heard_at)
         elif isinstance(event, Pong):
             self._pings.answer(event.payload)
             self._tell("pong", event.payload)
+        return False
 
     def _tell(self, kind: Literal["ping", "pong"], payload: bytes) -> None:
         """Let the application know of it, if it wants to."""
