@@ -8,9 +8,10 @@ from ._broadcast.tally import BroadcastStatistics, Dropped
 from ._broadcast.to_channel import BroadcastChannel, ChannelStatistics
 from ._client.client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection.byte_stream import as_stream
+from ._connection.ending import State
 from ._connection.pieces import MessageReader, MessageWriter
 from ._connection.pump import pump
-from ._connection.websocket import ConnectionStatistics, State, WebSocket
+from ._connection.websocket import ConnectionStatistics, WebSocket
 from ._errors import (
     CloseCode,
     CloseReason,

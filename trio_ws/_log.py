@@ -21,6 +21,9 @@ class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
     def __init__(self, logger: logging.Logger, connection_id: str) -> None:
         super().__init__(logger)
         self.connection_id = connection_id
+        #: Whether each frame is to be logged. Looked up once, for speed: a level that is changed is
+        #: for connections opened later.
+        self.shows_frames = logger.isEnabledFor(logging.DEBUG)
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the caller's line, not this one

@@ -155,7 +155,7 @@ async def test_a_long_history_over_a_socket_goes_out_in_order() -> None:
 async def test_a_history_for_a_connection_that_is_over_goes_nowhere() -> None:
     async with open_broadcast(history=10) as broadcast, open_pair() as (_, ws):
         broadcast.publish("x", "t")
-        ws._begin_close(1000, "")
+        ws._ending.close(1000, "")
         with broadcast.subscribe(ws, "t"):
             assert broadcast.publish("y", "t") == 0
         assert ws.statistics().messages_sent == 0

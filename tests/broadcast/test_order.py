@@ -281,7 +281,7 @@ async def test_a_close_frame_comes_after_what_waits() -> None:
             with broadcast.subscribe(ws, "a"):
                 for number in range(4):
                     broadcast.publish(str(number), "a")
-            ws._begin_close(1001, "")
+            ws._ending.close(1001, "")
             stream.go_on()
             assert await receive(peer, 4) == ["0", "1", "2", "3"]
             assert await peer.receive_close() == 1001

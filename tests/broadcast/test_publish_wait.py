@@ -101,7 +101,7 @@ def leave(subscription: Subscription, ws: WebSocket, scope: trio.CancelScope) ->
 
 
 def close(subscription: Subscription, ws: WebSocket, scope: trio.CancelScope) -> None:
-    ws._begin_close(1000, "")
+    ws._ending.close(1000, "")
 
 
 def end_the_block(subscription: Subscription, ws: WebSocket, scope: trio.CancelScope) -> None:

@@ -180,7 +180,7 @@ async def be_aborted(
 async def be_closed(
     broadcast: Broadcast, ws: WebSocket, peer: RawPeer, ours: trio.SocketStream
 ) -> None:
-    ws._begin_close(1000, "")
+    ws._ending.close(1000, "")
 
 
 async def be_found_broken(

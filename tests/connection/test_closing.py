@@ -315,8 +315,8 @@ async def test_begin_close_lets_the_handler_take_what_came_before_and_then_ends_
     async with open_pair() as (client, server):
         await client.send("before")
         await trio.testing.wait_all_tasks_blocked()
-        server._begin_close(1001, "restart")
-        server._begin_close(1000, "again")
+        server._ending.close(1001, "restart")
+        server._ending.close(1000, "again")
         assert [message async for message in server] == ["before"]
         with pytest.raises(ConnectionEnded):
             await server.send("late")

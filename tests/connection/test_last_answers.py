@@ -28,7 +28,7 @@ from tests.helpers import (
     tcp_pair,
 )
 from trio_ws import CloseReason, ConnectionLost, Initiator, WebSocket, WebSocketServer
-from trio_ws._connection.websocket import LAST_ANSWERS
+from trio_ws._connection.reader import LAST_ANSWERS
 from trio_ws.testing import FaultyStream
 
 BOTH_SIDES = pytest.mark.parametrize(
@@ -281,7 +281,7 @@ async def test_a_server_that_shuts_down_before_the_answer_keeps_the_peers_reason
         await peer.send_close(4000, "bye")
         await ws.receive()
         await trio.testing.wait_all_tasks_blocked()
-        ws._begin_close(1001, "")
+        ws._ending.close(1001, "")
         assert await peer.receive_close() == 4000
         assert ws.close_reason == CloseReason(4000, "bye", Initiator.REMOTE)
 
@@ -324,7 +324,7 @@ async def close(ws: WebSocket, nursery: trio.Nursery) -> None:
 
 
 async def begin_close(ws: WebSocket, nursery: trio.Nursery) -> None:
-    ws._begin_close(1001, "")
+    ws._ending.close(1001, "")
 
 
 async def leave_a_message_unfinished(ws: WebSocket, nursery: trio.Nursery) -> None:

@@ -200,7 +200,7 @@ async def test_a_cancellation_from_outside_that_meets_the_end_goes_on_alone() ->
                 nursery.start_soon(say_goodbye)
                 await trio.testing.wait_all_tasks_blocked()
                 outer.cancel()
-                server._begin_close(1000, "")
+                server._ending.close(1000, "")
                 await trio.sleep_forever()
         assert outer.cancelled_caught
 

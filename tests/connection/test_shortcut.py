@@ -20,6 +20,7 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
+from trio_ws._connection.shortcut import FIRST_PAUSE, LONGEST_PAUSE, Shortcut
 
 from tests.helpers import (
     BINARY,
@@ -45,7 +46,6 @@ from tests.helpers import (
 from tests.whole.test_sweeps import CancelAtStep
 from trio_ws import ConnectionEnded, ConnectionLost, Deflate, State, WebSocket, open_websocket_url
 from trio_ws._connection import shortcut as _shortcut
-from trio_ws._connection.shortcut import FIRST_PAUSE, LONGEST_PAUSE, Shortcut
 from trio_ws._connection.watchdog import RELIEF
 from trio_ws._connection.websocket import LAST_ANSWERS
 from trio_ws._pacing import next_checkpoint

@@ -20,7 +20,7 @@ class Watched:
         self.times = list(times)
         self.seen: list[float] = []
 
-    def _check(self, now: float) -> float:
+    def check(self, now: float) -> float:
         self.seen.append(now)
         return self.times.pop(0) if self.times else inf
 

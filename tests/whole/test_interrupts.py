@@ -28,12 +28,12 @@ from typing import Any
 
 import pytest
 import trio
+from trio_ws._connection.shortcut import FIRST_PAUSE
 
 import trio_ws
 from tests.helpers import HOST
 from trio_ws import WebSocket
 from trio_ws._connection import shortcut as _shortcut
-from trio_ws._connection.shortcut import FIRST_PAUSE
 
 #: Whose lines are counted: the package's, and those of contextlib that it or a user gets into.
 PACKAGE = str(Path(trio_ws.__file__).parent) + os.sep

@@ -27,7 +27,7 @@ class ToWebSocket(Queue[Outlet]):
     __slots__ = ("plain_below", "websocket")
 
     def __init__(self, websocket: WebSocket, limits: Limits, tally: Tally) -> None:
-        super().__init__(websocket._make_outlet(), limits, tally)
+        super().__init__(websocket._sender.make_outlet(), limits, tally)
         self.websocket = websocket
         self.plain_below = self.sink.plain_below
 

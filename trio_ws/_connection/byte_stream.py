@@ -85,7 +85,7 @@ class _WebSocketStream(trio.abc.Stream):
 
     async def _wait_to_send(self) -> None:
         await trio.lowlevel.checkpoint()
-        await self._websocket._wait_to_send()
+        await self._websocket._sender.wait_to_send()
 
     @trio.lowlevel.enable_ki_protection
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -100,8 +100,8 @@ class _WebSocketStream(trio.abc.Stream):
                 raise ValueError(f"max_bytes is at least 1, not {max_bytes}")
         with self._receiving.taken():
             await trio.lowlevel.checkpoint()
-            if self._websocket._aclosed:
-                raise self._websocket._closed_error()
+            if self._websocket._ending.is_ours:
+                raise self._websocket._ending.error()
             while not self._rest:
                 try:
                     message = await self._websocket.receive()

@@ -50,9 +50,7 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
-        services = self._services
-        self._websocket._start(services.nursery, services.flusher, services.watchdog)
-        services.watchdog.watch(self._websocket)
+        self._websocket._start(self._services)
         return self._websocket
 
     @trio.lowlevel.enable_ki_protection
@@ -62,7 +60,7 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._websocket._leave(_close_code_for(exc))
+        await self._websocket._ending.leave(_close_code_for(exc))
 
 
 def _close_code_for(exc: BaseException | None) -> CloseCode:

@@ -5,7 +5,23 @@ This module owns which pong answers which ping (RFC 6455 section 5.5.3). It send
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
+
+from .._buffer import bytes_of
+from .._protocol.wire import MAX_CONTROL_PAYLOAD
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+def checked_payload(payload: Buffer) -> bytes:
+    """What a ping or a pong is to hold (RFC 6455 section 5.5)."""
+    data = bytes_of(payload, "what a ping or pong holds is a buffer, such as bytes")
+    if len(data) > MAX_CONTROL_PAYLOAD:
+        raise ValueError(f"a ping or pong holds {MAX_CONTROL_PAYLOAD} bytes, not {len(data)}")
+    return data
 
 
 class SentPing:

@@ -26,13 +26,15 @@ forgetting to recall the reader task can delay a thing and never stop it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from typing import final
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, final
 
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task
 
 from .._transport.stream import Transport
+
+T = TypeVar("T")
 
 #: Before a task waits for the socket it may look once, a turn of the scheduler later, whether
 #: something is there already. A look costs less than waiting does, where it finds something, and is
@@ -158,6 +160,14 @@ class Reading:
             self._news = news
             trio.lowlevel.reschedule(self._reader)
             self._reader = None
+
+    async def wait_for(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """Wait for anything but the next message: a pong, room, a piece of a message, the end.
+
+        This is the one door for it, so that the reader task is there to bring it about.
+        """
+        self.recall()
+        return await wait()
 
     # The watchdog's side…
 

@@ -24,7 +24,7 @@ RELIEF = 0.003
 class Watched(Protocol):
     """Anything that can be watched."""
 
-    def _check(self, now: float) -> float:
+    def check(self, now: float) -> float:
         """Do what is due and return when to look again; `math.inf` for never."""
         ...
 
@@ -57,7 +57,7 @@ class Watchdog:
 
     def watch(self, watched: Watched) -> None:
         """Look at `watched` from now on."""
-        self._schedule(watched, watched._check(trio.current_time()))
+        self._schedule(watched, watched.check(trio.current_time()))
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -88,7 +88,7 @@ class Watchdog:
             _, _, reference = heappop(self._due)
             watched = reference()
             if watched is not None:
-                self._schedule(watched, watched._check(now))
+                self._schedule(watched, watched.check(now))
 
     def _drop_dead(self) -> None:
         """Drop entries of what is gone, when the heap has doubled: little work for each entry."""

@@ -123,7 +123,6 @@ class Wire:
     __slots__ = (
         "_arriving",
         "_batch",
-        "_close_sent",
         "_codec",
         "_decode_text",
         "_deflate",
@@ -138,6 +137,7 @@ class Wire:
         "_take_messages",
         "_threshold",
         "_wsproto",
+        "close_sent",
         "end",
         "masks",
         "role",
@@ -149,6 +149,8 @@ class Wire:
     end: Close | Violation | None
     """The last event, once it came. It is about the peer's direction alone. `may_close` says if
     this end has sent its Close frame, and the connection does the closing handshake."""
+    close_sent: int | None
+    """The code of the Close frame that this end sent; 1005 for one without a code."""
 
     def __init__(
         self,
@@ -162,9 +164,7 @@ class Wire:
         self.role = role
         self.masks = role is Role.CLIENT
         self.end = None
-        #: Whether `close` has made a Close frame. The connection has a `_close_sent` with another
-        #: meaning: the code that is in that frame.
-        self._close_sent = False
+        self.close_sent = None
         self._limit = max_message_size
         self._batch = batch
         self._deflate = deflate
@@ -467,7 +467,7 @@ class Wire:
     @property
     def may_close(self) -> bool:
         """Whether a Close frame may be sent: none was yet, and only one ever is (section 5.5.1)."""
-        return not self._close_sent
+        return self.close_sent is None
 
     def message(self, data: str | bytes, *, compress: bool | None = None) -> bytes:
         """The frame of a whole message.
@@ -584,7 +584,7 @@ class Wire:
 
         A reason that is too long is cut.
         """
-        self._close_sent = True
+        self.close_sent = code
         if code == CloseCode.NO_STATUS_RECEIVED:  # which is never on the wire (section 7.4.1)
             return self._frame(CLOSE, b"")
         # The cut may fall within a character, and what is left has to be UTF-8 (section 5.5.1).

@@ -51,7 +51,7 @@ class Failures:
         self, websocket: WebSocket, exc: BaseException, logger: ConnectionLogger
     ) -> bool:
         """Deal with what a handler raised. False means a cancellation, which has to go on."""
-        errors = [error for error in errors_in(exc) if not websocket._is_end(error)]
+        errors = [error for error in errors_in(exc) if not websocket._ending.is_end(error)]
         if not errors:
             # Either the handler was cancelled, or it noticed that its connection was over. The
             # latter is how many handlers end, and no error.

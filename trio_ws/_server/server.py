@@ -190,7 +190,7 @@ class WebSocketServer:
                     await self._shutdown.wait_begun()
                     accepting.cancel_scope.cancel()
                 for websocket in self._state.connections:
-                    websocket._begin_close(*self._shutdown.close)
+                    websocket._ending.close(*self._shutdown.close)
                 grace_ends = trio.current_time() + self._options.grace_period
                 connections.cancel_scope.deadline = grace_ends
 

@@ -318,7 +318,7 @@ class Visit:
         try:
             async with Lifetime(websocket, server.services):
                 if server.shutdown.has_begun:  # while the last bytes of the handshake went out
-                    websocket._begin_close(*server.shutdown.close)
+                    websocket._ending.close(*server.shutdown.close)
                 await run_handler(server.handler, websocket)
         except BaseException as exc:
             if not server.failures.of_handler(websocket, exc, logger):

@@ -1,0 +1,68 @@
+"""Acting on what `liveness` finds due: pings, and the end of a peer that is gone or idle.
+
+The watchdog calls it at the times that it asks for.
+"""
+
+from __future__ import annotations
+
+import os
+from math import inf
+from typing import final
+
+import trio
+
+from .._errors import CloseCode
+from .._log import ConnectionLogger
+from .._protocol.events import Ping, show_event
+from .._protocol.wire import Wire
+from .ending import OPEN, Ending
+from .liveness import Due, Liveness
+from .outbox import Outbox
+from .pings import SentPings
+
+
+@final
+class Keepalive:
+    """Of one connection, which is watched by it."""
+
+    __slots__ = ("__weakref__", "_ending", "_liveness", "_logger", "_outbox", "_pings", "_wire")
+
+    def __init__(
+        self,
+        liveness: Liveness,
+        wire: Wire,
+        outbox: Outbox,
+        pings: SentPings,
+        *,
+        ending: Ending,
+        logger: ConnectionLogger,
+    ) -> None:
+        self._liveness = liveness
+        self._wire = wire
+        self._outbox = outbox
+        self._pings = pings
+        self._ending = ending
+        self._logger = logger
+
+    @trio.lowlevel.enable_ki_protection
+    def check(self, now: float) -> float:
+        """Do what is due, and return when the watchdog has to look again."""
+        if self._ending.state is not OPEN:
+            return inf
+        due, again = self._liveness.check(now, self._outbox)
+        if due is Due.PING:
+            self._ping()
+        elif due in (Due.DROP_SILENT, Due.DROP_STALLED):
+            # It is told so if that takes no waiting: it has had all its time.
+            self._ending.fail(CloseCode.INTERNAL_ERROR, due.value)
+            self._ending.abort()
+        elif due in (Due.CLOSE_IDLE, Due.CLOSE_OLD):
+            self._ending.close(CloseCode.NORMAL_CLOSURE, due.value)
+        return again
+
+    def _ping(self) -> None:
+        payload = os.urandom(4)
+        self._pings.add_probe(payload)
+        if self._logger.shows_frames:
+            self._logger.debug("sent %s", show_event(Ping(payload)))
+        self._outbox.write_probe(self._wire.ping(payload))

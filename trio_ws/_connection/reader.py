@@ -1,0 +1,333 @@
+"""The reader task: it takes in what the peer sends, and at the end shuts the transport down.
+
+This module owns the way in for a message, up to the inbox or the hands of the task that waits, and
+the last steps of a connection: what is unsent goes out, the peer gets a moment to hang up, the
+socket is closed. Who reads at which time is `reading`'s, and why a connection ends is `ending`'s.
+
+The reader task never waits for a writer: what it writes goes to the outbox, which takes frames
+without waiting. While a task waits in `receive` it stands by, and that task reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import Literal, TypeAlias, final
+
+import trio
+
+from .._errors import CloseCode
+from .._log import ConnectionLogger
+from .._options import PingPongHook
+from .._pacing import FRAME_WORK, MESSAGE_WORK, WORK_PER_CHECKPOINT
+from .._protocol.events import Event, Fragment, Messages, Ping, Pong, Role, show_event
+from .._protocol.wire import Wire
+from .._reasons import reason_of
+from .._transport.stream import Transport
+from .._transport.system import GONE
+from .ending import OPEN, Ending
+from .inbox import Inbox
+from .liveness import Liveness
+from .outbox import Outbox
+from .pings import SentPings
+from .reading import NOBODY, Reading
+
+#: Once both Close frames are through, or after a failure over a stream that cannot be shut down
+#: one way, the peer gets this many seconds to hang up (RFC 6455 section 7.1.1).
+LINGER = 1.0
+
+#: When the peer closes or breaks the protocol, how many seconds the application has, from when it
+#: took the last message, to answer what came before (RFC 6455 section 5.5.1 allows to delay the
+#: Close frame for it).
+LAST_ANSWERS = 1.0
+
+#: What is told of each ping and pong that came.
+Tell: TypeAlias = Callable[[Literal["ping", "pong"], bytes], object]
+
+
+@final
+class Reader:
+    """Of one connection; see the module.
+
+    Args:
+        transport: what is read, and closed at the end.
+        wire: makes sense of it. Whole messages and pieces of them go to `inbox`, pongs to `pings`,
+            and answers to pings to `outbox`.
+        reading: who reads.
+        ending: told of the end that the peer or the network makes.
+        liveness: told when something came.
+        logger: the connection's.
+        received: what came behind the opening handshake.
+    """
+
+    __slots__ = (
+        "_ending",
+        "_inbox",
+        "_liveness",
+        "_logger",
+        "_notes_messages",
+        "_outbox",
+        "_pings",
+        "_reading",
+        "_received",
+        "_tell",
+        "_transport",
+        "_wire",
+        "bytes_received",
+        "messages_received",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        wire: Wire,
+        inbox: Inbox,
+        outbox: Outbox,
+        pings: SentPings,
+        *,
+        reading: Reading,
+        ending: Ending,
+        liveness: Liveness,
+        logger: ConnectionLogger,
+        received: bytes,
+    ) -> None:
+        self._transport = transport
+        self._wire = wire
+        self._inbox = inbox
+        self._outbox = outbox
+        self._pings = pings
+        self._reading = reading
+        self._ending = ending
+        self._liveness = liveness
+        self._logger = logger
+        self._received = received
+        #: Whether somebody wants to know of each message.
+        self._notes_messages = liveness.counts_idleness or logger.shows_frames
+        self._tell: Tell | None = None
+        self.bytes_received = self.messages_received = 0
+
+    # A receiving task's way…
+
+    async def next_message(self) -> str | bytes | None:
+        """Wait for the next message, where none is waiting; `None` if none will come.
+
+        Cancelling loses nothing.
+        """
+        if self._reading.reads is NOBODY:
+            message = await self._read_message()
+            if message is not None:
+                return message
+        return await self._inbox.take()
+
+    async def _read_message(self) -> str | bytes | None:
+        """Read in the reader task's place; `None` where what comes next is no whole message."""
+        reading = self._reading
+        data = await reading.receive(self._transport)
+        if data is None:
+            return None
+        # Once the connection is closing, what comes is the reader task's to judge or to discard.
+        messages, position = (
+            self._wire.receive_messages(data) if self._ending.state is OPEN else ([], 0)
+        )
+        if not messages:
+            reading.recall(data)
+            return None
+        self._liveness.heard_at = now = trio.current_time()
+        self.bytes_received += position
+        self._note_received(messages)
+        message = self._inbox.put_but_first(messages, now)
+        if position < len(data):
+            reading.recall(data[position:])
+        elif self._inbox.is_awaited:  # by another task, which cannot read while nobody does
+            reading.recall()
+        return message
+
+    # The reader task's way…
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, hook: PingPongHook | None, websocket: object) -> None:
+        """Read until the end and close the socket. `hook` is called with the `websocket`."""
+        if hook is not None:
+            self._tell = partial(hook, websocket)
+        try:
+            with self._ending.scope:
+                await self._read_and_hang_up()
+        finally:
+            # Nothing here can be cancelled: the socket is closed, whatever came before.
+            self._tell = None  # it has the connection, which has this
+            self._outbox.stop()
+            try:
+                await self._transport.aclose_forcefully()
+            except Exception:
+                self._logger.exception("the stream could not be closed")
+            finally:
+                self._ending.settle()
+                self._pings.give_up()
+
+    async def _read_and_hang_up(self) -> None:
+        try:
+            if await self._read_until_over():
+                await self._outbox.wait_until_empty()
+                await self._hang_up()
+        except GONE as exc:
+            self._ending.lose(exc, reason_of(exc))
+        except Exception as exc:
+            # A mistake of ours, or of a stream that is not trio's. It ends this connection and no
+            # other, whoever's nursery this is.
+            self._logger.exception("the connection failed")
+            self._ending.lose(exc, f"the connection failed: {exc!r}")
+
+    async def _read_until_over(self) -> bool:
+        """Read until the last frame; false if the peer hung up before that."""
+        if self._received:
+            await self._take_in(self._received)
+            self._received = b""
+        handed_over = False
+        while self._wire.end is None:
+            data = await self._next_bytes(handed_over=handed_over)
+            if not data:
+                self._ending.lose(None, "the peer hung up without a Close frame")
+                return False
+            self._liveness.heard_at = trio.current_time()
+            handed_over = await self._take_in(data)
+        if self._ending.state is OPEN and self._wire.end.code != CloseCode.MESSAGE_TOO_BIG:
+            # What came before was right, and one read may have brought both: whether it is answered
+            # must not depend on how TCP cut up the bytes.
+            await self._wait_for_last_answers()
+        self._ending.heed_peer()
+        return True
+
+    @property
+    def _may_stand_by(self) -> bool:
+        """Whether the next thing to come may well be a message, and a task to read it may come."""
+        return (
+            self._transport.plain_socket is not None
+            and self._ending.state is OPEN
+            and self._wire.is_between_messages
+            and not self._inbox.is_awaited
+            and not self._pings.are_awaited
+        )
+
+    async def _next_bytes(self, *, handed_over: bool) -> bytes:
+        """What a receiver leaves to this task, or what this task reads itself.
+
+        It stands by only after it `handed_over` a message: that task is likely to come back.
+        """
+        if handed_over and self._may_stand_by:
+            news = await self._reading.stand_by()
+            if self._inbox.full:  # a receiver read more than there was room for
+                await self._wait_for_room()
+            if news is not None:
+                return news
+        return await self._transport.receive()
+
+    async def _take_in(self, data: bytes) -> bool:
+        """Handle what a read brought, as far as there is room for it.
+
+        Returns:
+            Whether a task that waited for a message got one of it.
+        """
+        self.bytes_received += len(data)
+        # Ten thousand frames fit into a read, and a thousand bytes may inflate to a megabyte.
+        wire, inbox = self._wire, self._inbox
+        work = pings = 0
+        inflated = wire.bytes_inflated
+        handed_over = False
+        for event in wire.receive(data):
+            if isinstance(event, list):  # nearly always
+                handed_over |= inbox.put(event, self._liveness.heard_at)
+                self._note_received(event)
+                work += len(event) * MESSAGE_WORK
+            else:
+                self._log_received(event)
+                handed_over |= self._handle(event, pings)
+                pings += isinstance(event, Ping)
+                work += FRAME_WORK
+            if inbox.full:
+                await self._wait_for_room()
+            elif work + wire.bytes_inflated - inflated >= WORK_PER_CHECKPOINT:
+                work, inflated = 0, wire.bytes_inflated
+                await trio.lowlevel.checkpoint()
+        return handed_over
+
+    def _handle(self, event: Event, pings: int) -> bool:
+        """Handle what is not a whole message; so many `pings` came in the same read before it.
+
+        Returns:
+            Whether it was the rest of a message, and a task that waited for that got it.
+        """
+        if isinstance(event, Fragment):
+            if event.final:
+                self.messages_received += 1
+                self._liveness.note_message()
+            return self._inbox.put_fragment(event, self._liveness.heard_at)
+        if isinstance(event, Ping):
+            self._send_pong(event.payload, before=pings)
+            self._tell_of("ping", event.payload)
+        elif isinstance(event, Pong):
+            self._pings.answer(event.payload)
+            self._tell_of("pong", event.payload)
+        return False
+
+    def _send_pong(self, payload: bytes, *, before: int) -> None:
+        """Answer a ping; so many came in the same read `before` it."""
+        if self._wire.may_send:
+            if self._logger.shows_frames:
+                self._logger.debug("owed %s", show_event(Pong(payload)))
+            # The outbox may replace it by the answer to a later ping. Where many came together, it
+            # is likely that another follows: the answers are gathered.
+            self._outbox.write_pong(self._wire.pong(payload), following=before)
+
+    def _tell_of(self, kind: Literal["ping", "pong"], payload: bytes) -> None:
+        """Let the application know of it, if it wants to."""
+        if self._tell is not None:
+            try:
+                self._tell(kind, payload)
+            except Exception:
+                self._logger.exception("on_ping_pong failed")
+
+    def _note_received(self, messages: Messages) -> None:
+        self.messages_received += len(messages)
+        if self._notes_messages:
+            self._log_received(messages)
+            self._liveness.note_message()
+
+    def _log_received(self, event: Event) -> None:
+        if self._logger.shows_frames:
+            self._logger.debug("received %s", show_event(event))
+
+    async def _wait_for_room(self) -> None:
+        self._liveness.paused = True
+        await self._inbox.wait_for_room()
+        self._liveness.resume(trio.current_time())
+
+    # The last steps…
+
+    async def _wait_for_last_answers(self) -> None:
+        in_hand_at = self._inbox.in_hand_at
+        if in_hand_at is not None:
+            self._liveness.paused = True  # we do not listen any more, so silence says nothing
+            self._ending.peer_has_ended()
+            with trio.move_on_at(in_hand_at + LAST_ANSWERS):
+                await self._inbox.wait_until_caught_up()
+
+    async def _hang_up(self) -> None:
+        """Close the TCP connection without cutting off the Close frame that is on its way."""
+        is_server = self._wire.role is Role.SERVER
+        # The server hangs up first (RFC 6455 section 7.1.1). Nothing is expected from a peer that
+        # said Close; where nothing has come, closing sends a FIN behind our last bytes.
+        if not (is_server and self._ending.peer_closed and self._transport.is_drained()):
+            await self._linger(is_server=is_server)
+        await self._transport.aclose()
+
+    async def _linger(self, *, is_server: bool) -> None:
+        """Let the peer hang up: unread bytes, if it is sending, would turn our FIN into a reset."""
+        patience = LINGER
+        if not self._ending.peer_closed:  # a violation: it may be in the middle of anything
+            if await self._transport.send_eof(below_tls=True):
+                patience = inf
+        elif is_server and not await self._transport.send_eof():
+            patience = 0.0
+        with trio.move_on_after(patience):
+            await self._transport.discard_until_eof()
