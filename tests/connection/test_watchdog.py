@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from math import inf
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from trio_ws._connection.watchdog import RELIEF, Watchdog
@@ -64,72 +67,99 @@ async def test_what_is_over_is_not_kept_by_being_watched() -> None:
         nursery.cancel_scope.cancel()
 
 
-class Unattended:
-    """Wants to be looked at so many times."""
+class Left:
+    """What nobody reads, until it is recalled."""
 
-    def __init__(self, watchdog: Watchdog, times: int = 1) -> None:
+    def __init__(self, watchdog: Watchdog) -> None:
         self.watchdog = watchdog
-        self.times = times
-        self.relieved: list[float] = []
+        self.recalled: list[float] = []
 
-    def relieve(self) -> None:
-        self.relieved.append(trio.current_time())
-        if len(self.relieved) < self.times:
-            self.watchdog.relieve_soon(self)
+    def leave(self) -> None:
+        self.watchdog.leave(self, trio.current_time())
 
-
-async def test_what_is_unattended_is_looked_at_together_with_what_already_is() -> None:
-    async with trio.open_nursery() as nursery:
-        watchdog = Watchdog()
-        early, late, later = [Unattended(watchdog) for _ in range(3)]
-        start = trio.current_time()
-        watchdog.relieve_soon(early)  # before it runs
-        nursery.start_soon(watchdog.run)
-        await trio.sleep(RELIEF / 2)
-        watchdog.relieve_soon(late)
-        await trio.sleep(RELIEF)
-        assert early.relieved == late.relieved == [start + RELIEF]
-        watchdog.relieve_soon(later)
-        await trio.sleep(100)
-        assert later.relieved == [pytest.approx(start + 2.5 * RELIEF)]
-        assert len(early.relieved) == len(late.relieved) == 1
-        nursery.cancel_scope.cancel()
+    def recall(self) -> None:
+        self.watchdog.attend(self)
+        self.recalled.append(trio.current_time())
 
 
-async def test_what_is_still_unattended_is_looked_at_again_as_much_later() -> None:
-    async with trio.open_nursery() as nursery:
-        watchdog = Watchdog()
-        nursery.start_soon(watchdog.run)
-        start = trio.current_time()
-        unattended = Unattended(watchdog, times=3)
-        watchdog.relieve_soon(unattended)
-        await trio.sleep(100)
-        assert unattended.relieved == pytest.approx([start + k * RELIEF for k in (1, 2, 3)])
-        nursery.cancel_scope.cancel()
-
-
-async def test_relieving_and_watching_do_not_keep_each_other_waiting() -> None:
+@asynccontextmanager
+async def running() -> AsyncGenerator[Watchdog, None]:
     async with trio.open_nursery() as nursery:
         watchdog = Watchdog()
         nursery.start_soon(watchdog.run)
         await trio.testing.wait_all_tasks_blocked()
+        yield watchdog
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_nobody_reads_is_recalled_within_twice_the_time() -> None:
+    async with running() as watchdog:
+        start = trio.current_time()
+        left = [Left(watchdog) for _ in range(4)]
+        for one in left:
+            one.leave()
+            await trio.sleep(RELIEF / 2)
+        await trio.sleep(100)
+        for number, one in enumerate(left):
+            (recalled,) = one.recalled
+            assert RELIEF <= recalled - (start + number * RELIEF / 2) <= 2 * RELIEF
+
+
+async def test_what_is_left_before_the_watchdog_runs_is_recalled_as_well() -> None:
+    watchdog = Watchdog()
+    left = Left(watchdog)
+    left.leave()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watchdog.run)
+        await trio.sleep(3 * RELIEF)
+        nursery.cancel_scope.cancel()
+    assert len(left.recalled) == 1
+
+
+async def test_what_is_read_again_in_time_is_not_recalled() -> None:
+    async with running() as watchdog:
+        left = Left(watchdog)
+        for _ in range(10):
+            left.leave()
+            await trio.sleep(RELIEF / 2)
+            watchdog.attend(left)
+            watchdog.attend(left)  # which costs nothing and means nothing
+            await trio.sleep(RELIEF)
+        await trio.sleep(100)
+        assert left.recalled == []
+
+
+async def test_as_long_as_something_is_left_often_enough_the_watchdog_sleeps() -> None:
+    async with running() as watchdog:
+        forgotten, others = Left(watchdog), [Left(watchdog) for _ in range(40)]
+        start = trio.current_time()
+        forgotten.leave()
+        with trio.testing.assert_checkpoints():
+            await trio.lowlevel.checkpoint()
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        for one in others:
+            clock.jump(RELIEF / 4)  # without a chance for the watchdog to run
+            one.leave()
+            watchdog.attend(one)
+        (recalled,) = forgotten.recalled
+        assert RELIEF <= recalled - start <= 2 * RELIEF
+
+
+async def test_what_nobody_reads_and_what_is_watched_do_not_keep_each_other_waiting() -> None:
+    async with running() as watchdog:
         start = trio.current_time()
         before, after = start + RELIEF / 4, start + 1
-        watched = Watched(before, after)
-        unattended = Unattended(watchdog)
+        watched, left = Watched(before, after), Left(watchdog)
         watchdog.watch(watched)
-        watchdog.relieve_soon(unattended)
+        left.leave()
         await trio.sleep(100)
         assert watched.seen == [start, before, after]
-        assert unattended.relieved == [start + RELIEF]
-        nursery.cancel_scope.cancel()
+        assert left.recalled == [start + 2 * RELIEF]
 
 
 async def test_what_nobody_asks_for_wakes_nobody() -> None:
-    async with trio.open_nursery() as nursery:
-        watchdog = Watchdog()
-        nursery.start_soon(watchdog.run)
-        watchdog.relieve_soon(Unattended(watchdog))
+    async with running() as watchdog:
+        Left(watchdog).leave()
         await trio.sleep(1)
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == inf
-        nursery.cancel_scope.cancel()

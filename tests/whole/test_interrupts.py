@@ -28,12 +28,11 @@ from typing import Any
 
 import pytest
 import trio
-from trio_ws._connection.shortcut import FIRST_PAUSE
 
 import trio_ws
 from tests.helpers import HOST
 from trio_ws import WebSocket
-from trio_ws._connection import shortcut as _shortcut
+from trio_ws._connection.reading import FIRST_PAUSE
 
 #: Whose lines are counted: the package's, and those of contextlib that it or a user gets into.
 PACKAGE = str(Path(trio_ws.__file__).parent) + os.sep
@@ -117,7 +116,6 @@ async def run_client_with_nursery(sock: socket.socket) -> None:
 
 
 async def run_quick_client(sock: socket.socket) -> None:
-    _shortcut.LOOK_FOR = PROMPT  # the other thread needs longer than usual, being traced
     host, port = sock.getsockname()
     async with trio_ws.open_websocket_url(f"ws://{host}:{port}/") as websocket:
         for _ in range(FIRST_PAUSE + 8):

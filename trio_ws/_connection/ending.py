@@ -88,6 +88,8 @@ class Phase(enum.Enum):
     LOST = enum.auto()
     CLOSED = enum.auto()
 
+    __hash__ = object.__hash__  # Enum's own is a function in Python, which opening would notice
+
 
 class Step(enum.Enum):
     """The steps of the table above."""
@@ -98,6 +100,8 @@ class Step(enum.Enum):
     BREAK = enum.auto()
     LOSE = enum.auto()
     SETTLE = enum.auto()
+
+    __hash__ = object.__hash__
 
 
 #: The two tables as one: from where each step leads, and where to.
@@ -238,8 +242,9 @@ class Ending:
     async def leave(self, code: int) -> None:
         """`aclose`, where the block ends that the connection is for: nothing cuts it short."""
         self.aclose(code, "")
-        with trio.CancelScope(shield=True):
-            await self.wait_until_finished()
+        if self.state is not State.CLOSED:
+            with trio.CancelScope(shield=True):
+                await self.wait_until_finished()
 
     @trio.lowlevel.enable_ki_protection
     def close(self, code: int, reason: str, *, failed: bool = False) -> None:
@@ -329,7 +334,7 @@ class Ending:
 
     def settle(self) -> None:
         """The socket is closed: everything that still waits for this connection learns it."""
-        self._go(Step.SETTLE, 0)
+        self._phase = STEPS[self._phase][Step.SETTLE]
         self.state = State.CLOSED
         cause = self._cause
         self._decide(
@@ -358,7 +363,9 @@ class Ending:
             self.state = State.CLOSING
             self._outbox.seal()
             self._reading.recall()
-        self.scope.deadline = min(self.scope.deadline, trio.current_time() + seconds)
+        deadline = trio.current_time() + seconds
+        if deadline < self.scope.deadline:  # noqa: PLR1730 - setting it costs more than asking
+            self.scope.deadline = deadline
 
     def _decide(self, reason: CloseReason) -> None:
         """Say how it ended: nothing more will be received. The first to say so is right."""

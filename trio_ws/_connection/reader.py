@@ -115,32 +115,32 @@ class Reader:
         Cancelling loses nothing.
         """
         if self._reading.reads is NOBODY:
-            message = await self._read_message()
+            data = await self._reading.receive(self._transport)
+            message = self._first_message(data) if data is not None else None
             if message is not None:
                 return message
         return await self._inbox.take()
 
-    async def _read_message(self) -> str | bytes | None:
-        """Read in the reader task's place; `None` where what comes next is no whole message."""
+    def _first_message(self, data: bytes) -> str | bytes | None:
+        """What `data` begins with, if it is a whole message. All else goes where it belongs."""
         reading = self._reading
-        data = await reading.receive(self._transport)
-        if data is None:
+        if self._ending.state is not OPEN:  # what comes now is to be judged, or to be discarded
+            reading.hand_back(data)
             return None
-        # Once the connection is closing, what comes is the reader task's to judge or to discard.
-        messages, position = (
-            self._wire.receive_messages(data) if self._ending.state is OPEN else ([], 0)
-        )
+        messages, position = self._wire.receive_messages(data)
         if not messages:
-            reading.recall(data)
+            reading.hand_back(data)
             return None
         self._liveness.heard_at = now = trio.current_time()
         self.bytes_received += position
         self._note_received(messages)
         message = self._inbox.put_but_first(messages, now)
         if position < len(data):
-            reading.recall(data[position:])
+            reading.hand_back(data[position:])
         elif self._inbox.is_awaited:  # by another task, which cannot read while nobody does
-            reading.recall()
+            reading.hand_back()
+        else:
+            reading.rest(now)
         return message
 
     # The reader task's way…

@@ -19,8 +19,8 @@ RECEIVER  a task in `receive`      it read messages and nothing else: NOBODY
 
 While NOBODY reads, a task has just taken a message and will mostly come back for the next. If it
 has not after a few milliseconds, the watchdog recalls the reader task. So a ping is answered, and
-the end of the connection seen, within twice `RELIEF` whatever the application is busy with, and
-forgetting to recall the reader task can delay a thing and never stop it.
+the end of the connection seen, within twice `watchdog.RELIEF` whatever the application is busy
+with, and forgetting to recall the reader task can delay a thing and never stop it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task
 
 from .._transport.stream import Transport
+from .._transport.system import GONE
+from .watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -60,31 +62,20 @@ class Reading:
     """Who reads one connection; see the module.
 
     Args:
-        relieve_soon: has `relieve` called after a few milliseconds.
+        watchdog: recalls the reader task where no task comes back.
     """
 
-    __slots__ = (
-        "_is_fresh",
-        "_is_watched",
-        "_news",
-        "_pause",
-        "_reader",
-        "_relieve_soon",
-        "_skip",
-        "reads",
-    )
+    __slots__ = ("_news", "_pause", "_reader", "_skip", "_watchdog", "reads")
 
-    def __init__(self, relieve_soon: Callable[[Reading], None]) -> None:
-        self._relieve_soon = relieve_soon
+    def __init__(self, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
         self.reads = Reads.READER
         #: The reader task, while it stands by.
         self._reader: Task | None = None
-        #: What it has to deal with when it is recalled.
+        #: What it has to deal with when it reads again.
         self._news: bytes | Exception | None = None
         #: How many waits still begin without a look, and how many did after the last vain one.
         self._skip = self._pause = FIRST_PAUSE
-        #: Whether `relieve` will be called, and whether a task took a message since it last was.
-        self._is_watched = self._is_fresh = False
 
     # The reader task's side…
 
@@ -98,7 +89,7 @@ class Reading:
             trio.BrokenResourceError, trio.ClosedResourceError: what reading raised.
         """
         self._reader = trio.lowlevel.current_task()
-        self._rest()
+        self.rest(trio.current_time())
         await trio.lowlevel.wait_task_rescheduled(self._abort)
         news, self._news = self._news, None
         if isinstance(news, Exception):
@@ -110,17 +101,25 @@ class Reading:
 
     def _abort(self, raise_cancel: RaiseCancelT) -> Abort:
         # The reader task ends, and closes the socket: that also ends the wait of a receiver.
+        self._watchdog.attend(self)
         self.reads = Reads.READER
         return Abort.SUCCEEDED
+
+    def _resume(self, news: bytes | Exception | None) -> None:
+        assert self._reader is not None
+        self.reads = Reads.READER
+        self._news = news
+        trio.lowlevel.reschedule(self._reader)
+        self._reader = None
 
     # The receivers' side…
 
     async def receive(self, transport: Transport) -> bytes | None:
         """Read, where `NOBODY` does: the next bytes, or `None` where the reader task reads again.
 
-        Whoever gets bytes deals with them, or recalls the reader task with what is left of them.
-        Cancelling loses nothing.
+        A task that gets bytes calls `rest` or `hand_back` next. Cancelling loses nothing.
         """
+        self._watchdog.attend(self)
         self.reads = RECEIVER
         data: bytes | None = None
         failure: Exception | None = None
@@ -128,38 +127,40 @@ class Reading:
             if self._skip:
                 self._skip -= 1
             else:
-                data = await self._look(transport)
+                await trio.lowlevel.checkpoint()
+                data = transport.receive_nowait()
+                self._note_look(found=data is not None)
             if data is None:
                 data = await transport.receive()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+        except GONE as exc:
             failure = exc
         finally:
             if self.reads is not RECEIVER:
                 data = None  # the reader task has ended, and nobody is to get anything any more
-            else:
-                self._rest()
-                if data is None:
-                    self.recall(failure)
+            elif data is None:
+                self._resume(failure)
             failure = None  # it would keep this frame, and the frame it
         return data
 
-    async def _look(self, transport: Transport) -> bytes | None:
-        await trio.lowlevel.checkpoint()
-        data = transport.receive_nowait()
-        self._pause = 0 if data is not None else min(2 * self._pause + 1, LONGEST_PAUSE)
-        self._skip = self._pause
-        return data
+    def _note_look(self, *, found: bool) -> None:
+        self._skip = self._pause = 0 if found else min(2 * self._pause + 1, LONGEST_PAUSE)
+
+    def rest(self, now: float) -> None:
+        """All that came was messages: the task that took the first may come back for the next."""
+        self.reads = NOBODY
+        self._watchdog.leave(self, now)
+
+    def hand_back(self, news: bytes | None = None) -> None:
+        """Have the reader task read again, beginning with what came and is no message."""
+        self._resume(news)
 
     # Everybody's side…
 
-    def recall(self, news: bytes | Exception | None = None) -> None:
-        """Have the reader task read again, beginning with `news`, if `NOBODY` reads."""
+    def recall(self) -> None:
+        """Have the reader task read again, if `NOBODY` reads."""
         if self.reads is NOBODY:
-            assert self._reader is not None
-            self.reads = Reads.READER
-            self._news = news
-            trio.lowlevel.reschedule(self._reader)
-            self._reader = None
+            self._watchdog.attend(self)
+            self._resume(None)
 
     async def wait_for(self, wait: Callable[[], Awaitable[T]]) -> T:
         """Wait for anything but the next message: a pong, room, a piece of a message, the end.
@@ -168,23 +169,3 @@ class Reading:
         """
         self.recall()
         return await wait()
-
-    # The watchdog's side…
-
-    def _rest(self) -> None:
-        self.reads = NOBODY
-        self._is_fresh = True
-        if not self._is_watched:
-            self._is_watched = True
-            self._relieve_soon(self)
-
-    def relieve(self) -> None:
-        """Recall the reader task if no task has come back to read."""
-        self._is_watched = False
-        if self.reads is NOBODY:
-            if self._is_fresh:
-                self._is_fresh = False
-                self._is_watched = True
-                self._relieve_soon(self)
-            else:
-                self.recall()

@@ -2,9 +2,12 @@
 
 A sleeping task for each connection would be the largest part of what an idle connection costs. Here
 a heap holds each connection's next time, and one task sleeps until the earliest. The connection
-itself decides what is due then, a ping or its end. What nobody attends to for the moment is
-looked at after a few milliseconds, all of it together: that may be asked for after every message,
-and must cost next to nothing.
+itself decides what is due then, a ping or its end.
+
+The watchdog also knows which connections nobody reads for the moment, because the task that read a
+message is still busy with it. It recalls the reader task of those that are left for longer than
+`RELIEF`. That is asked for with every message and must cost next to nothing, so it mostly happens
+while another connection is left, and the task is woken only where no other is.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from typing import Protocol
 
 import trio
 
-#: For how many seconds a connection may go without attention.
-RELIEF = 0.003
+#: For how many seconds nobody may read a connection. After twice this time somebody does.
+RELIEF = 0.0025
 
 
 class Watched(Protocol):
@@ -29,11 +32,11 @@ class Watched(Protocol):
         ...
 
 
-class Unattended(Protocol):
-    """What can be without attention for a moment."""
+class Left(Protocol):
+    """What can be left unread for a moment."""
 
-    def relieve(self) -> None:
-        """See to it, if nobody does."""
+    def recall(self) -> None:
+        """Have it read again. Calls `attend`."""
         ...
 
 
@@ -47,8 +50,9 @@ class Watchdog:
         self._counter = count()
         self._compact_at = 64
         self._nap = trio.CancelScope()
-        #: What is unattended, and when that has to be looked at.
-        self._unattended: list[Unattended] = []
+        #: What nobody reads, and since when; the longest first.
+        self._left: dict[Left, float] = {}
+        #: When to look at those next, at the latest; `math.inf` while there are none.
         self._relief_at = inf
 
     def __len__(self) -> int:
@@ -63,25 +67,40 @@ class Watchdog:
     async def run(self) -> None:
         while True:
             with trio.CancelScope() as self._nap:
-                due = self._due[0][0] if self._due else inf
-                self._nap.deadline = min(due, self._relief_at)
+                self._set_alarm()
                 await trio.sleep_forever()
             now = trio.current_time()
             if now >= self._relief_at:
-                self._relieve_all()
+                self._relieve(now)
             self._check_due(now)
 
-    def relieve_soon(self, unattended: Unattended) -> None:
-        """Call its `relieve` after `RELIEF` seconds, or earlier: one look is for all."""
-        if not self._unattended:
-            self._relief_at = trio.current_time() + RELIEF
-            self._wake_at(self._relief_at)
-        self._unattended.append(unattended)
+    def leave(self, left: Left, now: float) -> None:
+        """From `now` on nobody reads it: call its `recall` soon, unless `attend` comes first."""
+        self._left[left] = now
+        if now > self._relief_at - RELIEF or self._relief_at == inf:
+            # Moving the alarm costs a twentieth of what it costs when it goes off. As long as this
+            # happens often enough, it never does.
+            self._relieve(now)
+            self._set_alarm()
 
-    def _relieve_all(self) -> None:
-        unattended, self._unattended, self._relief_at = self._unattended, [], inf
-        for one in unattended:
-            one.relieve()
+    def attend(self, left: Left) -> None:
+        """Somebody reads it again."""
+        self._left.pop(left, None)
+
+    def _relieve(self, now: float) -> None:
+        """Recall the reader tasks of what was left for too long."""
+        while self._left:
+            longest, since = next(iter(self._left.items()))
+            if since > now - RELIEF:
+                self._relief_at = since + 2 * RELIEF
+                return
+            longest.recall()
+        self._relief_at = inf
+
+    def _set_alarm(self) -> None:
+        """Let the task sleep until something may be due."""
+        due = self._due[0][0] if self._due else inf
+        self._nap.deadline = min(due, self._relief_at)
 
     def _check_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:

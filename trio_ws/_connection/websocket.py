@@ -185,8 +185,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _start(self, services: Services) -> None:
         """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
-        # The outbox and the reading call methods of the services. With methods of its own in them,
-        # a connection would refer to itself, and be freed only when the garbage collector looks.
+        # The outbox calls methods of the services. With methods of its own in it, a connection
+        # would refer to itself, and be freed only when the garbage collector looks.
         wire, inbox, pings, ending = self._wire, self._inbox, self._pings, self._ending
         options, liveness, logger = self._options, self._liveness, self._logger
         outbox = self._outbox = Outbox(
@@ -197,7 +197,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             ending.write_failed,
             patience=options.ping_interval + options.ping_timeout,
         )
-        reading = self._reading = Reading(services.watchdog.relieve_soon)
+        reading = self._reading = Reading(services.watchdog)
         ending.attach(outbox, reading)
         self._sender = Sender(
             wire,
