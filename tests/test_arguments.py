@@ -13,10 +13,10 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-import trustme
 
 import trio_ws
 from tests.helpers import HOST, echo, open_server
+from tests.tls_helpers import tls_contexts
 from trio_ws import InvalidURL, Router, WebSocket
 from trio_ws._arguments import check_async, is_name
 from trio_ws.backplane import MemoryBackplane, RedisOptions
@@ -41,8 +41,7 @@ def client_tls() -> ssl.SSLContext:
 
 @pytest.fixture
 def server_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("localhost").configure_cert(context)
+    context, _ = tls_contexts("localhost")
     return context
 
 

@@ -13,7 +13,7 @@ import trio.testing
 import trustme
 
 import trio_ws
-from tests.handshake.handshake_helpers import echo
+from tests.helpers import echo
 from trio_ws import WebSocketServer, open_websocket_url
 
 LOOPBACK = "127.0.0.1"

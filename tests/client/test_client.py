@@ -15,8 +15,8 @@ import trio.testing
 
 import trio_ws
 from tests.client.client_helpers import LOOPBACK, Resolver, open_and_leave, tcp_server
-from tests.handshake.handshake_helpers import echo, memory_server, read_all, scripted_tcp_server
-from tests.helpers import PATIENCE
+from tests.handshake.handshake_helpers import memory_server, read_all, scripted_tcp_server
+from tests.helpers import PATIENCE, echo
 from trio_ws import (
     ConnectionFailed,
     HandshakeTimeout,

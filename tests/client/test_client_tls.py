@@ -13,7 +13,8 @@ import trio.testing
 
 import trio_ws
 from tests.client.client_helpers import AUTHORITY, LOOPBACK, Resolver, open_and_leave, tcp_server
-from tests.handshake.handshake_helpers import echo, read_head
+from tests.handshake.handshake_helpers import read_head
+from tests.helpers import echo
 from trio_ws import (
     ConnectionFailed,
     ConnectionRejected,

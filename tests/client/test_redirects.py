@@ -13,12 +13,11 @@ import trio_ws
 from tests.client.client_helpers import LOOPBACK, open_and_leave, redirect, tcp_server
 from tests.handshake.handshake_helpers import (
     ACCEPTING,
-    echo,
     request_fields,
     scripted_server,
     scripted_tcp_server,
 )
-from tests.helpers import frame
+from tests.helpers import echo, frame
 from trio_ws import (
     ConnectionRejected,
     InvalidResponse,

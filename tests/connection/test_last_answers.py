@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.connection.connection_helpers import BOTH_SIDES
 from tests.helpers import (
     CLOSE,
     CONTINUATION,
@@ -30,10 +31,6 @@ from tests.helpers import (
 from trio_ws import CloseReason, ConnectionLost, Initiator, WebSocket, WebSocketServer
 from trio_ws._connection.reader import LAST_ANSWERS
 from trio_ws.testing import FaultyStream
-
-BOTH_SIDES = pytest.mark.parametrize(
-    "open_raw", [open_server_with_raw_client, open_client_with_raw_server], ids=["server", "client"]
-)
 
 ANSWER_AND_CLOSE = [(FIN | TEXT, b"answer me"), (FIN | CLOSE, b"\x0f\xa0")]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 
 import pytest
-import trustme
+
+from tests.tls_helpers import tls_contexts
 
 
 @pytest.fixture(scope="module")
 def server_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("example.org").configure_cert(context)
+    context, _ = tls_contexts("example.org")
     return context

@@ -10,6 +10,7 @@ from typing import Any, cast
 import trio
 import trio.testing
 
+from tests.helpers import echo
 from trio_ws import (
     Headers,
     Request,
@@ -117,11 +118,6 @@ async def read_head(stream: trio.abc.ReceiveStream) -> bytes:
 # ---------------------------------------------------------------------------
 # Servers in memory
 # ---------------------------------------------------------------------------
-
-
-async def echo(websocket: WebSocket) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 @dataclass(frozen=True)

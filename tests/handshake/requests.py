@@ -6,7 +6,6 @@ import base64
 
 import trio_ws
 from tests.handshake.handshake_helpers import FIELDS, KEY, RawResponse, request
-from trio_ws import Request
 from trio_ws._http.exchange import MAX_HEAD_BYTES
 
 GOOD = request()
@@ -107,7 +106,3 @@ REFUSED = {
     "129 fields": (request("GET / HTTP/1.1", *[("X", "y")] * (129 - len(FIELDS))), 431),
     "10,000 fields": (request("GET / HTTP/1.1", *[("X", "y")] * 10_000), 431),
 }
-
-
-def fail(asked: Request) -> None:
-    raise RuntimeError("the database is down")

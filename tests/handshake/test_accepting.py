@@ -14,7 +14,6 @@ import trio_ws
 from tests.handshake.handshake_helpers import (
     ACCEPT,
     FIELDS,
-    echo,
     memory_server,
     parse_response,
     read_all,
@@ -22,7 +21,7 @@ from tests.handshake.handshake_helpers import (
     request,
 )
 from tests.handshake.requests import GOOD
-from tests.helpers import close_frame, frame
+from tests.helpers import close_frame, echo, frame
 from trio_ws import Accept, Request, WebSocket
 from trio_ws._http.exchange import MAX_HEAD_BYTES
 from trio_ws.testing import MemoryListener

@@ -15,14 +15,14 @@ import trio_ws
 from tests.conftest import run_autojumped
 from tests.handshake.handshake_helpers import (
     HookedStream,
-    echo,
     memory_server,
     parse_response,
     plain_request,
     read_all,
 )
-from tests.handshake.requests import GOOD, REFUSED, fail
-from tests.helpers import close_frame
+from tests.handshake.requests import GOOD, REFUSED
+from tests.helpers import close_frame, echo
+from tests.mistakes import fail
 from trio_ws import (
     ConnectionFailed,
     ConnectionLost,

@@ -13,7 +13,6 @@ import trio.testing
 
 import trio_ws
 from tests.handshake.handshake_helpers import (
-    echo,
     memory_server,
     parse_response,
     read_all,
@@ -21,7 +20,7 @@ from tests.handshake.handshake_helpers import (
     request,
 )
 from tests.handshake.requests import GOOD, assert_refused
-from tests.helpers import least_cpu_seconds
+from tests.helpers import echo, least_cpu_seconds
 from tests.server.server_helpers import MemoryListener as SlowListener
 from trio_ws._http.exchange import MAX_HEAD_BYTES
 from trio_ws.testing import MemoryListener

@@ -12,7 +12,6 @@ import trio.testing
 import trio_ws
 from tests.handshake.handshake_helpers import (
     RawResponse,
-    echo,
     memory_server,
     parse_response,
     plain_request,
@@ -20,7 +19,9 @@ from tests.handshake.handshake_helpers import (
     read_head,
     request,
 )
-from tests.handshake.requests import GOOD, REFUSED, assert_refused, fail
+from tests.handshake.requests import GOOD, REFUSED, assert_refused
+from tests.helpers import echo
+from tests.mistakes import fail, fail_later
 from trio_ws import Accept, Request, Response
 
 
@@ -147,11 +148,6 @@ async def test_process_request_is_not_asked_about_requests_that_are_refused_anyw
             await server.answer(data)
         await server.answer(request(Origin="https://b.example"))
     assert seen == []
-
-
-async def fail_later(asked: Request) -> None:
-    await trio.lowlevel.checkpoint()
-    raise RuntimeError("the database is down")
 
 
 MISTAKES: dict[str, tuple[Any, str]] = {

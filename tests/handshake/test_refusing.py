@@ -11,7 +11,6 @@ import trio.testing
 import trio_ws
 from tests.handshake.handshake_helpers import (
     FIELDS,
-    echo,
     memory_server,
     parse_response,
     plain_request,
@@ -20,6 +19,7 @@ from tests.handshake.handshake_helpers import (
     request,
 )
 from tests.handshake.requests import REFUSED, assert_refused
+from tests.helpers import echo
 
 
 @pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED.keys())

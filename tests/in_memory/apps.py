@@ -12,6 +12,10 @@ class Oops(Exception):
     """What the application fails with."""
 
 
+async def fail_at_once(ws: WebSocket) -> None:
+    raise Oops("at once")
+
+
 async def fail_after_a_message(ws: WebSocket) -> None:
     await ws.receive()
     raise Oops("after a message")

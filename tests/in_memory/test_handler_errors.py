@@ -11,15 +11,11 @@ import trio
 import trio.testing
 
 from tests.helpers import echo, forever
-from tests.in_memory.apps import Oops, fail_after_a_message, tasks_living
+from tests.in_memory.apps import Oops, fail_after_a_message, fail_at_once, tasks_living
 from trio_ws import Accept, ConnectionFailed, ConnectionLost, ConnectionRejected, Request, WebSocket
 from trio_ws.testing import open_test_app, open_test_websocket
 
 pytestmark = pytest.mark.autojump
-
-
-async def fail_at_once(ws: WebSocket) -> None:
-    raise Oops("at once")
 
 
 async def waits_for_a_message(ws: WebSocket) -> None:

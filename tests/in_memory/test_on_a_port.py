@@ -5,17 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers import echo
+from tests.in_memory.apps import Oops, fail_at_once
 from tests.tls_helpers import tls_contexts
-from trio_ws import ConnectionFailed, WebSocket, open_websocket_url
+from trio_ws import ConnectionFailed, open_websocket_url
 from trio_ws.testing import open_test_server
-
-
-class Oops(Exception):
-    """What the application fails with."""
-
-
-async def fail_at_once(ws: WebSocket) -> None:
-    raise Oops("at once")
 
 
 async def test_a_server_on_a_free_port_of_the_loopback() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import zlib
 
-RSV1 = 4
-
 TAIL = b"\x00\x00\xff\xff"
 
 

@@ -16,7 +16,7 @@ import trio
 from tests.handshake.handshake_helpers import read_all, request
 from tests.helpers import TEXT, close_frame, frame
 from tests.interop import recordings, scenarios
-from tests.interop.compressing import RSV1, deflated
+from tests.interop.compressing import deflated
 from tests.interop.messages import KINDS
 from tests.interop.processes import run_peer
 from tests.interop.scenarios import (
@@ -28,6 +28,7 @@ from tests.interop.scenarios import (
     WITH_REASON,
     Compression,
 )
+from tests.protocol.deflate_helpers import RSV1
 from trio_ws._handshake.both_sides import accept_value
 
 GO = ".tools/interop/go-peer"

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import trio
 
-from tests.handshake.handshake_helpers import echo, parse_response, read_head, request_fields
-from tests.helpers import CLOSE, FIN, TEXT, RawPeer
+from tests.handshake.handshake_helpers import parse_response, read_head, request_fields
+from tests.helpers import CLOSE, FIN, TEXT, RawPeer, echo
 from tests.interop import recordings
-from tests.interop.compressing import RSV1, TAIL, deflated
+from tests.interop.compressing import TAIL, deflated
 from tests.interop.recordings import MESSAGE, TOO_MUCH, Client, Server
 from tests.interop.scenarios import HOST, OFFER
+from tests.protocol.deflate_helpers import RSV1
 from trio_ws import ConnectionRejected, Deflate, WebSocketServer, open_websocket, serve_websocket
 from trio_ws._handshake.both_sides import accept_value
 

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from tests.handshake.handshake_helpers import request as upgrade
+from tests.mistakes import fail, fail_later
 from tests.web.web_helpers import HTTPClient, TestSite, http, open_site
 from trio_ws import InvalidRequest, Request, Response, Router, serve_listeners
 from trio_ws.testing import MemoryListener
@@ -28,15 +29,6 @@ async def test_process_request_is_asked_first_and_its_answer_keeps_the_connectio
         assert (await client.ask(http("GET /number/12"))).status == 200
         assert (await client.ask(upgrade("GET /health HTTP/1.1"))).body == b"OK\n"
         assert await client.is_hung_up_on()
-
-
-def fail(request: Request) -> Any:
-    raise RuntimeError("the database is down")
-
-
-async def fail_later(request: Request) -> Any:
-    await trio.lowlevel.checkpoint()
-    raise RuntimeError("the database is down")
 
 
 async def fail_in_a_nursery(request: Request) -> Any:
