@@ -26,7 +26,7 @@ async def test_a_backplane_brings_messages_to_the_subscribers_of_other_processes
         await trio.testing.wait_all_tasks_blocked()
         assert (here.statistics().published, there.statistics().published) == (3, 2)
     assert here.publish("too late", "a") == 0
-    here._take("a", "too late as well", "1-1")
+    here._receive("a", "too late as well", "1-1")
     assert here.statistics().published == 3
     with pytest.raises(ZeroDivisionError):
         async with open_two(MemoryHub()):

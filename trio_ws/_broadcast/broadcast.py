@@ -1,14 +1,14 @@
-"""Broadcasting: what one publishes, many get, and none of them holds up another.
+"""Broadcasting: one publishes, many get the message, and no subscriber holds up another.
 
 This module owns what a publisher and the application see of it: encoding a message once, waiting
-for room, and what the application is told by its own functions. Topics and their subscribers are in
-`topics`, what becomes of a message for a slow reader in `queue`, and other processes behind the
-backplane.
+for room, and calling the application's functions. Topics and their subscribers are in `topics`.
+`queue` decides what becomes of a message for a slow reader. The backplane speaks with other
+processes.
 
-All of it belongs to one trio loop and is plain code without awaits: when `publish` returns, every
+All of it belongs to one trio loop and is plain code without awaits. When `publish` returns, every
 subscriber has the message or has it in line. So nothing is ever half done, and no lock is needed.
-The application's functions are called after that, and what they raise is logged: a publisher must
-not suffer for it.
+The application's functions are called after that, and their exceptions are logged: a publisher must
+not suffer for them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SLACK = 64
 
 T = TypeVar("T")
 
-#: Makes what goes out of a message, its id and its topic.
+#: Is given a message, its id and its topic, and returns what goes out.
 Envelope: TypeAlias = Callable[[str | bytes, str, str], Message]
 
 #: The connections that do not get a message.
@@ -131,31 +131,32 @@ class Broadcast:
     ) -> int:
         """Send a message to all subscribers of a topic.
 
-        Never waits: for a subscriber that cannot take it at once it is queued, as far as the bounds
-        and the policy of that subscription allow. What happens to a subscriber is never an
-        exception here; after the end of the broadcast nobody gets it.
+        Never waits. For a subscriber that cannot take it at once, the message is queued, as far as
+        the bounds and the policy of that subscription allow. A subscriber that fails raises nothing
+        here. After the end of the broadcast, nobody gets the message.
 
         The message is encoded once, and compressed at most once for each set of parameters that
-        connections have agreed on. For one connection, what is published and what is sent by
-        `WebSocket.send` keeps the order in which the calls returned.
+        connections have agreed on. On one connection, published messages and those of
+        `WebSocket.send` arrive in the order in which the calls returned.
 
         Args:
             message: `str` goes out as text, a buffer as binary.
-            topic: any `str`. It need not exist: a topic is what somebody is subscribed to.
-            exclude: a connection that does not get it, for example the one that it came from; or
-                several. Subscribers in other processes are not affected.
+            topic: any `str`. Topics need not be made: there is one while somebody is subscribed.
+            exclude: a connection that does not get it, for example the sender's; or several.
+                Subscribers in other processes are not affected.
             compress: as for `WebSocket.send`.
-            keep: whether histories keep it, here and in other processes. False suits what is state
-                rather than news, such as the number of people present: later subscribers would be
-                sent all the old numbers. What is not kept has an empty id: no client can come back
-                to it.
+            keep: whether histories keep it, here and in other processes. False suits state rather
+                than news, such as the number of people present: a later subscriber would be sent
+                all the old numbers. A message that is not kept has an empty id, because no client
+                can come back to it.
 
         Returns:
             How many subscribers of this process it was handed to, channels included. For some it
-            may be waiting. Those that it was dropped for, or that are closing, do not count.
+            may be waiting. A subscriber that it was dropped for, or that is closing, does not
+            count.
 
         Raises:
-            TypeError: `message` or `topic` is not what it should be.
+            TypeError: `message` or `topic` is of a wrong type.
             ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
         """
         self._topics.check_thread()
@@ -210,13 +211,13 @@ class Broadcast:
     ) -> int:
         """`publish`, after waiting until every connection that gets it has room for it.
 
-        So the slowest subscriber sets the pace, for as long as `ping_interval + ping_timeout`, and
-        no policy has to act. Channels are not waited for. With a backplane, it also waits for
-        room in the backplane's queue. When it is cancelled, the message was not published.
+        So the slowest subscriber sets the pace, for up to `ping_interval + ping_timeout`, and no
+        policy has to act. It does not wait for channels. With a backplane, it also waits for room
+        in the backplane's queue. When it is cancelled, the message was not published.
 
         Raises:
-            As `publish`; `RuntimeError` where it would wait for the end of a message that this task
-            sends by `WebSocket.open_message`.
+            As `publish`; `RuntimeError` if it would wait for the end of a message that this task
+            itself sends by `WebSocket.open_message`.
         """
         data = _checked(message, topic)
         excluded = _as_set(exclude)
@@ -246,7 +247,7 @@ class Broadcast:
     def _prepare(
         self, data: str | bytes, topic: str, message_id: str, *, compress: bool | None
     ) -> Prepared:
-        """What goes out."""
+        """Encode what goes out."""
         if self._settings.envelope is not None:
             data = checked_message(self._settings.envelope(data, message_id, topic))
         return Prepared(data, compress=compress)
@@ -260,14 +261,15 @@ class Broadcast:
         excluded: frozenset[WebSocket] = frozenset(),
         compress: bool | None = None,
     ) -> int:
-        """Hand a message to the subscribers here.
+        """Hand a message to the subscribers in this process.
 
-        Its id is `None` if it has none yet, and empty if no history is to keep it.
+        Its id is `None` if no backplane gave it one, and empty if no history is to keep it.
         """
         if message_id is None:
             message_id = self._topics.next_id
         number = self._topics.number()
         self._published += 1
+        # Numbered before this: an envelope may publish, and two messages must not have one id.
         message = self._prepare(data, topic, message_id, compress=compress)
         record = self._topics.record(topic, number, message_id, message)
         if record is None:
@@ -282,8 +284,8 @@ class Broadcast:
     def _report(self) -> None:
         """Tell the application what was dropped.
 
-        If what it publishes in turn is dropped too, that is counted and not reported, or it could
-        go on for ever.
+        The application may publish when it is told. If that is dropped, it is only counted: reports
+        about reports could go on for ever.
         """
         tally = self._tally
         reports, tally.reports = tally.reports, []
@@ -300,7 +302,7 @@ class Broadcast:
         try:
             function(*arguments)
         except Exception:
-            # The function failed, not the publisher or the handler that is running now, which can
+            # The function is at fault. The publisher or handler that is running now is not, and can
             # do nothing about it.
             self._settings.logger.exception("%r failed", function)
 
@@ -321,23 +323,24 @@ class Broadcast:
                 async for message in ws:
                     ...
 
-        The connection may be a server's or a client's. It goes on being used as before: what is
-        published just arrives between what is sent. Each topic begins with its history, if the
-        broadcast keeps one.
+        The connection may be a server's or a client's. It can be used as before: published messages
+        go out between those that are sent. If the broadcast keeps a history, each topic begins with
+        that.
 
-        When the block is left, or the broadcast ends, nothing more comes; what waits already is
-        still sent. If the connection ends, it is not sent anything, and its handler has to leave
-        the block: `async for` and `WebSocket.open_nursery` see to that.
+        When the block is left or the broadcast ends, nothing more is queued. Messages that wait
+        already are still sent. If the connection ends, nothing is sent to it, and its handler has
+        to leave the block: `async for` and `WebSocket.open_nursery` see to that.
 
         Args:
             websocket: the connection.
             topics: perhaps none at first; see `Subscription.add`.
-            policy: what to do if it is too slow, if not what `open_broadcast` was given.
-            max_queued_messages: how many messages may wait for this connection; the same.
-            max_queued_bytes: how many bytes of frames; the same.
-            since: the id of the last message that the subscriber has, to be sent only what came
-                after it. It may be anything that a client says it is. A mapping has one for each
-                topic, which is needed where the ids are a backplane's.
+            policy: what to do if it is too slow. This and the next two are by default what
+                `open_broadcast` was given.
+            max_queued_messages: how many messages may wait for this connection.
+            max_queued_bytes: how many bytes of frames may.
+            since: the id of the last message that the subscriber has. It is sent only what came
+                after that. The id need not be checked: it may be anything that a client sends. A
+                mapping has an id for each topic. That is needed if a backplane makes the ids.
 
         Raises:
             TypeError, ValueError: an argument is wrong.
@@ -346,7 +349,7 @@ class Broadcast:
 
         Raises:
             trio.ClosedResourceError: the broadcast is over.
-            ValueError: it is subscribed to one of the topics already.
+            ValueError: the connection is subscribed to one of the topics already.
         """
         if not isinstance(websocket, WebSocket):
             raise TypeError(f"a subscriber is a WebSocket, not {websocket!r}")
@@ -382,9 +385,9 @@ class Broadcast:
 
         Entering is a checkpoint and waits for nothing. If it is cancelled, nothing was opened.
 
-        It ends when the broadcast does, and where the policy is `Disconnect` and it was too slow:
-        what waits can still be received. Otherwise the arguments mean what they mean to
-        `subscribe`, and the messages are the same.
+        The channel ends when the broadcast does, or when its reader is too slow and the policy is
+        `Disconnect`. What waits can still be received. Otherwise messages and arguments are those
+        of `subscribe`.
 
         Raises:
             TypeError, ValueError: an argument is wrong.
@@ -401,7 +404,7 @@ class Broadcast:
         return self._topics.connections
 
     def __bool__(self) -> bool:
-        return True  # or a broadcast without subscribers would count as none
+        return True  # else ``if broadcast`` would ask whether anybody is subscribed
 
     def subscribers(self, topic: str) -> frozenset[WebSocket]:
         """The connections that are subscribed to a topic now, in this process."""
@@ -413,7 +416,8 @@ class Broadcast:
             async for users in broadcast.presence("lobby"):
                 broadcast.publish_json({"users": users}, "lobby", keep=False)
 
-        Changes that come while nobody asks are given as one. It ends when the broadcast does.
+        Several changes between two steps of the loop are given as one. The loop ends when the
+        broadcast does.
         """
         return Presence(self._topics, self._watchers, topic)
 
@@ -422,7 +426,7 @@ class Broadcast:
         self._call(self._settings.on_change, self, topic)
 
     def statistics(self) -> BroadcastStatistics:
-        """How many there are, what was published, and what became of it."""
+        """How many subscribers there are, what was published, and what became of it."""
         waiting = self._topics.waiting()
         return BroadcastStatistics(
             subscribers=len(self),
@@ -446,13 +450,13 @@ class Broadcast:
 
     # Other processes…
 
-    def _take(self, topic: str, message: str | bytes, message_id: str) -> None:
-        """A message of another process came. Called by the backplane."""
+    def _receive(self, topic: str, message: str | bytes, message_id: str) -> None:
+        """Called by the backplane: a message of another process came."""
         if not self._topics.is_over:
             self._call(self._spread, message, topic, message_id)
 
     def _note_gap(self, topic: str | None) -> None:
-        """Messages of other processes may be missing. Called by the backplane."""
+        """Called by the backplane: messages of other processes may be missing."""
         self._topics.note_gap(topic)
         self._call(self._settings.on_gap, self, topic)
 
@@ -504,36 +508,35 @@ async def open_broadcast(
 
             await serve_websocket(relay, "localhost", 8765)
 
-    Leaving the block ends every subscription and every channel, and waits for nothing. What waits
-    for connections is still sent as long as they live.
+    Leaving the block ends every subscription and every channel, and waits for nothing. Messages
+    that wait for connections are still sent as long as these live.
 
-    A connection is a slow one when its socket takes no more. What is published then waits for it,
-    up to the bounds, and behind them the policy acts. The bounds count for each connection, and on
-    top of them there is what the system holds in its buffers.
+    A connection is slow while its socket takes no more. Published messages then wait for it, up to
+    the bounds. Beyond these, the policy acts. The bounds are for each connection. The system holds
+    more in its buffers, which they do not count.
 
     Args:
-        policy: what to do about a subscriber that is too slow: ``Disconnect(1013, "too slow")``
-            unless it is said otherwise, because nothing is then missing without notice. Each
-            subscription may have its own.
+        policy: what to do about a subscriber that is too slow: by default
+            ``Disconnect(1013, "too slow")``, because then nothing is missing without notice. Each
+            subscription may have its own policy.
         max_queued_messages: how many messages may wait for one connection or channel.
-        max_queued_bytes: how many bytes. Where nothing waits, one message may be larger.
-        history: how many of its last messages a topic keeps, to be sent to new subscribers.
-        max_idle_topics: of how many topics that nobody is subscribed to the history is kept; the
-            least recently used is forgotten first.
-        envelope: ``envelope(message, id, topic)``, called with each; what it returns goes out
-            instead. So clients can learn the ids, to come back with as `since`.
+        max_queued_bytes: how many bytes may. Where nothing waits, one message may be larger.
+        history: how many messages a topic keeps, its last ones, to be sent to new subscribers.
+        max_idle_topics: how many topics without subscribers keep their history. The least recently
+            used is forgotten first.
+        envelope: ``envelope(message, id, topic)``, called with each message. What it returns goes
+            out instead. In this way clients learn the ids, to come back with one as `since`.
         on_drop: ``on_drop(dropped)``, called with a `Dropped` for each message that a subscriber
-            did not get because it was slow. Messages that are replaced under `Latest` are only
-            counted.
+            did not get because it was slow. Messages replaced under `Latest` are only counted.
         on_change: ``on_change(broadcast, topic)``, called when a connection has subscribed to the
-            topic or is not subscribed any more. It may publish.
-        on_gap: ``on_gap(broadcast, topic)``, with `None` for all topics, called when messages of
-            other processes may be missing.
+            topic or is no longer subscribed. It may publish.
+        on_gap: ``on_gap(broadcast, topic)``, called when messages of other processes may be
+            missing; the topic is `None` for all topics.
         backplane: joins this broadcast with those of other processes.
-        logger: where the exceptions of these functions go; ``trio_ws`` by default.
+        logger: where exceptions of these functions go; ``trio_ws`` by default.
 
-    None of these functions may wait, and what they raise is logged. That they can be called so is
-    checked here.
+    These functions must not wait, and their exceptions are logged. Their signatures are checked
+    when the block is entered.
 
     Raises:
         TypeError, ValueError: an argument is wrong.
@@ -560,7 +563,7 @@ async def open_broadcast(
             yield broadcast
         else:
             async with open_bare_nursery() as nursery:
-                await nursery.start(backplane.run, broadcast._take, broadcast._note_gap)
+                await nursery.start(backplane.run, broadcast._receive, broadcast._note_gap)
                 try:
                     yield broadcast
                 finally:

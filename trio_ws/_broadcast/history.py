@@ -63,7 +63,7 @@ class Kept(NamedTuple):
     """A message that was published."""
 
     number: int
-    """Greater than those of all messages before it, whatever their topic."""
+    """It grows from message to message, over all topics."""
     id: str
     message: Prepared
 
@@ -98,7 +98,7 @@ class History:
     def since(self, message_id: str | None, ids: Ids) -> tuple[list[Prepared], bool]:
         """What came after a message, and whether more came that is lost.
 
-        Of an id that means nothing here, everything is new, and something may be lost.
+        After an id that means nothing here, everything is new, and something may be lost.
         """
         if message_id is None:
             return self._everything(), False

@@ -1,6 +1,6 @@
-"""What becomes of a message for which a slow reader has no room: the choices, and the bounds.
+"""The policies for a slow reader that has no room for a message, and the bounds of that room.
 
-This module owns the values. What acts on them is `to_websocket` and `to_channel`.
+This module owns the values. `queue` acts on them.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from .._options import check_limit
 @final
 @dataclass(frozen=True, slots=True)
 class DropOldest:
-    """The oldest message that waits makes room. For a stream of which the newest part matters."""
+    """The oldest message that waits is dropped. For streams whose newest part matters."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class DropNewest:
-    """The new message is dropped. For where what came first has to be finished first."""
+    """The new message is dropped. For work that must be finished in the order in which it came."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """Of the messages with the same key only the newest waits. For states: prices, positions.
+    """Of the messages with the same key, only the newest waits. For states: prices, positions.
 
-    It takes the place of the older one, so that no key is ever at the end of the line for ever.
-    Nothing overtakes what `WebSocket.send` sent: behind that, a message gets a new place. Where
-    there are more keys than room, the oldest message makes room.
+    It takes the place of the older one, so that no key stays at the end of the line for ever.
+    Nothing overtakes a message of `WebSocket.send`: if one was sent in between, the newer message
+    gets a new place behind it. If there are more keys than room, the oldest message is dropped.
 
     Args:
-        key: of a message, as a subscriber gets it. `None` is the same for all. Messages of
-            different topics never have the same key.
+        key: called with a message as a subscriber gets it; returns its key. By default all messages
+            have the same key. Messages of different topics never have the same key.
     """
 
     key: Callable[[str | bytes], Hashable] | None = None
@@ -50,10 +50,10 @@ class Latest:
 @final
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """The subscriber is disconnected, and may come back. For where no message may be missing.
+    """The subscriber is disconnected, and may come back. For streams that must have no gaps.
 
     What waits for it is thrown away. It is sent a Close frame with this code and reason, which it
-    gets if it reads on within `close_timeout`. Its handler is ended as by any other end of the
+    gets if it reads on within `close_timeout`. Its handler ends as with any other end of the
     connection.
 
     Raises:
@@ -73,7 +73,7 @@ SlowReaderPolicy: TypeAlias = DropOldest | DropNewest | Latest | Disconnect
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may wait for one subscriber, and what is done about more."""
+    """How much may wait for one subscriber, and the policy for more."""
 
     policy: SlowReaderPolicy
     max_queued_messages: float

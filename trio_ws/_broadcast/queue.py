@@ -1,8 +1,8 @@
-"""What waits for one subscriber: how much may, and what becomes of a message that has no room.
+"""The bounded queue of one subscriber, and what becomes of a message that has no room in it.
 
-This module owns the policies' deeds, which are the same for connections and channels. Where the
-messages wait is the business of a *sink*: for a connection, the line to its socket; for a channel,
-a mailbox. This module never waits and never raises.
+This module carries out the policies, in the same way for connections and channels. The messages
+themselves wait in a *sink*: for a connection, that is the line to its socket; for a channel, a
+mailbox. Nothing here waits or raises.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class QueuedMessage(Parcel):
         self.topic = topic
         #: The length of its frame.
         self.size = size
-        #: It is a part of a history, which waits on top of the bounds.
+        #: It belongs to a history, which waits on top of the bounds.
         self.replayed = replayed
         self.key: Hashable = None
 
@@ -69,13 +69,13 @@ class Sink(Protocol):
         ...
 
     def post(self, parcel: QueuedMessage, frame: bytes) -> None:
-        """Let a message wait, behind all the others."""
+        """Let a message wait behind all the others."""
 
     def take_back(self, parcel: QueuedMessage) -> None:
-        """A message that waits does so no more. `QueuedMessage.leave` is not called."""
+        """Forget a message that waits, without calling `QueuedMessage.leave`."""
 
     def exchange(self, parcel: QueuedMessage, frame: bytes) -> bool:
-        """Give its place to another message, unless that would overtake what is no queue's.
+        """Give its place to another message, unless that would overtake a message of no queue.
 
         Returns:
             Whether that was done.
@@ -83,10 +83,10 @@ class Sink(Protocol):
         ...
 
     def note_sent(self, message: str | bytes) -> None:
-        """A message that waited went out."""
+        """A message that waited has gone out."""
 
     def disconnect(self, code: int, reason: str) -> None:
-        """The subscriber is too slow, and gets nothing more."""
+        """End the subscriber, which is too slow. It gets nothing more."""
 
 
 S_co = TypeVar("S_co", bound=Sink, covariant=True)
@@ -97,8 +97,8 @@ class Queue(Generic[S_co]):
 
     Args:
         sink: where they wait.
-        limits: how much may wait in the sink, whoever else has put something there.
-        tally: where is counted what does not get through.
+        limits: how much may wait in the sink, the messages of other queues included.
+        tally: counts what does not get through.
     """
 
     __slots__ = (
@@ -115,11 +115,11 @@ class Queue(Generic[S_co]):
         self.sink = sink
         self._limits = limits
         self._tally = tally
-        #: What waits, the oldest first; made for the first, as most subscribers are never slow.
+        #: What waits, the oldest first. Made for the first message: most readers are never slow.
         self._waiting: OrderedDict[QueuedMessage, None] | None = None
         #: The same by topic and key, where the policy is `Latest`.
         self._by_key: dict[Hashable, QueuedMessage] | None = None
-        #: How much of it is history.
+        #: How much of it belongs to a history.
         self._replayed_messages = self._replayed_bytes = 0
 
     # A message comes…
@@ -128,7 +128,7 @@ class Queue(Generic[S_co]):
         """Hand over a message; false if it was dropped, or the subscriber is gone."""
         sink = self.sink
         frame = sink.frame_of(message)
-        # Where something of ours waits, so would this.
+        # While a message of this queue waits, `post_now` can do nothing, and need not be asked.
         if not self._waiting and sink.post_now(frame, (message,)):
             return True
         return not sink.is_closed and self._enqueue(message, frame, topic)
@@ -154,14 +154,14 @@ class Queue(Generic[S_co]):
     def _post(self, parcel: QueuedMessage, frame: bytes) -> None:
         if self._waiting is None:
             self._waiting = OrderedDict()
-        # First, because the sink may have been closed, and then it leaves at once.
+        # Before it is posted: if the sink is closed, `leave` is called at once.
         self._waiting[parcel] = None
         self.sink.post(parcel, frame)
 
     def has_room(self, size: int) -> bool:
-        """Whether a message of so many bytes would be taken without touching another.
+        """Whether a message of so many bytes may wait without any other having to go.
 
-        Where none waits, it may be of any size: it could never be sent otherwise.
+        Where none waits, it may be of any size: otherwise it could never be sent.
         """
         messages, queued = self.sink.waiting()
         messages -= self._replayed_messages
@@ -176,11 +176,11 @@ class Queue(Generic[S_co]):
     def _make_room(
         self, policy: SlowReaderPolicy, message: Prepared, frame: bytes, topic: str
     ) -> bool:
-        """Do what the policy says, and say whether the message may wait now."""
+        """Do what the policy says; true if the message may wait now."""
         if isinstance(policy, Disconnect):
             self.sink.disconnect(policy.code, policy.reason)
         elif not isinstance(policy, DropNewest):
-            while self._waiting:  # else it is another queue that takes all the room
+            while self._waiting:  # else the messages of other queues take all the room
                 oldest = next(iter(self._waiting))
                 self._take_back(oldest)
                 self._drop(oldest.message, oldest.topic)
@@ -194,14 +194,13 @@ class Queue(Generic[S_co]):
 
     @property
     def _reader(self) -> WebSocket | None:
-        """Who is named as the one that did not get a message."""
+        """The connection that reports name; `None` for a channel."""
         return None
 
     def _replace(self, key: Hashable, message: Prepared, frame: bytes) -> bool:
         """Put a message where an older one with its key waits; false if it cannot have that place.
 
-        If the older one were taken back each time instead, a key that changes often would be at the
-        end of the line for ever.
+        A new place each time would leave a key that changes often at the end of the line for ever.
         """
         older = self._by_key.get(key) if self._by_key is not None else None
         if older is None:
@@ -218,7 +217,7 @@ class Queue(Generic[S_co]):
         return fits
 
     def _may_grow(self, more: int) -> bool:
-        """Whether a message that waits may be longer by so many bytes. The only one always may."""
+        """Whether a message that waits may become so many bytes longer. The only one always may."""
         messages, queued = self.sink.waiting()
         queued += more - self._replayed_bytes
         only = messages - self._replayed_messages == 1
@@ -249,10 +248,10 @@ class Queue(Generic[S_co]):
     def replay(self, messages: list[Prepared], topic: str) -> bool:
         """Hand over a history; false if some of it was left out.
 
-        It may be longer than the bounds, on top of which it waits. Otherwise a reader that is too
-        slow for it would be disconnected over it each time it comes back. But a subscriber for
-        which something waits already, perhaps of the history that it was given a moment ago, gets
-        no more than the bounds allow.
+        A history waits on top of the bounds and may be longer than they allow. Otherwise a reader
+        that is too slow for it would be disconnected over it each time it comes back. But if
+        something waits for the subscriber already, perhaps from a history a moment ago, it gets no
+        more than the bounds allow: it could ask for histories faster than it reads them.
         """
         frame_of = self.sink.frame_of
         left = deque((message, frame_of(message)) for message in messages)
@@ -271,7 +270,7 @@ class Queue(Generic[S_co]):
     def _shorten(
         self, history: deque[tuple[Prepared, bytes]], messages_queued: int, bytes_queued: int
     ) -> None:
-        """Keep the newest messages, as many as the bounds leave room for."""
+        """Remove the oldest messages until the bounds leave room for the others."""
         total = bytes_queued + sum(len(frame) for _, frame in history)
         limits = self._limits
         while history and (

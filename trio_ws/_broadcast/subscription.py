@@ -1,6 +1,6 @@
-"""The blocks in which one is subscribed: a connection to topics, a task to one.
+"""The blocks of `Broadcast.subscribe` and `Broadcast.open_channel`.
 
-This module owns what a block has subscribed to, and undoes it when the block is left.
+This module owns what a block has subscribed to, and unsubscribes when the block is left.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Subscription:
 
     Attributes:
         websocket: the connection.
-        missed: whether messages are missing from what came on subscribing: some after `since` are
-            not kept any more, or it is unknown; or the connection is slow and had no room for them.
-            The client should load all of its state again.
+        missed: whether messages are missing from the history that came on subscribing: some after
+            `since` are not kept any more, or `since` is unknown, or the connection is slow and had
+            no room for them. The client should load all of its state again.
     """
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Subscription:
 
     @property
     def topics(self) -> frozenset[str]:
-        """What the connection is subscribed to by this block."""
+        """The topics to which this block has subscribed the connection."""
         return frozenset(self._topics)
 
     @trio.lowlevel.enable_ki_protection
@@ -87,10 +87,10 @@ class Subscription:
 
     @trio.lowlevel.enable_ki_protection
     def add(self, *topics: str, since: Since = None) -> None:
-        """Subscribe to more topics. Those that it has already change nothing.
+        """Subscribe to more topics. Topics that it has already change nothing.
 
         Raises:
-            TypeError: a topic or `since` is not what it should be.
+            TypeError: a topic or `since` is of a wrong type.
             ValueError: the connection is subscribed to one of them by another block.
             trio.ClosedResourceError: the block was left, or not entered yet, or the broadcast is
                 over.
@@ -106,7 +106,7 @@ class Subscription:
 
     @trio.lowlevel.enable_ki_protection
     def discard(self, *topics: str) -> None:
-        """Unsubscribe from topics. Those that it does not have change nothing."""
+        """Unsubscribe from topics. Topics that it does not have change nothing."""
         for topic in topics:
             if topic in self._topics:
                 del self._topics[topic]

@@ -23,7 +23,7 @@ class Dropped:
         websocket: whose subscription it was, or `None` for a channel.
         topic: what the message was published to.
         message: the message.
-        policy: what made the decision. If it is a `Disconnect`, the subscriber was disconnected
+        policy: the policy that decided so. If it is a `Disconnect`, the subscriber was disconnected
             over this message, and what waited before it is also lost.
     """
 
@@ -39,14 +39,15 @@ class BroadcastStatistics:
 
     Attributes:
         subscribers: connections that are subscribed to anything.
-        channels: those of `Broadcast.open_channel`.
-        topics: what there are subscribers or a history of.
-        published: messages, those of other processes among them.
-        delivered: how often one was handed to a subscriber, to be sent at once or to wait.
-        dropped: how often one was dropped because a subscriber was too slow.
-        replaced: how often one was replaced by a newer one with its key, before it was sent.
+        channels: channels of `Broadcast.open_channel` that are open.
+        topics: topics that have subscribers or a history.
+        published: messages, including those of other processes.
+        delivered: how often a message was handed to a subscriber, to be sent at once or to wait.
+        dropped: how often a message was dropped because a subscriber was too slow.
+        replaced: how often a message was replaced by a newer one with its key before it was sent.
         disconnected: how many subscribers were disconnected because they were too slow.
-        queued_messages, queued_bytes: what waits now for all of them, counted once for each.
+        queued_messages, queued_bytes: what waits now. A message that waits for several subscribers
+            counts once for each of them.
     """
 
     subscribers: int
@@ -62,13 +63,14 @@ class BroadcastStatistics:
 
 
 class Tally:
-    """What all subscribers of a broadcast did not get: counted, and noted down to be reported."""
+    """Counts what the subscribers of a broadcast did not get, and collects the reports of it."""
 
     def __init__(self, logger: logging.Logger, *, reporting: bool) -> None:
         self.logger = logger
         self.dropped = self.replaced = self.disconnected = 0
-        #: Whether anybody wants reports, and those that were not made yet.
+        #: Whether anybody wants reports.
         self.reporting = reporting
+        #: Those that the application has yet to be given.
         self.reports: list[Dropped] = []
 
     def drop(self, report: Dropped) -> None:
@@ -80,12 +82,12 @@ class Tally:
             self.reports.append(report)
 
     def key_of(self, policy: Latest, message: str | bytes) -> Hashable:
-        """The message's key; one that no other has where it cannot be told."""
+        """The message's key. If the function fails, it is a key that no other message has."""
         try:
             key = policy.key(message) if policy.key is not None else None
             hash(key)
         except Exception:
-            # The mistake is the application's, but not the publisher's.
+            # Its author is not the publisher, who must not get the exception.
             self.logger.exception("the key of Latest failed, over %.100r", message)
             return object()
         return key

@@ -1,7 +1,7 @@
-"""How a published message gets to a channel, which any task may receive from.
+"""How a published message gets to a channel, from which any task may receive.
 
-This module owns the two ends of a channel: the mailbox, which a queue fills, and what the
-application receives from. How much may wait, and what becomes of more, is up to the queue.
+This module owns the two ends of a channel: the mailbox, which a queue fills, and the end from which
+the application receives. The queue decides how much may wait, and what becomes of more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .tally import Tally
 
 @final
 class Mailbox:
-    """Where the messages of a channel wait. A message for a task that waits goes straight to it."""
+    """Where the messages of a channel wait. A task that waits is given its message directly."""
 
     __slots__ = ("_bytes", "_given", "_is_ended", "_is_unread", "_parcels", "_receivers")
 
@@ -32,10 +32,10 @@ class Mailbox:
         self._parcels: OrderedDict[QueuedMessage, None] = OrderedDict()
         #: How many bytes the frames of these would have.
         self._bytes = 0
-        #: The tasks that wait for a message, the first one first. While there is one, nothing
-        #: waits.
+        #: The tasks that wait for a message, in the order in which they came. While there is one,
+        #: no message waits.
         self._receivers: OrderedDict[Task, None] = OrderedDict()
-        #: What each of those that need wait no more was given, until its turn comes.
+        #: The messages of tasks that were woken and have not run yet.
         self._given: dict[Task, str | bytes] = {}
         #: Nothing more will come.
         self._is_ended = False
@@ -52,7 +52,7 @@ class Mailbox:
         return len(self._parcels), self._bytes
 
     def frame_of(self, message: Prepared) -> bytes:
-        """What a message counts for. It is received as it was published."""
+        """What a message counts as. The message itself is received as it was published."""
         return message.plain
 
     def post_now(self, frame: bytes, messages: Sequence[Prepared]) -> bool:
@@ -60,7 +60,8 @@ class Mailbox:
             return False
         for message in messages:
             task, _ = self._receivers.popitem(last=False)
-            # Given to this task: if another could take it, the bounds would have to count it.
+            # It is this task's from now on. If it waited for any task, the bounds would count it:
+            # several messages in a row could be too many for a reader that is not slow.
             self._given[task] = message.data
             trio.lowlevel.reschedule(task)
         return True
@@ -78,7 +79,7 @@ class Mailbox:
         return True
 
     def note_sent(self, message: str | bytes) -> None:
-        """Nobody asks."""
+        """Nobody wants to know."""
 
     def disconnect(self, code: int, reason: str) -> None:
         self.end()
@@ -130,7 +131,7 @@ class Mailbox:
         self._wake()
 
     def _wake(self) -> None:
-        """Have those who wait find out why nothing will come."""
+        """Wake the tasks that wait, to find out why nothing will come."""
         while self._receivers:
             task, _ = self._receivers.popitem(last=False)
             trio.lowlevel.reschedule(task)
@@ -171,8 +172,8 @@ class ChannelStatistics:
 class BroadcastChannel(trio.abc.ReceiveChannel[str | bytes]):
     """The messages of a topic, for any task: what `Broadcast.open_channel` gives.
 
-    Several tasks may receive: each message goes to exactly one of them, the one that has waited
-    longest. ``async for`` ends where there will be no more messages.
+    Several tasks may receive. Each message goes to exactly one of them, the one that has waited
+    longest. ``async for`` ends when there will be no more messages.
     """
 
     __slots__ = ("_mailbox",)
@@ -209,12 +210,12 @@ class BroadcastChannel(trio.abc.ReceiveChannel[str | bytes]):
         self._mailbox.close()
 
     async def aclose(self) -> None:
-        """`close`, and a checkpoint. When it is cancelled, the channel is closed all the same."""
+        """`close`, and a checkpoint. When it is cancelled, the channel is closed."""
         self.close()
         await trio.lowlevel.checkpoint()
 
     def statistics(self) -> ChannelStatistics:
-        """How much waits, and who."""
+        """How many messages and tasks wait."""
         messages, size = self._mailbox.waiting()
         return ChannelStatistics(messages, size, self._mailbox.tasks_waiting)
 

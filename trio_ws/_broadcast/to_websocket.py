@@ -1,10 +1,9 @@
-"""How a published message gets to connections: to many at once, and to each that is slow.
+"""How a published message gets to connections: to many at once, and to slow ones one by one.
 
-This module owns who gets a message in the same form. It does not know who publishes and what is
-subscribed to.
+This module owns which connections get the same bytes. It knows neither publishers nor topics.
 
-A connection's messages wait in the line to its socket, where they keep their order with what is
-sent to it directly, and can be taken back until their turn comes (see `line` in `_connection`).
+The messages of a connection wait in the line to its socket. There they keep their order with what
+is sent to it directly, and can be taken back until their turn comes (see `line` in `_connection`).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .tally import Tally
 
 @final
 class ToWebSocket(Queue[Outlet]):
-    """One subscription of a connection. It may have several, which share its room."""
+    """One subscription of a connection. Several of one connection share its room."""
 
     __slots__ = ("plain_below", "websocket")
 
@@ -37,7 +36,7 @@ class ToWebSocket(Queue[Outlet]):
 
 
 class Group(NamedTuple):
-    """Subscribers for which the same messages go out as they are, and where these go."""
+    """Subscribers that get the same messages uncompressed and unmasked, and their outlets."""
 
     plain_below: float
     deliveries: list[ToWebSocket]
@@ -50,7 +49,7 @@ class Group(NamedTuple):
 
 @final
 class Audience:
-    """Subscribers that get a message together. It does not change."""
+    """The connections that are subscribed to a topic. It does not change."""
 
     __slots__ = ("_groups",)
 
@@ -64,7 +63,7 @@ class Audience:
         )
 
     def deliver(self, message: Prepared, topic: str, excluded: Collection[WebSocket]) -> int:
-        """`ToWebSocket.deliver` to each of them; to how many it was handed."""
+        """Hand a message to each of them but the excluded; to how many it was handed."""
         count = 0
         for group in self._groups:
             if excluded:

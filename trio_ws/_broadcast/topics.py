@@ -1,8 +1,7 @@
-"""Who is subscribed to what, and what was published there before.
+"""Who is subscribed to which topic, and what was published there before.
 
-This module owns the subscribers of each topic and its history, and forgets a topic when nobody
-wants it any more. How a message gets to a subscriber is up to that subscriber's queue, and what the
-application is told is up to `broadcast`.
+This module owns the subscribers and the history of each topic, and forgets topics that nobody wants
+any more. It does not know how a message gets to a subscriber, nor what the application is told.
 """
 
 from __future__ import annotations
@@ -76,10 +75,10 @@ class Topics:
     """The topics of one broadcast.
 
     Args:
-        history: how many messages each keeps.
-        max_idle: of how many topics without subscribers the history is kept.
+        history: how many messages each topic keeps.
+        max_idle: how many topics without subscribers keep their history.
         backplane: is told in which topics this process is interested.
-        on_change: told of a topic whenever a connection has subscribed to it or left it.
+        on_change: called with a topic whenever a connection has subscribed to it or left it.
     """
 
     def __init__(
@@ -162,7 +161,11 @@ class Topics:
         return self._ids.advance()
 
     def record(self, topic: str, number: int, message_id: str, message: Prepared) -> Topic | None:
-        """Keep a message, unless its id is empty; the topic, where there is any use of it."""
+        """Put a message into the history of its topic, unless its id is empty.
+
+        Returns:
+            The topic; `None` if it has neither subscribers nor a history.
+        """
         if not message_id or not self._history_size:
             return self._topics.get(topic)
         record = self._get(topic)
@@ -181,7 +184,7 @@ class Topics:
     # Somebody comes or goes…
 
     def enter(self, websocket: WebSocket) -> None:
-        """A connection has one more subscription, to whatever topics."""
+        """Count one more subscription of a connection, to whatever topics."""
         self._subscriptions[websocket] = self._subscriptions.get(websocket, 0) + 1
 
     def exit(self, websocket: WebSocket) -> None:
@@ -228,7 +231,7 @@ class Topics:
     # Topics come and go…
 
     def _get(self, topic: str) -> Topic:
-        """The topic, which is there from now on."""
+        """The topic, made if there is none yet."""
         record = self._topics.get(topic)
         if record is None:
             size = self._history_size
@@ -239,7 +242,7 @@ class Topics:
         return record
 
     def _tidy(self, topic: str) -> None:
-        """Forget the topic if nobody wants it any more, or the one that was unwanted longest."""
+        """Forget a topic that nobody wants, unless its history is among those that are kept."""
         record = self._topics[topic]
         self._idle.pop(topic, None)
         if record.is_wanted:
@@ -270,8 +273,8 @@ class Topics:
                 delivery.sink.wake()
             for channel in record.channels:
                 channel.sink.end()
-        # This is a method of what refers to this. Without it both are freed when they are over, and
-        # not when the garbage collector looks.
+        # This is a method of the broadcast, which refers to this. Without the cycle, both are freed
+        # when they are over, and not when the garbage collector looks.
         self._on_change = _tell_nobody
 
 

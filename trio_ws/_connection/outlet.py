@@ -1,7 +1,7 @@
-"""What a connection lets a broadcast do: post messages that others also get, and take them back.
+"""The one way from a broadcast into a connection: posting messages, and taking them back.
 
-This module is the one way from a broadcast into a connection. It knows frames and where they wait.
-It does not know topics, policies, or what a message is for.
+This module owns what a broadcast may do with a connection, and no more. It knows frames and where
+they wait. It does not know topics or policies.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from .outbox import Outbox, post_to_all
 
 @final
 class Outlet:
-    """Of one connection, which makes one for each that asks.
+    """One subscription's way into a connection. The connection does not refer to it.
 
-    No method waits or raises, but for `wait_for_progress`.
+    No method waits or raises, except `wait_for_progress`.
 
     Args:
-        outbox: where frames go.
-        wire: what makes them.
-        note_sent: called with each message that is out, or on its way; `None` if nobody asks.
-        close: called with a code and a reason to fail the connection, without waiting.
-        check_turn: raises where this task would wait for itself.
+        outbox: takes the frames.
+        wire: makes them.
+        note_sent: called with each message that is out, or on its way; `None` if nobody wants to
+            know.
+        close: called with a code and a reason to fail the connection. It does not wait.
+        check_turn: raises if the running task would wait for itself.
     """
 
     __slots__ = ("_check_turn", "_close", "_note_sent", "_outbox", "_wire")
@@ -49,9 +50,9 @@ class Outlet:
 
     @property
     def plain_below(self) -> float:
-        """A message of less weight than this goes out as `Prepared.plain`, by `Outlets` too.
+        """A message of less weight than this may go out as `Prepared.plain`, and by `Outlets`.
 
-        That never holds where somebody has to be told of each message.
+        No message may if somebody has to be told of each one.
         """
         return -inf if self._note_sent is not None else self._wire.prepared_is_plain_below
 
@@ -69,14 +70,14 @@ class Outlet:
         return self._wire.frame_of_prepared(message)
 
     def post_now(self, frame: bytes, messages: Sequence[Prepared]) -> bool:
-        """Send a frame, or several in one piece, if nothing has to go out first; else do nothing.
+        """Send a frame, if nothing has to go out before it. It cannot be taken back.
 
         Args:
-            frame: in one piece.
-            messages: what is in it.
+            frame: one frame, or several in one piece.
+            messages: what these hold.
 
         Returns:
-            Whether it was sent. It cannot be taken back.
+            Whether it was sent. If not, nothing was done.
         """
         if not self._outbox.post_now(frame, messages=len(messages)):
             return False
@@ -86,7 +87,7 @@ class Outlet:
         return True
 
     def post(self, parcel: Parcel, frame: bytes) -> None:
-        """Put a frame in line, where `post_now` was in vain."""
+        """Put a frame in line, after `post_now` did nothing."""
         self._outbox.post(parcel, frame)
 
     def take_back(self, parcel: Parcel) -> None:
@@ -94,7 +95,11 @@ class Outlet:
         self._outbox.take_back(parcel)
 
     def exchange(self, parcel: Parcel, frame: bytes) -> bool:
-        """Put another frame in the place of one that waits; false if it would overtake others."""
+        """Put another frame in the place of one that waits, unless that would overtake others.
+
+        Returns:
+            Whether that was done.
+        """
         return self._outbox.exchange(parcel, frame)
 
     def note_sent(self, message: str | bytes) -> None:
@@ -103,27 +108,27 @@ class Outlet:
             self._note_sent(message)
 
     def disconnect(self, code: int, reason: str) -> None:
-        """Fail the connection because its peer is too slow, and throw away all that waits."""
+        """Throw away all that waits, and fail the connection: its peer is too slow."""
         self._outbox.drop_parcels()
         self._close(code, reason)
 
     async def wait_for_progress(self) -> None:
-        """Return when bytes have gone out, or the connection ends, or after `wake`.
+        """Return when bytes have gone out, when the connection ends, or after `wake`.
 
         Raises:
-            RuntimeError: it would wait for a message that this task sends in fragments.
+            RuntimeError: it would wait for a message that this task itself sends in fragments.
         """
         self._check_turn()
         await self._outbox.wait_for_progress()
 
     def wake(self) -> None:
-        """Let those who wait for progress look again."""
+        """Let the tasks that wait for progress look again."""
         self._outbox.wake()
 
 
 @final
 class Outlets:
-    """Several connections that get the same frame. They do not change."""
+    """The outlets of several connections that get the same frame. They do not change."""
 
     __slots__ = ("_outboxes",)
 
@@ -131,5 +136,5 @@ class Outlets:
         self._outboxes = [outlet._outbox for outlet in outlets]
 
     def post_now(self, frame: bytes) -> list[int]:
-        """`Outlet.post_now` to each; the positions of those for which it was in vain."""
+        """`Outlet.post_now` to each; the positions of those for which it did nothing."""
         return post_to_all(self._outboxes, frame)

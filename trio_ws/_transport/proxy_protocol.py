@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: what a proxy sends before all else, TLS included.
+"""The PROXY protocol, versions 1 and 2: the header that a proxy sends first, even before TLS.
 
 This module owns how the header is read: not a byte more than belongs to it, because TLS or a
 request follows. The caller has checked that the peer is a trusted proxy.

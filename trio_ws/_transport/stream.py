@@ -135,7 +135,7 @@ class Transport:
                 pass
 
     async def end(self) -> None:
-        """Say that nothing more will be sent, then read and throw away until the peer says so too.
+        """Say that nothing more will be sent, then read and discard until the peer does the same.
 
         The caller limits how long that takes. TLS says its goodbye first, not when it is closed, or
         the peer would wait for it all that time (RFC 9112 section 9.8).
