@@ -1,19 +1,20 @@
-"""Received and not yet taken: the queue between a connection's reader task and its receivers.
+"""Messages received and not yet taken: the queue between the reader task and the receivers.
 
-This module owns the bounds on what may wait and the message that is still arriving. It knows
-nothing of frames or sockets: the reader task puts in what the wire decoded and waits here while
-there is no room; any number of tasks take out.
+This module owns the bounds on what may wait, and the message that is still arriving. It knows
+nothing of frames or sockets. The reader task, or a receiver that reads, puts in what the wire
+decoded; the reader task waits here while there is no room; any number of tasks take out.
 
-Whole messages wait in a queue. A task that waits for one is handed it as it comes, so that nobody
-else can take it, and nobody can be cancelled who has it: each message goes to exactly one task, and
-to one that will see it. That is what trio's memory channels do, too; this is the same for the two
-things that a channel cannot do: one read puts in hundreds of messages at once, bounded in bytes as
-well (half the time of a channel for each), and an idle connection takes no memory for it (a channel
+Whole messages wait in a queue. A task that waits for a message is handed it as it comes: no other
+task can take it, and a cancellation that arrives later does not reach the task before it has seen
+it. So each message goes to exactly one task. trio's memory channels do the same. This queue does
+two things that a channel cannot: one read puts in hundreds of messages at once, bounded in bytes
+(half the time of a channel for each), and an idle connection takes no memory for it (a channel
 takes 1.3 KiB).
 """
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from contextlib import suppress
 from math import inf
@@ -29,8 +30,19 @@ from .._protocol.events import Fragment, Messages
 MERGE_BELOW = 4096
 
 
+class Intake(enum.Enum):
+    """What becomes of a message that comes. It only ever goes down this list."""
+
+    OPEN = "it waits for a task that takes it"
+    DISCARDING = "it is thrown away; tasks that wait go on waiting"
+    CLOSED = "none will come; tasks that wait are told"
+
+
+OPEN = Intake.OPEN  # asked for with every message
+
+
 class IncomingMessage:
-    """The message that is still arriving: pieces so far, and who will have them."""
+    """The message that is still arriving: pieces so far, and which task will have them."""
 
     __slots__ = ("bytes_held", "claimed", "complete", "pieces", "unwanted")
 
@@ -85,9 +97,8 @@ class Inbox:
         "_bytes",
         "_came_back",
         "_claimants",
-        "_closed",
-        "_discarding",
         "_incoming",
+        "_intake",
         "_max_bytes",
         "_max_messages",
         "_polled",
@@ -108,13 +119,12 @@ class Inbox:
         self.waiting = 0
         self._queued_at = -inf
         self._bytes = 0
-        #: The tasks that wait for a whole message, first come first served; see `take`.
+        #: The tasks that wait for a whole message, first come first served; see `receive`.
         self._receivers: dict[Task, list[str | bytes]] | None = None
         self._incoming: IncomingMessage | None = None
         #: How many tasks wait for a message to begin, so that they may claim it.
         self._claimants = 0
-        self._discarding = False
-        self._closed = False
+        self._intake = OPEN
         #: `poll` found nothing, and nothing has come since.
         self._polled = False
         #: When a task last took the last message that there was, or a piece of one, or claimed one.
@@ -129,7 +139,7 @@ class Inbox:
         """How many messages wait, and how many bytes they and the one still arriving take."""
         return self.waiting, self._bytes + (self._incoming.bytes_held if self._incoming else 0)
 
-    # Putting in: the reader task, or who reads in its place; never waits…
+    # Putting in: the reader task, or a receiver that reads; never waits…
 
     def put(self, messages: Messages, now: float) -> bool:
         """Queue whole messages, which came just now.
@@ -137,7 +147,7 @@ class Inbox:
         Returns:
             Whether a task that waited was handed the first of them.
         """
-        if self._discarding:
+        if self._intake is not OPEN:
             return False
         self._polled = False
         handed_over = bool(self._receivers)
@@ -156,7 +166,10 @@ class Inbox:
         return handed_over
 
     def put_but_first(self, messages: Messages, now: float) -> str | bytes:
-        """`put`, by a task that takes the first of them itself, where none is waiting."""
+        """Put in all but the first, for the task that read them and takes the first itself.
+
+        Only where no message waits: that one would be overtaken.
+        """
         if len(messages) > 1:
             self.put(messages[1:], now)
         if not self.waiting:
@@ -164,7 +177,7 @@ class Inbox:
         return messages[0]
 
     def _hand_over(self, messages: Messages, now: float) -> Messages:
-        """Give messages to the tasks that wait for them, and return those for which none did."""
+        """Give messages to the tasks that wait, and return those for which there is no task."""
         assert self._receivers is not None
         served = list(zip(self._receivers.items(), messages))  # noqa: B905 - whichever are fewer
         for (task, hands), message in served:
@@ -200,7 +213,7 @@ class Inbox:
         Returns:
             Whether a task that waited was handed that message.
         """
-        if self._discarding:
+        if self._intake is not OPEN:
             return False
         if self._incoming is None:
             self._incoming = IncomingMessage()
@@ -220,7 +233,7 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether the reader has to wait before it reads again."""
-        if self._discarding:
+        if self._intake is not OPEN:
             return False
         if self.waiting >= self._max_messages:
             return True
@@ -233,10 +246,10 @@ class Inbox:
 
     @property
     def _wanted(self) -> bool:
-        """Whether somebody waits for the next message, or polls for it.
+        """Whether a task waits for the next message, or polls for it.
 
-        That message is then let in whatever its size: the reader waiting for its receiver, and
-        the receiver for the reader, would be waiting for ever.
+        That message is then let in whatever its size. Otherwise the reader task would wait for a
+        receiver to make room, and the receiver for the rest of the message, for ever.
         """
         return self._polled or bool(self._receivers)
 
@@ -257,8 +270,8 @@ class Inbox:
 
     @property
     def _caught_up(self) -> bool:
-        """Nothing waits, and whoever took the last message, if anybody did, came back for more."""
-        if self._discarding:
+        """Nothing waits, and the task that took the last message, if one did, came back."""
+        if self._intake is not OPEN:
             return True
         if self.waiting:
             return False
@@ -266,7 +279,7 @@ class Inbox:
 
     def close(self) -> None:
         """Nothing more will come. What is queued can still be taken; half a message cannot."""
-        self._closed = self._discarding = True
+        self._intake = Intake.CLOSED
         self._incoming = None
         if self._receivers:
             for task in self._receivers:
@@ -278,7 +291,8 @@ class Inbox:
 
     def discard(self) -> None:
         """Throw away what is queued, and from now on what comes. Receivers go on waiting."""
-        self._discarding = True
+        if self._intake is OPEN:
+            self._intake = Intake.DISCARDING
         self._incoming = None
         self._wake_reader()
         if self.waiting:
@@ -288,7 +302,7 @@ class Inbox:
 
     # Taking out: any task…
 
-    def take_nowait(self) -> str | bytes:
+    def receive_nowait(self) -> str | bytes:
         """The oldest message.
 
         Raises:
@@ -297,7 +311,7 @@ class Inbox:
         """
         queue = self._queue
         if not queue:
-            raise trio.EndOfChannel if self._closed else trio.WouldBlock
+            raise trio.EndOfChannel if self._intake is Intake.CLOSED else trio.WouldBlock
         message = queue.popleft()
         self.waiting -= 1
         self._bytes -= getsizeof(message)
@@ -309,29 +323,30 @@ class Inbox:
         return message
 
     def poll(self) -> str | bytes:
-        """`take_nowait`, by somebody who will not wait but come back.
+        """`receive_nowait`, for a task that does not wait but comes back.
 
         Each poll that finds nothing lets in one more piece of a message that is larger than there
-        is room for: who polls on gets it, and who does not has not opened the door for all of it.
+        is room for. A task that goes on polling gets the message, and one that stops has not let
+        in all of it.
         """
         try:
-            return self.take_nowait()
+            return self.receive_nowait()
         except trio.WouldBlock:
             self._polled = self._came_back = True
             self._wake_reader()
             raise
 
-    async def take(self) -> str | bytes | None:
+    async def receive(self) -> str | bytes | None:
         """Wait for the next message; `None` if none will come.
 
         Cancelling loses nothing.
         """
         if self.waiting:
-            return self.take_nowait()
-        if self._closed:
+            return self.receive_nowait()
+        if self._intake is Intake.CLOSED:
             return None
         self._came_back = True
-        self._wake_reader()  # it may be waiting for somebody to want a message
+        self._wake_reader()  # it may be waiting for a task to want a message
         if self._receivers is None:
             self._receivers = {}
         receivers, task = self._receivers, trio.lowlevel.current_task()
@@ -344,14 +359,14 @@ class Inbox:
         await trio.lowlevel.wait_task_rescheduled(abort)
         return hands[0] if hands else None
 
-    async def take_incoming(self) -> IncomingMessage:
+    async def claim(self) -> IncomingMessage:
         """Wait for a message to begin and claim it: the pieces that came, and those to come."""
         self._claimants += 1
         self._came_back = True
         try:
             while True:
                 with suppress(trio.WouldBlock):
-                    return _whole(self.take_nowait())
+                    return _whole(self.receive_nowait())
                 if self._incoming is not None and not self._incoming.claimed:
                     self._incoming.claimed = True
                     self._note_taken(trio.current_time())
@@ -371,7 +386,7 @@ class Inbox:
         while not incoming.pieces:
             if incoming.complete:
                 return None
-            if self._closed:
+            if self._intake is Intake.CLOSED:
                 raise trio.EndOfChannel
             await self._wait_for_arrival()
         piece = incoming.popleft()

@@ -11,6 +11,11 @@ import trio
 
 from .._errors import CloseCode, UnexpectedMessage
 from .._nursery import leaf_exceptions, protected_context
+from .keepalive import Keepalive
+from .outbox import Outbox
+from .reader import Reader
+from .reading import Reading
+from .sender import Sender
 from .services import Services, open_services
 from .websocket import WebSocket
 
@@ -50,7 +55,7 @@ class Lifetime(AbstractAsyncContextManager[WebSocket, None]):
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
-        self._websocket._start(self._services)
+        _start(self._websocket, self._services)
         return self._websocket
 
     @trio.lowlevel.enable_ki_protection
@@ -76,3 +81,42 @@ def _close_code_for(exc: BaseException | None) -> CloseCode:
     if all(isinstance(error, UnexpectedMessage) for error in errors):
         return CloseCode.UNSUPPORTED_DATA
     return CloseCode.INTERNAL_ERROR
+
+
+def _start(websocket: WebSocket, services: Services) -> None:
+    """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
+    # The outbox calls methods of the services. With methods of its own in it, a connection would
+    # refer to itself, and be freed only when the garbage collector looks.
+    transport, wire, inbox = websocket._transport, websocket._wire, websocket._inbox
+    options, pings, ending = websocket._options, websocket._pings, websocket._ending
+    liveness, logger = websocket._liveness, websocket._logger
+    outbox = Outbox(
+        transport,
+        options.max_send_buffer,
+        services.nursery.start_soon,
+        services.flusher.flush_soon,
+        ending.write_failed,
+        patience=options.ping_interval + options.ping_timeout,
+    )
+    reading = Reading(services.watchdog)
+    ending.attach(outbox, reading)
+    websocket._outbox = outbox
+    websocket._reading = reading
+    websocket._sender = Sender(
+        wire, inbox, outbox, reading=reading, ending=ending, liveness=liveness, logger=logger
+    )
+    websocket._reader = Reader(
+        transport,
+        wire,
+        inbox,
+        outbox,
+        pings,
+        reading=reading,
+        ending=ending,
+        liveness=liveness,
+        logger=logger,
+        received=websocket._received,
+    )
+    websocket._keepalive = Keepalive(liveness, wire, outbox, pings, ending=ending, logger=logger)
+    services.nursery.start_soon(websocket._reader.run, options.on_ping_pong, websocket)
+    services.watchdog.watch(websocket._keepalive)

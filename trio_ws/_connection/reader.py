@@ -119,7 +119,7 @@ class Reader:
             message = self._first_message(data) if data is not None else None
             if message is not None:
                 return message
-        return await self._inbox.take()
+        return await self._inbox.receive()
 
     def _first_message(self, data: bytes) -> str | bytes | None:
         """What `data` begins with, if it is a whole message. All else goes where it belongs."""

@@ -56,7 +56,6 @@ from .pings import SentPings, checked_payload
 from .reader import Reader
 from .reading import Reading
 from .sender import Sender
-from .services import Services
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -142,7 +141,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     local_address: Address
     remote_address: Address
 
-    # Made by `_start`, before anybody else has the connection.
+    # Made at the start of its `Lifetime`, before anybody else has the connection.
     _outbox: Outbox
     _reading: Reading
     _reader: Reader
@@ -182,47 +181,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             close_timeout=options.close_timeout,
             logger=logger,
         )
-
-    def _start(self, services: Services) -> None:
-        """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
-        # The outbox calls methods of the services. With methods of its own in it, a connection
-        # would refer to itself, and be freed only when the garbage collector looks.
-        wire, inbox, pings, ending = self._wire, self._inbox, self._pings, self._ending
-        options, liveness, logger = self._options, self._liveness, self._logger
-        outbox = self._outbox = Outbox(
-            self._transport,
-            options.max_send_buffer,
-            services.nursery.start_soon,
-            services.flusher.flush_soon,
-            ending.write_failed,
-            patience=options.ping_interval + options.ping_timeout,
-        )
-        reading = self._reading = Reading(services.watchdog)
-        ending.attach(outbox, reading)
-        self._sender = Sender(
-            wire,
-            inbox,
-            outbox,
-            reading=reading,
-            ending=ending,
-            liveness=liveness,
-            logger=logger,
-        )
-        self._reader = Reader(
-            self._transport,
-            wire,
-            inbox,
-            outbox,
-            pings,
-            reading=reading,
-            ending=ending,
-            liveness=liveness,
-            logger=logger,
-            received=self._received,
-        )
-        self._keepalive = Keepalive(liveness, wire, outbox, pings, ending=ending, logger=logger)
-        services.nursery.start_soon(self._reader.run, options.on_ping_pong, self)
-        services.watchdog.watch(self._keepalive)
 
     # What it is and how it is doing…
 
@@ -400,7 +358,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await next_checkpoint()()
         inbox = self._inbox
         if inbox.waiting:
-            return inbox.take_nowait()
+            return inbox.receive_nowait()
         self._ending.check_use()
         message = await self._reader.next_message()
         if message is None:
@@ -418,7 +376,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             raise in_other_thread("connection", "ws.send_nowait")
         inbox = self._inbox
         if inbox.waiting:
-            return inbox.take_nowait()
+            return inbox.receive_nowait()
         self._ending.check_use()
         try:
             return inbox.poll()
@@ -436,7 +394,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await next_checkpoint()()
         inbox = self._inbox
         if inbox.waiting:
-            return inbox.take_nowait()
+            return inbox.receive_nowait()
         # Closing is how a handler leaves its own loop; whether this turn or another task did it.
         if self._ending.is_ours:
             raise StopAsyncIteration
@@ -516,7 +474,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         await self._checkpoint()
         try:
-            incoming = await self._reading.wait_for(self._inbox.take_incoming)
+            incoming = await self._reading.wait_for(self._inbox.claim)
         except trio.EndOfChannel:
             raise self._ending.no_more()
         try:
