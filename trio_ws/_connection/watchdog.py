@@ -4,10 +4,11 @@ A sleeping task for each connection would be the largest part of what an idle co
 a heap holds each connection's next time, and one task sleeps until the earliest. The connection
 itself decides what is due then, a ping or its end.
 
-The watchdog also knows which connections nobody reads for the moment, because the task that read a
-message is still busy with it. It recalls the reader task of those that are left for longer than
-`RELIEF`. That is asked for with every message and must cost next to nothing, so it mostly happens
-while another connection is left, and the task is woken only where no other is.
+The watchdog also knows which connections no task reads for the moment, because the task that read
+a message is still busy with it. It recalls the reader task of a connection that is left unread for
+longer than `RELIEF`. Connections are left with every message, so this must cost next to nothing:
+mostly, leaving one connection relieves those that were left before it. The task wakes up for that
+only if no other connection is left in time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Protocol
 
 import trio
 
-#: For how many seconds nobody may read a connection. After twice this time somebody does.
+#: How many seconds a connection may be left unread. After twice this time its reader task reads.
 RELIEF = 0.0025
 
 
@@ -33,10 +34,10 @@ class Watched(Protocol):
 
 
 class Left(Protocol):
-    """What can be left unread for a moment."""
+    """Anything that can be left unread for a moment."""
 
     def recall(self) -> None:
-        """Have it read again. Calls `attend`."""
+        """Let the reader task read again. It has to call `attend`."""
         ...
 
 
@@ -50,7 +51,7 @@ class Watchdog:
         self._counter = count()
         self._compact_at = 64
         self._nap = trio.CancelScope()
-        #: What nobody reads, and since when; the longest first.
+        #: What no task reads, and since when; what has been left for longest comes first.
         self._left: dict[Left, float] = {}
         #: When to look at those next, at the latest; `math.inf` while there are none.
         self._relief_at = inf
@@ -75,20 +76,20 @@ class Watchdog:
             self._check_due(now)
 
     def leave(self, left: Left, now: float) -> None:
-        """From `now` on nobody reads it: call its `recall` soon, unless `attend` comes first."""
+        """No task reads it from `now` on. Call its `recall` soon, unless `attend` comes first."""
         self._left[left] = now
         if now > self._relief_at - RELIEF or self._relief_at == inf:
-            # Moving the alarm costs a twentieth of what it costs when it goes off. As long as this
-            # happens often enough, it never does.
+            # Moving the alarm costs a twentieth of what it costs if it goes off. It never goes off
+            # while connections are left often enough.
             self._relieve(now)
             self._set_alarm()
 
     def attend(self, left: Left) -> None:
-        """Somebody reads it again."""
+        """A task reads it again."""
         self._left.pop(left, None)
 
     def _relieve(self, now: float) -> None:
-        """Recall the reader tasks of what was left for too long."""
+        """Recall the reader tasks of what has been left for too long."""
         while self._left:
             longest, since = next(iter(self._left.items()))
             if since > now - RELIEF:
