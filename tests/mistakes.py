@@ -1,4 +1,4 @@
-"""What an application may do wrong when it is asked about a request."""
+"""Mistakes of an application that is asked about a request."""
 
 from __future__ import annotations
 

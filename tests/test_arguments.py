@@ -1,4 +1,4 @@
-"""Mistakes in what callers give are told when it is given, in words that help."""
+"""Wrong arguments are refused at the call, in words that help."""
 
 from __future__ import annotations
 

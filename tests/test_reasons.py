@@ -1,4 +1,4 @@
-"""What errors and logs say of the network and of TLS: the reason, once, and never nothing."""
+"""Reasons of the network and of TLS in errors and logs: told once, and never empty."""
 
 from __future__ import annotations
 

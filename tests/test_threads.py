@@ -1,4 +1,4 @@
-"""Calls from where they cannot work: another thread, another event loop, a second time."""
+"""Calls that cannot work: from another thread, from another event loop, a second time."""
 
 from __future__ import annotations
 

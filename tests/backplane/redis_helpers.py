@@ -1,4 +1,4 @@
-"""Backplanes over a real Redis, and waiting for what they deliver, for the tests of it."""
+"""Backplanes over a real Redis, and waiting for their messages, for tests of `RedisBackplane`."""
 
 from __future__ import annotations
 

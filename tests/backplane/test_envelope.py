@@ -1,4 +1,4 @@
-"""Envelopes: what goes in comes out, and what is none says why."""
+"""Envelopes: any message comes out as it went in, and malformed bytes say why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes in from a backplane: what is repeated, missing, left, or of no interest."""
+"""Messages that come in from a backplane: repeated, missing, from topics left or never wanted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of a backplane outwards: its bounds, its order, and those who wait for room."""
+"""The outgoing queue of a backplane: its bounds, its order, and tasks that wait for room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options and URLs of the Redis backplane, and what it says of them."""
+"""The options and URLs of the Redis backplane, and its messages about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Redis backplane of a process that is slow: what it is told, and what it holds in memory."""
+"""The Redis backplane of a slow process: it is told of gaps, and holds little in memory."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Broadcasts: publishing, subscribing, slow readers, history, and load."""

@@ -1,4 +1,4 @@
-"""Readers that are slow on purpose, and reading until something came, for tests of broadcasts."""
+"""Slow readers, and reading a number of messages, for tests of broadcasts."""
 
 from __future__ import annotations
 

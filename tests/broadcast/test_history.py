@@ -1,4 +1,4 @@
-"""The last messages of a topic: for new subscribers and for those who come back."""
+"""The last messages of a topic, for new subscribers and for clients that come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published and what is sent to one connection keep their order, fragments and all."""
+"""Published and sent messages keep their order on one connection, fragments included."""
 
 from __future__ import annotations
 

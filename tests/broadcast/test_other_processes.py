@@ -1,4 +1,4 @@
-"""A broadcast with a backplane: what other processes publish, miss and know."""
+"""A broadcast with a backplane: messages, gaps and history of other processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is subscribed to a topic, and who is told when that changes."""
+"""Subscribers of a topic, and callbacks when they change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Broadcast.publish`: who gets what, from where it may be called, and beside a server."""
+"""`Broadcast.publish`: recipients, arguments, threads, and use beside a server."""
 
 from __future__ import annotations
 

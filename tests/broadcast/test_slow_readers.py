@@ -1,4 +1,4 @@
-"""What becomes of messages for a slow reader: each policy, its bounds, and what is told."""
+"""Messages for a slow reader: each policy, its bounds, and its reports."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Clients that open their own stream, over TCP, Unix sockets and TLS."""

@@ -1,4 +1,4 @@
-"""Servers that a client connects to by itself, for tests of clients."""
+"""Servers for clients that open their own stream."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The command line: `trio-ws serve`, with its workers, and `trio-ws connect`."""

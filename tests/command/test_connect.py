@@ -1,4 +1,4 @@
-"""`trio-ws connect`: lines, what is shown, and how it ends."""
+"""`trio-ws connect`: sending lines, printing messages, and exit codes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The Autobahn test suite, for servers and for clients: `make conformance` runs it."""

@@ -1,0 +1,1 @@
+"""A connection that is open: sending, receiving, pings, and how it ends."""

@@ -1,4 +1,4 @@
-"""`as_stream`: what a trio stream has to be, over a WebSocket."""
+"""`as_stream`: a trio stream over a WebSocket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came before a Close frame is answered, however the network cut it (RFC 6455 5.5.1)."""
+"""Messages before a Close frame are answered, however the network cut them (RFC 6455 5.5.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes that move are life: who is dropped, and when, while a large message is on its way."""
+"""Bytes that move are life: when a peer is dropped while a large message is on its way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`outbox`: order, the bound, who finishes a frame, and what a broken transport leads to."""
+"""`outbox`: order, the bound, finishing a frame, and broken transports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a peer may not send: one Close frame, and nothing more is parsed."""
+"""Violations of the protocol get one Close frame, and nothing more is parsed."""
 
 from __future__ import annotations
 

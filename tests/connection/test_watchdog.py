@@ -1,4 +1,4 @@
-"""`watchdog`: one task, each connection at its time, and none kept alive by being watched."""
+"""`watchdog`: one task looks at each connection at its time, and keeps none alive."""
 
 from __future__ import annotations
 

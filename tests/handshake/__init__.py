@@ -1,0 +1,1 @@
+"""The opening handshake on both sides, and proxies in front of a server."""

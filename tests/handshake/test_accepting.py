@@ -1,4 +1,4 @@
-"""The server's side of the opening handshake: what good requests get."""
+"""The server's side of the opening handshake: answers to good requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What proxies say of a client in header fields, and whom to believe."""
+"""The client's address in header fields of proxies, and which proxies to believe."""
 
 from __future__ import annotations
 

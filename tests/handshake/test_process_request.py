@@ -1,4 +1,4 @@
-"""`process_request`: what it may answer, when it is asked, and what becomes of its mistakes."""
+"""`process_request`: its possible answers, when it is called, and its mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behind nginx and HAProxy, with the configurations of docs/proxies.md; and what proxies say."""
+"""Behind nginx and HAProxy, with the configurations of docs/proxies.md."""
 
 from __future__ import annotations
 

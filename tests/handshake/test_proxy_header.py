@@ -1,4 +1,4 @@
-"""What proxies say before everything else: the PROXY protocol."""
+"""The PROXY protocol: a header before everything else that a proxy sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's side of the opening handshake: what bad requests get."""
+"""The server's side of the opening handshake: answers to bad requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client's side of the opening handshake: what good and bad responses get."""
+"""The client's side of the opening handshake: good and bad responses."""
 
 from __future__ import annotations
 

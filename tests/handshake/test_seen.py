@@ -1,4 +1,4 @@
-"""What hooks, handlers and clients can see of the opening handshake, on both sides."""
+"""Requests and responses of the handshake, as hooks, handlers and clients see them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Requests, responses, header fields and URLs, without I/O."""

@@ -1,0 +1,1 @@
+"""`trio_ws.testing`: applications and connections in memory, faulty streams, the pytest plugin."""

@@ -1,4 +1,4 @@
-"""`trio_ws.testing`: what a browser does around it, with cookies, queries and redirects."""
+"""`trio_ws.testing`: cookies, queries and redirects, as a browser handles them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trio_ws.testing`: what becomes of the errors of an application."""
+"""`trio_ws.testing`: errors of an application come out of the test."""
 
 from __future__ import annotations
 

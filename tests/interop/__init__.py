@@ -1,0 +1,1 @@
+"""Other implementations, as real peers and as recordings of them."""

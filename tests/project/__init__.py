@@ -1,0 +1,1 @@
+"""The project itself: its public names, its layers, its documentation, its benchmarks."""

@@ -1,4 +1,4 @@
-"""The pages of the documentation, and what is fenced in them."""
+"""The pages of the documentation, and the snippets in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fuzzing of tests/fuzz begins with is right."""
+"""The first inputs of tests/fuzz are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `trio_ws` exports, and that all of it is explained."""
+"""The public names of `trio_ws`, and that each of them is explained."""
 
 from __future__ import annotations
 

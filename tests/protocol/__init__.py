@@ -1,0 +1,1 @@
+"""Frames, masking, compression and events, without I/O."""

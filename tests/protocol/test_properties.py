@@ -1,8 +1,8 @@
-"""What holds for any bytes whatever: properties, with a fixed budget and always the same examples.
+"""Properties of the wire that hold for any bytes, with a fixed budget and the same examples.
 
-The frames are generated right and then mutated a little, because bytes drawn at random hardly get
-beyond the first header. What they mean is said by `reference` beside this file, and without
-compression by wsproto alone.
+Frames are generated right and then mutated a little, because random bytes hardly get beyond the
+first header. `reference` beside this file says what they mean, and without compression wsproto
+says it alone.
 """
 
 from __future__ import annotations

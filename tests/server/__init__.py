@@ -1,0 +1,1 @@
+"""Servers: serving, admission, shutdown, and handlers that fail."""

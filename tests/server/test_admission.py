@@ -1,4 +1,4 @@
-"""Who a server lets in: `max_connections`, handshakes that fail, and clients being refused."""
+"""Admission to a server: `max_connections`, handshakes that fail, and refused clients."""
 
 from __future__ import annotations
 

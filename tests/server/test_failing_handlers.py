@@ -1,4 +1,4 @@
-"""Handlers that fail: what is logged, what is raised, and who goes on."""
+"""Handlers that fail: logs, errors that are raised, and other clients that go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that leave while `process_request` waits: none is handed to the handler."""
+"""Clients that leave while `process_request` waits are not handed to the handler."""
 
 from __future__ import annotations
 

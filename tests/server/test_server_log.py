@@ -1,4 +1,4 @@
-"""What a server logs: one access line for each connection, frames at DEBUG, no tracebacks."""
+"""The log of a server: one access line for each connection, frames at DEBUG, no tracebacks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Sockets and other streams, and accepting connections."""

@@ -1,0 +1,1 @@
+"""What a server serves beside WebSockets: routes, pages, files, passwords."""

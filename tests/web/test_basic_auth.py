@@ -1,4 +1,4 @@
-"""`basic_auth`, and what hooks tell handlers about who is there."""
+"""`basic_auth`, and the user that hooks pass on to handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 beside WebSockets: connections that go on, and the programs of others."""
+"""HTTP/1.1 beside WebSockets: connections that go on, and curl, wrk and Chromium."""
 
 from __future__ import annotations
 

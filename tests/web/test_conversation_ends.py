@@ -1,4 +1,4 @@
-"""How a connection of HTTP ends: clients that do not read, shutdown, faults, cancellation."""
+"""The end of an HTTP connection: clients that do not read, shutdown, faults, cancellation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a connection of HTTP over TLS ends."""
+"""The end of an HTTP connection over TLS."""
 
 from __future__ import annotations
 

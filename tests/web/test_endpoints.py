@@ -1,4 +1,4 @@
-"""What the application answers over HTTP, and what becomes of its mistakes."""
+"""Answers of an application over HTTP, and its mistakes."""
 
 from __future__ import annotations
 

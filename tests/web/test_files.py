@@ -1,4 +1,4 @@
-"""Files over HTTP: types, validators, ranges, and every way out of the folder that is none."""
+"""Files over HTTP: types, validators, ranges, and no way out of the folder."""
 
 from __future__ import annotations
 

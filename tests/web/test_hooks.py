@@ -1,4 +1,4 @@
-"""`Router`: hooks, in which order they are asked, and what they may say."""
+"""`Router`: hooks, their order, and their answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Router`: what a path leads to, for WebSockets and for HTTP."""
+"""`Router`: where a path leads, for WebSockets and for HTTP."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""All of a connection at once: guarantees, faults at every step, floods, and what is freed."""

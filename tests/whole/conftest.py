@@ -1,4 +1,4 @@
-"""What tests in more than one file of this folder ask for by name."""
+"""Fixtures for more than one file of this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether anything is left that only the garbage collector would free."""
+"""A check that nothing is left for the garbage collector, and ways to end a connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server in a process of its own, seen from outside, and what its peers may do to it.
+"""A server in a process of its own, seen from outside, and attacks on it.
 
 Its memory and CPU time are the system's word and not ours, and another connection goes on echoing.
 With TRIO_WS_SOAK=1 in the environment, the sizes are the full ones.

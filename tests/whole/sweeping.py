@@ -1,4 +1,4 @@
-"""A conversation that uses all that a connection can do, for sweeps over its every step."""
+"""A conversation that uses every part of a connection, for sweeps over each of its steps."""
 
 from __future__ import annotations
 

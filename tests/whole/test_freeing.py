@@ -1,4 +1,4 @@
-"""What is over is freed at once, however it ended and whatever it was used for.
+"""A connection that is over is freed at once, however it ended and whatever it was used for.
 
 A cycle of references keeps a connection, its buffers and its compression windows until the garbage
 collector looks, which in a busy program is late. So here the collector is off.

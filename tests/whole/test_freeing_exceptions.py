@@ -1,4 +1,4 @@
-"""Exceptions and nurseries of connections keep nothing that is over."""
+"""Exceptions and nurseries keep no connection alive that is over."""
 
 from __future__ import annotations
 

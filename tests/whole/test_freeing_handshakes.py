@@ -1,4 +1,4 @@
-"""What a handshake leaves behind is freed at once: over TLS, and where it fails."""
+"""Handshakes leave nothing for the garbage collector: over TLS, and where they fail."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every function that takes apart what a stranger sent is given anything: text, bytes, fields.
+"""Every parser of a stranger's input is given anything: text, bytes, fields.
 
-It returns, or raises an error that its docstring names. Whether what it returns is right is asked
-by the tests of its module. The budget is fixed, and the examples are always the same.
+It returns, or raises an error that its docstring names. The tests of its module ask whether what it
+returns is right. The budget is fixed, and the examples are always the same.
 """
 
 from __future__ import annotations

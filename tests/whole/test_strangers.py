@@ -1,8 +1,8 @@
-"""What strangers send: whatever it is, a parser returns or raises what it documents, nothing else.
+"""Input of strangers: a parser returns, or raises an error that it documents, and nothing else.
 
-Parsers that have a file of their own are fuzzed there: URLs and redirects in test_url, heads in
-test_http, dates in test_headers, JSON in test_json, extensions in test_deflate, frames in
-test_properties. Here are the others, and all of a server and a client around them.
+Most parsers are fuzzed beside their other tests: URLs in test_url, heads in test_heads, dates in
+test_headers, JSON in test_json, extensions in test_deflate_negotiation, frames in test_properties,
+handshakes in test_any_bytes. Here are the others, and a whole server and client around them.
 """
 
 from __future__ import annotations

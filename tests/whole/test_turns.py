@@ -1,7 +1,7 @@
-"""How much work one peer can cause between two turns of the others, whatever it sends.
+"""One peer can cause only so much work between two turns of the others, whatever it sends.
 
-Measured is the processor time that the server's thread takes for one pass of its scheduler, so that
-a busy machine makes no difference. The server runs in a process of its own, without a tracer.
+These tests measure the processor time that the server's thread takes for one pass of its scheduler,
+so that a busy machine makes no difference. The server runs in its own process, without a tracer.
 """
 
 from __future__ import annotations
