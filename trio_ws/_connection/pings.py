@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def checked_payload(payload: Buffer) -> bytes:
-    """What a ping or a pong is to hold (RFC 6455 section 5.5)."""
-    data = bytes_of(payload, "what a ping or pong holds is a buffer, such as bytes")
+    """The payload of a ping or a pong, at most 125 bytes (RFC 6455 section 5.5)."""
+    data = bytes_of(payload, "the payload of a ping or pong is a buffer, such as bytes")
     if len(data) > MAX_CONTROL_PAYLOAD:
-        raise ValueError(f"a ping or pong holds {MAX_CONTROL_PAYLOAD} bytes, not {len(data)}")
+        raise ValueError(f"a ping or pong holds at most {MAX_CONTROL_PAYLOAD} bytes, not {len(data)}")
     return data
 
 
@@ -68,7 +68,7 @@ class SentPings:
         self._probe = self.add(payload)
 
     def forget(self, ping: SentPing) -> None:
-        """Nobody waits for it any more."""
+        """No task waits for it any more."""
         if ping in self._waiting:
             self._waiting.remove(ping)
 
