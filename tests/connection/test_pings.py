@@ -376,7 +376,7 @@ async def test_a_pong_waits_for_room_as_a_message_does() -> None:
 async def test_a_pong_that_cannot_be_sent_is_an_error_at_once() -> None:
     wrong: Any = "text"
     async with open_pair() as (client, _):
-        with pytest.raises(ValueError, match="holds 125 bytes, not 126"):
+        with pytest.raises(ValueError, match="holds at most 125 bytes, not 126"):
             await client.pong(bytes(126))
         with pytest.raises(TypeError, match="a buffer, such as bytes, not str"):
             await client.pong(wrong)

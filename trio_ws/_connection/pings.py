@@ -20,7 +20,9 @@ def checked_payload(payload: Buffer) -> bytes:
     """The payload of a ping or a pong, at most 125 bytes (RFC 6455 section 5.5)."""
     data = bytes_of(payload, "the payload of a ping or pong is a buffer, such as bytes")
     if len(data) > MAX_CONTROL_PAYLOAD:
-        raise ValueError(f"a ping or pong holds at most {MAX_CONTROL_PAYLOAD} bytes, not {len(data)}")
+        raise ValueError(
+            f"a ping or pong holds at most {MAX_CONTROL_PAYLOAD} bytes, not {len(data)}"
+        )
     return data
 
 
