@@ -49,7 +49,7 @@ Decoded = str | bytes | Fragment | Ping | Pong | Close | Violation
 
 
 def decode(wire: Wire, *pieces: bytes) -> list[Decoded]:
-    """What a wire makes of bytes that come in these pieces, messages one by one."""
+    """The events of a wire for bytes in these pieces, with messages one by one."""
     result: list[Decoded] = []
     for piece in pieces:
         for event in wire.receive(piece):
@@ -80,7 +80,7 @@ async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
 
 
 def fail_accepting(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
-    """What `socket.accept` raises, one after the other, before it lets anybody in."""
+    """A list to fill with errors: `socket.accept` raises them in order, and then accepts again."""
     errors: list[OSError] = []
 
     class Listening(socket.socket):

@@ -8,7 +8,7 @@ import trio
 
 from trio_ws import Request
 
-#: What the mistakes say.
+#: The message of each error.
 WHAT = "the database is down"
 
 

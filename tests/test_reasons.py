@@ -124,7 +124,7 @@ async def tls_server_of_the_standard_library() -> AsyncGenerator[int, None]:
         with sock.dup() as kept, sock:
             with pytest.raises(ssl.SSLError):
                 server_tls(asks=True).wrap_socket(sock, server_side=True)
-            # Were it closed with the client's request unread, a reset would overtake what it said.
+            # If the stream closed with the request unread, a reset would overtake the response.
             kept.shutdown(socket.SHUT_WR)
             while kept.recv(65536):
                 pass

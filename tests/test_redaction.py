@@ -100,7 +100,7 @@ def test_a_password_is_hidden_whatever_is_in_it(
     assert masked(url).endswith("***@example.org/path")
 
 
-#: URLs that are refused, each for a reason of its own.
+#: URLs that are refused, each for another reason.
 REFUSED = [
     "http://u:xyzzy@h/",
     "u:xyzzy@h/",

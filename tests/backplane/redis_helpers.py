@@ -19,7 +19,7 @@ both_modes = pytest.mark.parametrize("mode", get_args(Mode))
 #: For everything that a test waits for, on a busy machine.
 PATIENCE = 120
 
-#: What finds a dead server sooner than the defaults do.
+#: Options that find a dead server sooner than the defaults do.
 QUICK: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 0.2, "open_timeout": 0.5}
 
 
@@ -59,7 +59,7 @@ class Proxy:
         self.url = f"redis://{HOST}:{port}"
         self.swallow_answers = False
         self.refuse = False
-        #: What comes in the place of the next answer.
+        #: Bytes that come instead of the next answer.
         self.garbage = b""
         self._streams: list[trio.SocketStream] = []
 

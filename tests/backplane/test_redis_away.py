@@ -290,7 +290,7 @@ async def test_a_start_does_not_wait_longer_than_open_timeout(
 
 async def test_a_connection_that_ends_without_an_error_is_a_lost_one() -> None:
     class Quiet:
-        """What coredis may do, and no Redis makes it do."""
+        """A reader as coredis may behave, although no Redis makes it do so."""
 
         reusable = True
 

@@ -119,7 +119,7 @@ async def test_a_refused_message_is_counted_and_a_gap_to_the_others(
         assert len(refusals) == 2  # the first and the second, and not each
 
 
-#: What others may put where our messages are.
+#: Commands that put something else where our messages are.
 FOREIGN: dict[Mode, list[tuple[str, ...]]] = {
     "pubsub": [("PUBLISH", "trio_ws:news", "hello")],
     "streams": [

@@ -97,7 +97,7 @@ async def test_a_reader_that_falls_behind_the_length_of_a_stream_is_told(
 # Streams: no more at a time than fits…
 
 
-#: What a backlog of any size may cost a process that reads it, in bytes: docs/backplane.md.
+#: How many bytes a backlog of any size may cost a process that reads it: docs/backplane.md.
 BOUND = 64 * 2**20
 
 

@@ -182,7 +182,7 @@ async def test_a_time_to_live_is_set_now_and_then_and_what_is_remembered_of_it_b
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is looked at every second, or after a second's wait, is looked at sooner."""
+    """Shorten checks that come every second, and waits of a second."""
     monkeypatch.setattr(_streams, "CHECK_INTERVAL", 0.05)
     monkeypatch.setattr(_streams, "BLOCK", 50)
 
@@ -192,7 +192,7 @@ AHEAD = "9999999999999-0"
 
 
 def foreign(number: int, previous: int = 0, message: str = "") -> bytes:
-    """What a publisher that is no more has left."""
+    """A message left behind by a publisher that is gone."""
     return encode(Envelope(b"stranger", number, previous, message or str(number)))
 
 

@@ -177,7 +177,7 @@ async def open_crowd(server: Server, path: str) -> AsyncGenerator[Crowd, None]:
 
 
 async def numbers_left(peer: RawPeer, count: int) -> list[int]:
-    """What one that was stalled finds when it reads, so many messages of it."""
+    """Read `count` messages on a connection that was stalled, and give their numbers."""
     numbers: list[int] = []
     with trio.fail_after(PATIENCE):
         while len(numbers) < count:

@@ -48,7 +48,7 @@ async def test_a_socket_that_takes_nothing_at_all_is_waited_for() -> None:
 
 @dataclass
 class Publisher:
-    """Who publishes and sends to one connection, and what it has given to be sent, in order."""
+    """Publishes and sends to one connection, and remembers the messages in their order."""
 
     broadcast: Broadcast
     ws: WebSocket

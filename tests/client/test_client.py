@@ -260,7 +260,7 @@ async def test_the_deadline_covers_all_redirects_together() -> None:
 
 
 class Mine(Exception):
-    """What only this test raises."""
+    """An exception that only these tests raise."""
 
 
 @pytest.mark.parametrize(

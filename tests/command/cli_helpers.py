@@ -96,7 +96,7 @@ class Command:
             self.output += data.decode()
 
     async def urls(self) -> list[str]:
-        """Where it serves, as soon as it says so."""
+        """The URLs that it serves, as soon as it prints them."""
         found = await self.read_until("^Serving on .*")
         return re.findall(r"wss?://\S+", found[0])
 
@@ -109,7 +109,7 @@ class Command:
         await self.process.stdin.aclose()
 
     async def status(self) -> int:
-        """What it ends with. The rest of its output is read meanwhile."""
+        """Its exit code. The rest of its output is read meanwhile."""
         assert self.process.stdout is not None
         async for data in self.process.stdout:
             self.output += data.decode()

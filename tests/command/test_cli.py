@@ -329,7 +329,7 @@ def test_every_limit_of_a_server_is_an_option_and_explained(
 
 
 def first_sentences() -> dict[str, str]:
-    """What `_options` says first of each limit of a server, in the string below its definition."""
+    """The first sentence that `_options` has below each limit of a server."""
     found: dict[str, str] = {}
     classes = [
         node

@@ -169,7 +169,7 @@ async def test_tls_and_a_websocket_within_it_go_through_a_websocket() -> None:
 
 
 async def test_tcp_can_be_relayed_through_a_websocket() -> None:
-    """What `websockify` and its like are for, both ends of it."""
+    """A relay as `websockify` is one, with both of its ends."""
 
     async def copy(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream) -> None:
         async for data in source:

@@ -74,7 +74,7 @@ async def close(ws: WebSocket, answered: trio.Event) -> None:
     await ws.aclose(4000)
 
 
-#: What a sender may wait for.
+#: Things that a sender may wait for.
 WAITS = {"sleep": sleep, "event": wait_for_an_event, "return": do_nothing, "close": close}
 
 

@@ -63,7 +63,7 @@ def byte_by_byte(data: bytes) -> Iterator[bytes]:
         yield data[position : position + 1]
 
 
-#: What the peer may say last, and what is then to be said of the end.
+#: Last frames of the peer, and the close reason that each leads to.
 LAST_FRAMES = {
     "close": CloseReason(4000, "bye", Initiator.REMOTE),
     "violation": CloseReason(1002, "Reserved bit set unexpectedly", Initiator.LOCAL, failed=True),

@@ -191,7 +191,7 @@ async def test_what_was_stopped_while_a_stream_took_it_leaves_nothing_unsent(
 
 
 def arrived(stream: trio.SocketStream) -> bytes:
-    """What can be read without waiting."""
+    """The bytes that can be read without waiting."""
     try:
         return os.read(stream.socket.fileno(), 2**20)
     except BlockingIOError:

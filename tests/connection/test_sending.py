@@ -420,7 +420,7 @@ async def send_much_and_close(ws: WebSocket, nursery: trio.Nursery) -> None:
     nursery.start_soon(ws.aclose, 4000, "enough")
 
 
-#: What a sender does next, what its peer receives after the answers, and the code of the end.
+#: What the sender does next, which messages follow its answers, and with which code it closes.
 NEXT: dict[str, tuple[Callable[[WebSocket, trio.Nursery], Awaitable[None]], list[str], int | None]]
 NEXT = {
     "wait": (wait, [], None),

@@ -87,7 +87,7 @@ def serving(script: str, *arguments: str, port: int = 0) -> Generator[ServerProc
 
 
 class Tabs:
-    """Tabs of one browser, each a visitor of its own, and what went wrong in any of them."""
+    """Tabs of one browser, each a separate visitor, and the problems in any of them."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser

@@ -15,7 +15,7 @@ from tests.helpers import kill
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-#: What one test may take, on a machine that has a lot else to do.
+#: How many seconds one test may take on a busy machine.
 PATIENCE = 60
 
 
@@ -78,7 +78,7 @@ async def serving(script: str, *arguments: str) -> AsyncGenerator[tuple[Script, 
 
 
 async def output_of(script: str, *arguments: str) -> list[str]:
-    """What a script prints that ends by itself."""
+    """The output of a script that ends by itself."""
     result = await trio.run_process(
         command(script, *arguments), capture_stdout=True, stderr=subprocess.STDOUT, check=False
     )

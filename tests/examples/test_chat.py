@@ -32,7 +32,7 @@ async def hear(ws: WebSocket) -> dict[str, Any]:
 
 
 async def see(ws: WebSocket) -> list[str]:
-    """Who is there, as it changes."""
+    """The names of those in the room, each time that they change."""
     while "people" not in (message := await ws.receive_json()):
         pass
     people: list[str] = message["people"]

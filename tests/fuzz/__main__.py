@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def run(target: str, seconds: int, seed: int) -> int:
-    """One target in a process of its own: libFuzzer ends the one that it runs in."""
+    """Run one target in a separate process: libFuzzer ends the one that it runs in."""
     print(f"==== {target}: {seconds} s", flush=True)
     how = ["--inside", "--seconds", str(seconds), "--seed", str(seed)]
     command = [sys.executable, "-m", "tests.fuzz", *how, target]

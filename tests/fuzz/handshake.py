@@ -57,7 +57,7 @@ def _read_all(request: Request) -> None:
 
 
 def seeds() -> list[bytes]:
-    """What to begin with."""
+    """The first inputs."""
     extended = REQUEST[:-2] + (
         b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
         b"Sec-WebSocket-Protocol: a, b\r\nOrigin: https://example.org\r\n\r\nrest"

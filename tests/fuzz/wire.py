@@ -33,7 +33,7 @@ def one_input(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    """What to begin with."""
+    """The first inputs."""
     made = []
     for how, mask in ((0, True), (1, False), (16, True), (2, True)):
         for stream in (

@@ -35,7 +35,7 @@ FIELDS = {
     "Sec-WebSocket-Version": "13",
 }
 
-#: What a server answers, for `scripted_server` to complete.
+#: The answer of a server, for `scripted_server` to complete.
 ACCEPTING = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: {accept}\r\n\r\n"
@@ -94,7 +94,7 @@ def _partition(line: str) -> tuple[str, str, str]:
 
 
 async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    """Everything up to the end of file; a connection that was reset has ended, too."""
+    """Everything up to the end of file, which includes a reset."""
     data = b""
     try:
         async for piece in stream:
@@ -128,7 +128,7 @@ class MemoryServer:
     connect: Callable[[], trio.StapledStream[Any, Any]]
 
     async def answer(self, *pieces: bytes) -> RawResponse:
-        """What the server says to these bytes before it hangs up."""
+        """Send these bytes, and read the answer until the server hangs up."""
         async with self.connect() as stream:
             for piece in pieces:
                 await stream.send_all(piece)

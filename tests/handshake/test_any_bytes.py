@@ -60,7 +60,7 @@ requests = st.one_of(
 
 
 async def shake_hands(data: bytes, *, hang_up: bool) -> tuple[BaseException | None, bytes]:
-    """What a server makes of it: the error if it did not open, and what it answered."""
+    """The error of the server, if it did not open the connection, and its answer."""
     theirs, ours = trio.testing.memory_stream_pair()
     error: BaseException | None = None
     answer = bytearray()
@@ -102,5 +102,5 @@ def test_a_handshake_of_any_bytes_opens_or_is_a_handshake_error(data: bytes, han
         assert type(error) is (trio_ws.ConnectionFailed if hang_up else trio_ws.HandshakeTimeout)
         assert not answer
     else:
-        # What came after the request may have been wrong, and so ended the connection.
+        # Bytes after the request may have been wrong, and so ended the connection.
         assert answer.startswith(b"HTTP/1.1 101 ")

@@ -109,7 +109,7 @@ def test_forwarded_is_read_from_its_end(field: str, address: Any, scheme: str) -
     assert (told.remote_address, told.scheme) == (address, scheme)
 
 
-#: What a client can put before what the proxy adds.
+#: Junk that a client can put before the element of a proxy.
 JUNK = [
     '"',
     "x",

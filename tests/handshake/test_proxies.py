@@ -60,7 +60,7 @@ HERE = Path(__file__).parents[1] / "proxies"
 
 
 def configuration(name: str, folder: Path, proxy: Proxy, **changes: str) -> str:
-    """What the documentation shows, with free ports and a certificate in the place of its own."""
+    """The configuration in the documentation, with free ports and our certificate."""
     certificate = folder / "certificate.pem"
     AUTHORITY.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
     text = (HERE / name).read_text("utf-8")

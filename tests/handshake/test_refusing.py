@@ -72,7 +72,7 @@ async def test_bad_requests_over_a_real_socket_get_their_whole_answer() -> None:
 @pytest.mark.parametrize("name", [*FIELDS, "Origin", "Sec-WebSocket-Protocol"])
 async def test_no_byte_in_a_header_of_the_handshake_does_harm(name: str) -> None:
     # A line feed is left out: what follows it is another line. All the control characters have
-    # their turn in test_http, too.
+    # their turn in test_heads.
     controls = {*map(chr, range(32)), "\x7f"} - {"\t", "\n"}
     beyond_ascii = {"\x80", "\x85", "\xa0", "\xc3", "\xed", "\xff"}
     async with memory_server() as server:

@@ -9,7 +9,7 @@ from trio_ws import Request, WebSocket
 
 
 class Oops(Exception):
-    """What the application fails with."""
+    """The error of the application."""
 
 
 async def fail_at_once(ws: WebSocket) -> None:

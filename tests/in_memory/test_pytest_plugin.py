@@ -14,7 +14,7 @@ from tests.helpers import echo
 from trio_ws import ConnectionRejected, Response, open_websocket_url
 from trio_ws.testing import OpenWebSocketTo, StartWebSocketApp, StartWebSocketServer
 
-#: What one run of pytest may take, on a machine that has a lot else to do.
+#: How many seconds one run of pytest may take on a busy machine.
 PATIENCE = 60
 
 

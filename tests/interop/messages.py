@@ -16,7 +16,7 @@ SIZES = [0, 1, 125, 126, 65535, 65536, 1_000_000]
 #: The kinds of messages.
 KINDS = ["text", "binary"]
 
-#: What `describe` gives.
+#: The result of `describe`.
 Description = dict[str, str | int]
 
 #: One character each of two, three, four and one bytes in UTF-8.

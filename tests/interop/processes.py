@@ -39,7 +39,7 @@ class Peer:
         return await anext(self._reports)
 
     async def all_reports(self) -> list[dict[str, Any]]:
-        """What it says from here on, until it closes its stdout: normally by its end."""
+        """All reports from here on, until it closes its stdout, normally at its end."""
         return [report async for report in self._reports]
 
     async def _read_reports(self) -> AsyncGenerator[dict[str, Any], None]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tests.interop.messages import TEN_BYTES
 from tests.interop.scenarios import NAME, OFFER
 
-#: What servers are sent, twice, and echo.
+#: The message that servers are sent twice, and echo.
 MESSAGE = TEN_BYTES * 200
 
 #: The two echoes of those that use zlib, or the same code in Java, and keep what they know.

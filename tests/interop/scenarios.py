@@ -51,7 +51,7 @@ PAGE = Path(__file__).with_name("page.html").read_bytes()
 
 @dataclass(frozen=True)
 class Compression:
-    """What the handshake says of it, and whether we and the peer used it.
+    """The extensions in the handshake, and whether we and the peer compressed.
 
     Every message is compressible, so whoever agreed to it should have.
     """
@@ -123,7 +123,7 @@ class OurServer:
 async def reports_of_client(
     command: Sequence[str], scenario: str
 ) -> tuple[list[dict[str, Any]], CloseReason, Compression]:
-    """What a client peer says, and how its one connection was and ended for our server."""
+    """The reports of a client peer, and how its one connection went for our server."""
     ours = OurServer()
     reports = await run_client(command, scenario, ours)
     [end], [compression] = ours.ends, ours.compressions
@@ -133,7 +133,7 @@ async def reports_of_client(
 async def run_client(
     command: Sequence[str], scenario: str, ours: OurServer
 ) -> list[dict[str, Any]]:
-    """What a client peer says of its conversation with our server."""
+    """The reports of a client peer about its conversation with our server."""
     async with trio.open_nursery() as nursery:
         serve = partial(serve_websocket, ours.handle, HOST, 0, process_request=ours.answer)
         server: WebSocketServer = await nursery.start(serve)

@@ -14,7 +14,7 @@ _FENCE = re.compile(r"^```(python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def snippets(page: Path) -> Iterator[tuple[str, str, str]]:
-    """What is fenced as python or as text: its language, where it stands, and the text."""
+    """Each block fenced as python or text: its language, its place, and its text."""
     source = page.read_text("utf-8")
     for fence in _FENCE.finditer(source):
         line = source.count("\n", 0, fence.start()) + 1

@@ -73,7 +73,7 @@ Event: TypeAlias = str | bytes | Control | Closed | Failure
 
 @dataclass
 class Header:
-    """What is there of a header; `complete` up to the masking key."""
+    """As much of a header as is there; `complete` up to the masking key."""
 
     fin: bool
     rsv: int
@@ -290,7 +290,7 @@ def read_close(payload: bytes) -> Closed | Failure:
 
 
 def is_text(data: bytes | bytearray, *, final: bool) -> bool:
-    """Whether it is UTF-8, or may still become it."""
+    """Whether it is UTF-8, or may still become UTF-8."""
     if re.search(rb"\xed[\xa0-\xbf]", data):  # a surrogate, or half of one
         return False
     try:

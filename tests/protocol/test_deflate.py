@@ -41,7 +41,7 @@ pytestmark = pytest.mark.autojump
 
 
 def deflated(data: bytes, *, bits: int = 15, mode: int = zlib.Z_SYNC_FLUSH) -> bytes:
-    """What a client sends of `data`, by the book."""
+    """`data` as a client sends it, by the book."""
     compressor = zlib.compressobj(6, zlib.DEFLATED, -bits)
     result = compressor.compress(data) + compressor.flush(mode)
     return result[:-4] if mode == zlib.Z_SYNC_FLUSH else result
@@ -70,7 +70,7 @@ def test_we_look_back_no_further_than_agreed_and_by_default_no_further_than_4_ki
 
 
 def memory_of_inflating(agreed: int | None, *, server: bool) -> int:
-    """What is kept between messages by what inflates them."""
+    """The memory that inflating keeps between messages."""
     agreement = Agreement(*((None, agreed) if server else (agreed, None)))
     data = deflated(bytes(100_000), bits=9)
     tracemalloc.start()

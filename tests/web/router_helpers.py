@@ -48,7 +48,7 @@ class Site:
 
 
 async def connect(server: MemoryServer, path: str, **options: Any) -> list[str | bytes]:
-    """What a WebSocket at this path says first."""
+    """The first message of a WebSocket at this path."""
     url = f"ws://example.org{path}"
     async with wrap_client_stream(server.connect(), url, **options) as ws:
         return [await ws.receive()]

@@ -315,7 +315,7 @@ async def test_a_condition_decides(folder: Path, fields: dict[str, str], status:
         assert described & {*response.headers} == {"Date", "Server"}, "the client has the rest"
 
 
-#: What no parser of dates in the world was made for.
+#: Dates for which no parser was made.
 ODD_DATES = [
     "Mon, 01 Jan 2001 00:00:00 +99999999999999999999",
     "Mon, 01 Jan 2001 00:00:00 +9999",

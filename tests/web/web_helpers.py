@@ -50,7 +50,7 @@ class HTTPClient:
         return await self.response(to_head=data.startswith(b"HEAD"))
 
     async def is_hung_up_on(self) -> bool:
-        """Whether the server has no more to say, and has closed."""
+        """Whether the server sends nothing more, and has closed."""
         try:
             return await self.stream.receive_some(1) == b""
         except trio.BrokenResourceError:

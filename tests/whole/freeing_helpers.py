@@ -42,7 +42,7 @@ def no_cycle() -> Iterator[list[Reference]]:
 
 
 class Boom(Exception):
-    """What the application raises."""
+    """The error of the application."""
 
 
 async def iterate(ws: WebSocket) -> None:

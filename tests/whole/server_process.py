@@ -34,7 +34,7 @@ FLAT = 4 * MIB
 LATENCY = 0.05
 CLOSE_TIMEOUT = 1.0
 
-#: What is to be over after so many seconds may take so much longer on a busy machine.
+#: A deadline may be exceeded by so many seconds on a busy machine.
 SLACK = 5.0
 
 #: As a reserved bit: this frame begins a compressed message.
@@ -127,7 +127,7 @@ except KeyboardInterrupt:
 
 
 class Server:
-    """A server in a process of its own."""
+    """A server in a separate process."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self.process = process
@@ -181,7 +181,7 @@ class Server:
 
 @contextmanager
 def server_process(program: str = SERVER, /, **settings: Any) -> Iterator[Server]:
-    # Measured is what users get: without a tracer, which takes time and memory of its own.
+    # The server runs as users run it, without a tracer, which takes time and memory.
     environment = {key: value for key, value in os.environ.items() if "COV" not in key}
     settings = {"close_timeout": CLOSE_TIMEOUT, "grace_period": 0.3, **settings}
     with subprocess.Popen(
@@ -201,7 +201,7 @@ def server_process(program: str = SERVER, /, **settings: Any) -> Iterator[Server
 
 @asynccontextmanager
 async def flat_and_others_unharmed(server: Server) -> AsyncGenerator[None, None]:
-    """What happens in the block costs the server little memory and the others little time."""
+    """Check that the block costs the server little memory and others little time."""
     latencies: list[float] = []
 
     async def be_another() -> None:
@@ -229,18 +229,18 @@ async def flat_and_others_unharmed(server: Server) -> AsyncGenerator[None, None]
 
 
 def report(**figures: object) -> None:
-    """What was measured: `pytest -rP` shows it."""
+    """Print the measurements: `pytest -rP` shows them."""
     sys.stdout.write(", ".join(f"{name} {value}" for name, value in figures.items()) + "\n")
 
 
 @dataclass
 class Outcome:
-    """What the server did to an attacker.
+    """How the server treated an attacker.
 
     Attributes:
-        frames: what it sent.
+        frames: the frames that it sent.
         gone: after how many seconds it hung up.
-        bytes_sent: how much it took until then.
+        bytes_sent: how many bytes it took until then.
     """
 
     frames: list[tuple[int, bytes]]

@@ -82,7 +82,7 @@ async def test_a_bare_nursery_leaves_no_cycle(body: Any) -> None:
 
 
 async def raised_by(use: Callable[[WebSocket], Awaitable[object]], end: End) -> Exception:
-    """What a receiver is told of the end, without what it was told by."""
+    """The error that tells a receiver of the end. Nothing else of the conversation is kept."""
     client, server = await tcp_pair()
     async with open_server_with_raw_client(streams=(client, server), close_timeout=0.2) as (
         ws,

@@ -181,7 +181,7 @@ SCENARIOS: dict[str, tuple[Side, Side]] = {
 
 
 def run_interrupted(scenario: str, moment: int, report: int) -> None:
-    """In a process of its own: run, be interrupted, and report."""
+    """In a separate process: run, be interrupted, and report."""
     ours, theirs = SCENARIOS[scenario]
     sock = socket.create_server((HOST, 0))
     threading.Thread(target=run_quietly, args=(theirs, sock.dup()), daemon=True).start()
@@ -237,7 +237,7 @@ def is_counted(frame: FrameType, name: str) -> bool:
 
 
 def kinds(exc: BaseException) -> list[str]:
-    """What it is, and what is in it."""
+    """The name of an exception, and of those in it."""
     if not isinstance(exc, BaseExceptionGroup):
         return [type(exc).__name__]
     return [type(exc).__name__, *sorted({kind for leaf in exc.exceptions for kind in kinds(leaf)})]

@@ -148,7 +148,7 @@ def asking(**fields: str) -> Request:
 
 
 def over_memory(read: Callable[[trio.abc.Stream], Any]) -> Callable[[bytes], object]:
-    """What reads a stream reads these bytes, and then the end."""
+    """Let `read` read these bytes from a stream, and the end after them."""
 
     async def main(data: bytes) -> None:
         ours, theirs = trio.testing.memory_stream_pair()
@@ -528,7 +528,7 @@ def test_whatever_comes_is_understood_or_an_error_that_is_documented(one: Parser
 
     parse()
     for error in one.raises:
-        # What argparse wants of its types is said once for all of them.
+        # The error that argparse wants of its types is documented once for all of them.
         assert error is ArgumentTypeError or error.__name__ in (inspect.getdoc(one.function) or "")
 
 

@@ -45,7 +45,7 @@ from trio_ws._http.forwarded import from_client
 from trio_ws._http.networks import Networks
 from trio_ws._transport.proxy_protocol import read_proxy_header
 
-#: What headers are made of, and what breaks those who read them: numbers without end, above all.
+#: Parts of headers, and values that break parsers: endless numbers above all.
 PIECES = [
     *("9" * 30, "9" * 5000, "-1", "+5", "1e999", "0x1", "٣".encode().decode("latin-1"), "0"),
     *("Mon, 01 Jan 2001 00:00:00 GMT", "Mon, 01 Jan 2001 00:00:00 +99999999999999999999"),
