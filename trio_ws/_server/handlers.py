@@ -42,7 +42,7 @@ class Failures:
     """
 
     def __init__(self, policy: HandlerErrorPolicy, stop: Callable[[BaseException], None]) -> None:
-        self._policy = policy
+        self._policy: HandlerErrorPolicy = policy
         self._stop = stop
         #: How many handlers and endpoints failed.
         self.total = 0

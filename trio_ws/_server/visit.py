@@ -82,7 +82,7 @@ class ServerState:
     shutdown: Shutdown
     failures: Failures
     services: Services = field(init=False)
-    connections: dict[WebSocket, None] = field(default_factory=dict)
+    connections: dict[WebSocket, None] = field(default_factory=dict[WebSocket, None])
     stages: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
     connections_total: int = 0
     refused_total: int = 0
