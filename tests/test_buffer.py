@@ -93,7 +93,7 @@ async def test_a_body_is_made_of_the_bytes_of_any_buffer(make: Callable[[], Any]
 
 async def test_a_ping_counts_bytes_and_not_items() -> None:
     async with open_pair() as (ws, _):
-        with pytest.raises(ValueError, match="holds 125 bytes, not 800"):
+        with pytest.raises(ValueError, match="holds at most 125 bytes, not 800"):
             await ws.ping(memoryview(array.array("Q", range(100))))
         with pytest.raises(ValueError, match="holds at most 125 bytes, not 126"):
             await ws.ping(memoryview(bytes(126)).cast("B", (2, 63)))
