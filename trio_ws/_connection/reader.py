@@ -152,7 +152,17 @@ class Reader:
             self._tell = partial(hook, websocket)
         try:
             with self._ending.scope:
-                await self._read_and_hang_up()
+                try:
+                    if await self._read_until_over():
+                        await self._outbox.wait_until_empty()
+                        await self._hang_up()
+                except GONE as exc:
+                    self._ending.lose(exc, reason_of(exc))
+                except Exception as exc:
+                    # A mistake of ours, or of a stream that is not trio's. It ends this connection
+                    # and no other, whichever nursery this is.
+                    self._logger.exception("the connection failed")
+                    self._ending.lose(exc, f"the connection failed: {exc!r}")
         finally:
             # Nothing here can be cancelled: the socket is closed, whatever came before.
             self._tell = None  # it has the connection, which has this
@@ -165,19 +175,6 @@ class Reader:
                 self._ending.settle()
                 self._pings.give_up()
 
-    async def _read_and_hang_up(self) -> None:
-        try:
-            if await self._read_until_over():
-                await self._outbox.wait_until_empty()
-                await self._hang_up()
-        except GONE as exc:
-            self._ending.lose(exc, reason_of(exc))
-        except Exception as exc:
-            # A mistake of ours, or of a stream that is not trio's. It ends this connection and no
-            # other, whoever's nursery this is.
-            self._logger.exception("the connection failed")
-            self._ending.lose(exc, f"the connection failed: {exc!r}")
-
     async def _read_until_over(self) -> bool:
         """Read until the last frame; false if the peer hung up before that."""
         if self._received:
@@ -185,7 +182,13 @@ class Reader:
             self._received = b""
         handed_over = False
         while self._wire.end is None:
-            data = await self._next_bytes(handed_over=handed_over)
+            data: bytes | None = None
+            if handed_over and self._may_stand_by:
+                data = await self._reading.stand_by()
+                if self._inbox.full:  # a receiver read more than there was room for
+                    await self._wait_for_room()
+            if data is None:
+                data = await self._transport.receive()
             if not data:
                 self._ending.lose(None, "the peer hung up without a Close frame")
                 return False
@@ -200,7 +203,10 @@ class Reader:
 
     @property
     def _may_stand_by(self) -> bool:
-        """Whether the next thing to come may well be a message, and a task to read it may come."""
+        """Whether a message may well come next, and the task that was handed the last one read it.
+
+        It is likely to come back. This task reads after all that a task did not wait for.
+        """
         return (
             self._transport.plain_socket is not None
             and self._ending.state is OPEN
@@ -208,19 +214,6 @@ class Reader:
             and not self._inbox.is_awaited
             and not self._pings.are_awaited
         )
-
-    async def _next_bytes(self, *, handed_over: bool) -> bytes:
-        """What a receiver leaves to this task, or what this task reads itself.
-
-        It stands by only after it `handed_over` a message: that task is likely to come back.
-        """
-        if handed_over and self._may_stand_by:
-            news = await self._reading.stand_by()
-            if self._inbox.full:  # a receiver read more than there was room for
-                await self._wait_for_room()
-            if news is not None:
-                return news
-        return await self._transport.receive()
 
     async def _take_in(self, data: bytes) -> bool:
         """Handle what a read brought, as far as there is room for it.

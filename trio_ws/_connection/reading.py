@@ -130,8 +130,9 @@ class Reading:
                 await trio.lowlevel.checkpoint()
                 data = transport.receive_nowait()
                 self._note_look(found=data is not None)
-            if data is None:
-                data = await transport.receive()
+            while data is None:
+                await transport.wait_until_readable()
+                data = transport.receive_nowait()
         except GONE as exc:
             failure = exc
         finally:

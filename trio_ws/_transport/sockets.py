@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import trio
 
@@ -49,6 +49,9 @@ class SocketTransport(Transport):
         if descriptor < 0:
             raise trio.ClosedResourceError("the socket was closed")
         return descriptor
+
+    def wait_until_readable(self) -> Awaitable[None]:
+        return trio.lowlevel.wait_readable(self._descriptor())  # noqa: ASYNC105 - the caller does
 
     async def receive(self) -> bytes:
         while True:

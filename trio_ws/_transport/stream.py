@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
@@ -63,6 +63,13 @@ class Transport:
             return bytes(await self._stream.receive_some(RECEIVE_SIZE))
         except OSError as exc:
             raise broken(exc) from exc
+
+    def wait_until_readable(self) -> Awaitable[None]:
+        """Wait until `receive_nowait` is worth a try. Only where there is a `plain_socket`.
+
+        Not async itself: a coroutine less for as long as an idle connection waits.
+        """
+        raise NotImplementedError
 
     def receive_nowait(self) -> bytes | None:
         """What `receive` would give, where that is known without waiting; else `None`."""
