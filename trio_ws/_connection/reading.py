@@ -40,8 +40,8 @@ T = TypeVar("T")
 
 #: Before a task waits for the socket it may look once, a turn of the scheduler later, whether
 #: something is there already. A look costs less than waiting does, where it finds something, and is
-#: lost where it does not. So after a look in vain the next waits begin at once: this many at first,
-#: after each further one twice as many, up to a limit.
+#: lost where it does not. So after two looks in vain, waits begin at once: one after those two, and
+#: after each further one twice as many and one more, up to a limit. A connection begins with some.
 FIRST_PAUSE = 3
 LONGEST_PAUSE = 63
 
@@ -74,7 +74,7 @@ class Reading:
         self._reader: Task | None = None
         #: What it has to deal with when it reads again.
         self._news: bytes | Exception | None = None
-        #: How many waits still begin without a look, and how many did after the last vain one.
+        #: How many waits still begin without a look, and how many will after the next vain one.
         self._skip = self._pause = FIRST_PAUSE
 
     # The reader task's side…
@@ -144,7 +144,8 @@ class Reading:
         return data
 
     def _note_look(self, *, found: bool) -> None:
-        self._skip = self._pause = 0 if found else min(2 * self._pause + 1, LONGEST_PAUSE)
+        self._skip = 0 if found else self._pause
+        self._pause = 0 if found else min(2 * self._pause + 1, LONGEST_PAUSE)
 
     def rest(self, now: float) -> None:
         """All that came was messages: the task that took the first may come back for the next."""
