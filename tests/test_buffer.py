@@ -100,7 +100,7 @@ async def test_a_ping_counts_bytes_and_not_items() -> None:
         assert await ws.ping(memoryview(bytes(125)).cast("B", (5, 25))) >= 0
 
 
-async def test_what_is_sent_does_not_change_with_the_array_that_it_was() -> None:
+async def test_a_sent_message_does_not_change_with_its_array() -> None:
     numbers: Any = np.zeros(4, dtype="u1")
     async with open_pair() as (ws, peer):
         await ws.send(numbers)

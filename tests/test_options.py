@@ -493,7 +493,7 @@ def test_the_option_that_was_meant_is_the_nearest_or_what_others_call_it(
     assert str(caught.value) == f"{entry_point.__name__}() has no option {given!r}; {meant}"
 
 
-def test_what_others_call_an_option_of_ours_leads_to_one_that_exists() -> None:
+def test_names_that_others_give_an_option_lead_to_one_that_exists() -> None:
     names = {name for kind, _ in [*DEFAULTS, (RedisOptions, None)] for name in _names(kind)}
     assert set(ELSEWHERE) <= names
     for ours, others in ELSEWHERE.items():

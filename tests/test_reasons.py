@@ -102,7 +102,7 @@ ALERT = ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD] sslv3 alert bad (_ssl.c:1006)")
         (trio.BrokenResourceError(), "the connection broke", None, None),
     ],
 )
-def test_what_is_said_is_what_was_said_at_the_bottom(
+def test_the_reason_told_is_the_one_at_the_bottom(
     exc: BaseException, reason: str, root: BaseException | None, number: int | None
 ) -> None:
     assert reason_of(exc) == reason

@@ -35,7 +35,7 @@ def test_an_envelope_comes_out_as_it_went_in(
 
 
 @given(st.binary(max_size=60))
-def test_whatever_comes_is_an_envelope_or_says_why_it_is_none(data: bytes) -> None:
+def test_any_bytes_are_an_envelope_or_say_why_they_are_none(data: bytes) -> None:
     for candidate in (data, b"\x01" + data, b"\x01\x01" + data):
         try:
             envelope = decode(candidate)

@@ -24,7 +24,7 @@ from trio_ws.backplane import BackplaneError, RedisBackplane
 
 
 @pytest.mark.parametrize("url", ["redis://{}:{}", "redis://:wrong@{}:{}"])
-async def test_a_password_that_is_missing_or_wrong_ends_it_at_the_start(
+async def test_a_missing_or_wrong_password_ends_a_backplane_at_the_start(
     tmp_path: Path, url: str
 ) -> None:
     async with run_redis(tmp_path, "--requirepass", "right") as server:
@@ -44,7 +44,9 @@ async def test_a_server_that_repeats_the_log_in_does_not_give_away_the_password(
 
 
 @both_modes
-async def test_a_missing_permission_ends_it_at_the_start(redis: RedisServer, mode: Mode) -> None:
+async def test_a_missing_permission_ends_a_backplane_at_the_start(
+    redis: RedisServer, mode: Mode
+) -> None:
     await redis.command("ACL", "SETUSER", "guest", "on", ">pw", "+@all", "~mine:*", "&mine:*")
     guest: dict[str, Any] = {"url": f"redis://guest:pw@{HOST}:{redis.port}", "mode": mode}
     with pytest.raises(BackplaneError, match="permission"):
@@ -77,7 +79,9 @@ async def test_the_permissions_that_the_documentation_names_are_enough(
                 assert len(await one.backplane.history("weather")) == 1
 
 
-async def test_a_database_that_is_not_there_ends_it_at_the_start(redis: RedisServer) -> None:
+async def test_a_database_that_is_not_there_ends_a_backplane_at_the_start(
+    redis: RedisServer,
+) -> None:
     with pytest.raises(BackplaneError, match="DB index is out of range"):
         await start_in_vain(RedisBackplane(f"{redis.url}/99"))
 

@@ -90,7 +90,7 @@ async def test_bytes_are_what_counts_and_not_messages() -> None:
         assert await stream.receive_some() == b""
 
 
-async def test_what_is_long_is_sent_in_messages_that_every_peer_takes() -> None:
+async def test_long_data_is_sent_in_messages_that_every_peer_takes() -> None:
     data = bytes(range(256)) * 1000
     async with open_pair() as (ws, peer):
         await as_stream(ws).send_all(data)
@@ -103,7 +103,7 @@ async def test_what_is_long_is_sent_in_messages_that_every_peer_takes() -> None:
 
 
 @pytest.mark.parametrize("compress", [None, False])
-async def test_what_is_encrypted_need_not_be_compressed(compress: bool | None) -> None:
+async def test_encrypted_data_need_not_be_compressed(compress: bool | None) -> None:
     async with open_pair() as (ws, peer):
         await as_stream(ws, compress=compress).send_all(b"x" * 5000)
         assert await peer.receive() == b"x" * 5000
@@ -122,7 +122,7 @@ async def test_an_end_that_is_no_good_one_is_an_error() -> None:
             assert isinstance(caught.value, ConnectionLost)
 
 
-async def test_what_was_left_of_a_message_is_not_received_after_closing() -> None:
+async def test_the_rest_of_a_message_is_not_received_after_closing() -> None:
     async with open_pair() as (ws, peer):
         stream = as_stream(ws)
         await peer.send(b"12")

@@ -84,7 +84,7 @@ async def test_a_handler_stuck_over_the_last_message_gets_close_timeout() -> Non
         assert trio.current_time() - start == pytest.approx(3)
 
 
-async def test_a_lost_connection_ends_it_bare_where_a_task_was_told() -> None:
+async def test_a_lost_connection_ends_the_nursery_bare_where_a_task_was_told() -> None:
     async with open_server_with_raw_client() as (ws, peer):
         with pytest.raises(ConnectionLost, match="1006"):
             async with ws.open_nursery() as nursery:
@@ -95,7 +95,7 @@ async def test_a_lost_connection_ends_it_bare_where_a_task_was_told() -> None:
                     assert message == "last words"
 
 
-async def test_a_lost_connection_ends_it_in_silence_where_no_task_was_told() -> None:
+async def test_a_lost_connection_ends_the_nursery_in_silence_where_no_task_was_told() -> None:
     async with open_server_with_raw_client() as (ws, peer):
         async with ws.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)

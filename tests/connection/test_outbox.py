@@ -290,7 +290,7 @@ async def test_the_oldest_of_gathered_frames_is_no_sign_of_a_peer_that_stalls() 
         assert outbox.stalled_since == inf
 
 
-async def test_what_was_gathered_is_one_buffer_and_large_messages_are_not_copied() -> None:
+async def test_gathered_frames_are_one_buffer_and_large_messages_are_not_copied() -> None:
     transport = Narrow()
     asked: list[Outbox] = []
     async with trio.open_nursery() as nursery:
@@ -473,7 +473,7 @@ async def test_a_frame_for_all_goes_out_to_each_that_can_take_it() -> None:
         await outboxes[4].wait_until_empty()
 
 
-async def test_what_a_socket_does_not_take_of_a_frame_for_all_follows_in_order() -> None:
+async def test_the_rest_of_a_frame_for_all_follows_in_order() -> None:
     one, other = socket_pair()
     async with one, other, trio.open_nursery() as nursery:
         outbox, broken = await make(one, nursery)

@@ -473,7 +473,7 @@ async def test_answers_are_gathered_up_to_the_last_message_that_waits() -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1011])
-async def test_what_a_handler_sent_comes_before_the_close_frame_however_it_ends(code: int) -> None:
+async def test_messages_of_a_handler_come_before_the_close_frame_however_it_ends(code: int) -> None:
     async def handler(ws: WebSocket) -> None:
         await ws.ping()  # they have all arrived
         for _ in range(3):

@@ -221,7 +221,7 @@ async def test_frames_in_the_segment_of_the_request_are_echoed() -> None:
     ],
     ids=["a Close", "a bad opcode", "no mask", "a second request"],
 )
-async def test_what_ends_a_connection_at_once_is_answered_after_the_101(
+async def test_frames_that_end_a_connection_at_once_are_answered_after_the_101(
     behind: bytes, code: int
 ) -> None:
     async with memory_server() as server:

@@ -212,7 +212,7 @@ def test_a_url_that_is_not_for_websockets_is_refused_with_a_reason(url: str, pro
 
 
 @pytest.mark.parametrize("character", [*map(chr, range(0x21)), "\x7f", "\\", "\ud800"])
-def test_what_a_browser_would_quietly_repair_is_refused(character: str) -> None:
+def test_a_url_that_a_browser_would_quietly_repair_is_refused(character: str) -> None:
     for url in ("{}ws://h/", "w{}s://h/", "ws://{}h/", "ws://h:8{}0/", "ws://h/a{}", "ws://h/?{}"):
         with pytest.raises(InvalidURL, match="white space, a backslash or a control character"):
             parse_url(url.format(character))

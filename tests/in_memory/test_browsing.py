@@ -237,7 +237,7 @@ async def test_a_stream_is_closed_where_an_option_is_wrong(wrong: Any) -> None:
                 raise AssertionError("never reached")
 
 
-async def test_what_is_accepted_is_a_stream_as_trio_wants_them() -> None:
+async def test_an_accepted_stream_is_one_as_trio_wants_it() -> None:
     async def make() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
         async with MemoryListener() as listener:
             client = listener.connect()

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize("target", ["wire", "handshake"])
-def test_what_fuzzing_begins_with_is_right(target: str) -> None:
+def test_the_first_inputs_of_fuzzing_are_right(target: str) -> None:
     module = importlib.import_module(f"tests.fuzz.{target}")
     for seed in module.seeds():
         for end in range(len(seed) + 1):

@@ -196,7 +196,7 @@ def test_a_module_opens_with_what_it_owns(module: str) -> None:
     assert ast.get_docstring(parse(module))
 
 
-def test_what_the_distribution_requires_is_imported_and_nothing_else() -> None:
+def test_requirements_of_the_distribution_are_imported_and_nothing_else() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
     required = [*project["dependencies"]]
     for extra in project["optional-dependencies"].values():

@@ -84,7 +84,7 @@ def memory_of_inflating(agreed: int | None, *, server: bool) -> int:
 
 
 @pytest.mark.parametrize("server", [True, False])
-def test_what_was_agreed_on_is_what_inflating_takes(server: bool) -> None:
+def test_inflating_takes_the_memory_that_was_agreed_on(server: bool) -> None:
     largest = memory_of_inflating(None, server=server)
     assert largest == pytest.approx(memory_of_inflating(15, server=server), abs=500)
     for agreed, window in ((12, 2**12), (9, 2**9), (8, 2**9)):
@@ -372,7 +372,7 @@ def test_a_marked_continuation_and_marked_control_frames_are_violations() -> Non
     assert [event.code for event in events if isinstance(event, Violation)] == [1002]
 
 
-def test_what_compresses_badly_may_be_longer_on_the_wire_than_inflated() -> None:
+def test_a_message_that_compresses_badly_may_be_longer_on_the_wire_than_inflated() -> None:
     data = random.Random(3).randbytes(5000)
     payload = deflated(data)
     assert len(payload) > 5000

@@ -104,7 +104,7 @@ async def test_an_exception_that_is_kept_can_be_copied_and_pickled(use: Any, end
         assert vars(twin) == vars(error)
 
 
-async def test_what_this_side_closed_is_not_kept_by_the_exception_that_says_so() -> None:
+async def test_a_connection_that_we_closed_is_not_kept_by_the_exception_that_says_so() -> None:
     async with open_server_with_raw_client(close_timeout=0.2) as (ws, _):
         await ws.aclose()
         with pytest.raises(trio.ClosedResourceError, match="this side closed") as info:

@@ -517,7 +517,7 @@ parser(_cli._header, texts("A: b"), None, ArgumentTypeError)
 
 
 @pytest.mark.parametrize("one", PARSERS, ids=str)
-def test_whatever_comes_is_understood_or_an_error_that_is_documented(one: Parser) -> None:
+def test_any_input_is_understood_or_a_documented_error(one: Parser) -> None:
     @budget(60)
     @given(one.given)
     def parse(given: Any) -> None:

@@ -284,7 +284,7 @@ def busy_machine() -> Iterator[None]:
             burner.wait()
 
 
-async def test_what_comes_in_one_segment_is_answered_every_time_on_a_busy_machine(
+async def test_messages_in_one_segment_are_answered_every_time_on_a_busy_machine(
     server: Server,
 ) -> None:
     messages = b"".join(frame(TEXT, str(number).encode()) for number in range(1000))
