@@ -20,6 +20,7 @@ waiting for the peer: it waits for the fragments, so they must not wait for it.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 
@@ -61,6 +62,17 @@ SLOWEST = 4 * 1024
 TURN = 16 * 1024
 
 
+class Intake(enum.Enum):
+    """What is still taken. It only ever goes down this list."""
+
+    OPEN = "all frames"
+    SEALED = "only frames that end the connection; tasks that wait for room go on"
+    STOPPED = "nothing; what waited is dropped"
+
+
+OPEN, STOPPED = Intake.OPEN, Intake.STOPPED  # asked for with every message
+
+
 class Outbox:
     """See the module.
 
@@ -75,12 +87,12 @@ class Outbox:
 
     __slots__ = (
         "_blocked",
-        "_broken",
         "_flush_soon",
         "_flushing",
         "_frames",
         "_gather_up_to",
         "_held",
+        "_intake",
         "_largest_piece",
         "_line",
         "_moved",
@@ -94,7 +106,6 @@ class Outbox:
         "_transport",
         "bytes_taken",
         "high_water",
-        "is_sealed",
         "messages_posted",
         "moved_at",
         "probe_left_at",
@@ -133,8 +144,7 @@ class Outbox:
         #: A pong that is held back, and how many bytes must have gone out (see `_gone`) before it.
         self._owed: tuple[float, bytes] | None = None
         #: No more messages will come: see `seal`.
-        self.is_sealed = False
-        self._broken = False
+        self._intake = OPEN
         self._piece_size = PIECE
         self._largest_piece = int(max(PIECE, min(LARGEST_PIECE, SLOWEST * patience)))
         self._flushing: trio.CancelScope | None = None
@@ -174,6 +184,11 @@ class Outbox:
         """Since when the transport has taken nothing; `math.inf` where nothing waits for it."""
         return self._progressed_at if self._blocked else inf
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether no more messages are taken."""
+        return self._intake is not OPEN
+
     # Taking frames…
 
     def write(self, frame: Buffer, payload: Buffer = b"", *, following: int = 0) -> None:
@@ -187,7 +202,7 @@ class Outbox:
             payload: what follows the head. It is not copied, which would cost a large one much.
             following: how many more messages wait for the sender. Their answers may follow soon.
         """
-        if self._broken:
+        if self._intake is STOPPED:
             return
         size = len(frame) + len(payload)
         self.bytes_taken += size
@@ -265,7 +280,7 @@ class Outbox:
         mark is left.
         """
         gone = self._gone_when_there_is_room
-        while not self.has_room and self._gone < gone and not self.is_sealed:
+        while not self.has_room and self._gone < gone and self._intake is OPEN:
             await self.wait_for_progress()
 
     async def wait_until_empty(self) -> None:
@@ -291,7 +306,7 @@ class Outbox:
         Returns:
             Whether it was written. If not, nothing was done.
         """
-        if self._frames or self._held or self.is_sealed:
+        if self._frames or self._held or self._intake is not OPEN:
             return False
         size = len(frame)
         self.bytes_taken += size
@@ -321,7 +336,7 @@ class Outbox:
 
     def post(self, parcel: Parcel, frame: Buffer) -> None:
         """Put a frame in line, after `post_now` did nothing."""
-        if self.is_sealed:
+        if self._intake is not OPEN:
             parcel.leave(sent=False)
             return
         if self._line is None:
@@ -386,7 +401,7 @@ class Outbox:
     def _set_ready(self) -> None:
         # A frame that went past these would overtake them, cut a message in two, or follow a Close
         # frame (RFC 6455 section 5.5.1).
-        clear = not (self._frames or self._held or self.is_sealed)
+        clear = not (self._frames or self._held or self._intake is not OPEN)
         self._ready = self._transport.plain_socket if clear else None
 
     def _advance_line(self, size: float) -> None:
@@ -402,7 +417,8 @@ class Outbox:
 
     def seal(self) -> None:
         """Take no more messages, only what ends the connection, and wake all who wait."""
-        self.is_sealed = True
+        if self._intake is OPEN:
+            self._intake = Intake.SEALED
         self._owed = None
         self._ready = None
         if self._held:
@@ -416,7 +432,7 @@ class Outbox:
         self.seal()
         self.drop_parcels()
         self._line = None
-        self._broken = True
+        self._intake = STOPPED
         self._frames = []  # a new list, as the flushing task may be going through the old one
         self.unsent = 0
         self.wake()
@@ -432,7 +448,7 @@ class Outbox:
             self._moved.unpark_all()
 
     def _break(self, exc: Exception) -> None:
-        if not self._broken:
+        if self._intake is not STOPPED:
             on_broken = self._on_broken  # `stop` replaces it
             self.stop()
             on_broken(exc)
@@ -499,7 +515,7 @@ class Outbox:
                 # system's buffers, which says nothing of the peer.
                 self.moved_at = trio.current_time()
             self._piece_size = min(2 * self._piece_size, self._largest_piece) if quick else PIECE
-            if not self._broken:  # `stop` has dropped what waits, this piece included
+            if self._intake is not STOPPED:  # `stop` has dropped what waits, this piece included
                 self._note_written(len(piece))
 
     def _piece(self) -> bytes:
