@@ -1,7 +1,7 @@
 """How a connection ends: its states, the steps between them, and what each step says and allows.
 
-Every end goes through `Ending`. The first step that knows the reason decides it; a later step can
-only shorten the time that is left. From the first step to the closed socket it takes at most
+Every end goes through `Ending`. The first step that knows the reason decides it. Later steps can
+only shorten the time that is left. The way from the first step to the closed socket takes at most
 `close_timeout`.
 
 =========  ==========================================================  =============================
@@ -33,9 +33,9 @@ SETTLE       the socket is closed                   CLOSED  tells everybody who 
 
 A step that is not in the row of the state changes nothing but the time.
 
-The peer's last frame is read before it is heeded: the application gets a moment to answer what came
-before it (RFC 6455 section 5.5.1 allows to delay the Close frame). Whatever ends the connection in
-that moment heeds the frame first, because it was the peer that began.
+The peer's last frame is heeded a moment after it was read, so that the application can answer what
+came before it (RFC 6455 section 5.5.1 allows an endpoint to delay its Close frame). A step that ends
+the connection in that moment heeds the frame first, because the peer was the one that began.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ from .liveness import Liveness
 from .outbox import Outbox
 from .reading import Reading
 
-#: After a failed write, how many seconds the reader task has to find out why: the reason may be a
+#: After a failed write, the reader task has this many seconds to find out why: the reason may be a
 #: Close frame that arrived before the connection broke.
 POST_MORTEM = 1.0
 
@@ -264,10 +264,10 @@ class Ending:
             self._go(Step.WE_CLOSE, self._close_timeout)
 
     def heed_peer(self) -> None:
-        """Act on the peer's last frame, where it came and that has not been done yet.
+        """Act on the peer's last frame, if it has come and nothing has acted on it yet.
 
-        The reader task does so when the application has dealt with what came before. Whatever ends
-        the connection earlier comes through here first.
+        The reader task does so when the application has dealt with what came before. Each step that
+        ends the connection earlier comes through here first.
         """
         end = self._wire.end
         if isinstance(end, Violation):
@@ -406,7 +406,7 @@ class Ending:
             raise self.error()
 
     def error(self) -> Exception:
-        """What a task is told that uses the connection after its end is known."""
+        """The error for a task that uses the connection after its end is known."""
         if self.is_ours:
             return ClosedByUs(self._id)
         assert self.reason is not None
@@ -415,7 +415,7 @@ class Ending:
         return error
 
     def no_more(self) -> Exception:
-        """The same, for a receiver once everything was taken; its nurseries end with that."""
+        """The same, for a receiver that has taken everything. The nurseries end with that."""
         self._cancel_nurseries()
         return self.error()
 

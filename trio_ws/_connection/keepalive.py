@@ -1,6 +1,6 @@
 """Acting on what `liveness` finds due: pings, and the end of a peer that is gone or idle.
 
-The watchdog calls it at the times that it asks for.
+This module does what is due. `liveness` decides, and the watchdog calls at the times asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .pings import SentPings
 
 @final
 class Keepalive:
-    """Of one connection, which is watched by it."""
+    """Watches one connection."""
 
     __slots__ = ("__weakref__", "_ending", "_liveness", "_logger", "_outbox", "_pings", "_wire")
 
@@ -53,7 +53,7 @@ class Keepalive:
         if due is Due.PING:
             self._ping()
         elif due in (Due.DROP_SILENT, Due.DROP_STALLED):
-            # It is told so if that takes no waiting: it has had all its time.
+            # The peer is told only if that takes no waiting: it has had all its time.
             self._ending.fail(CloseCode.INTERNAL_ERROR, due.value)
             self._ending.abort()
         elif due in (Due.CLOSE_IDLE, Due.CLOSE_OLD):

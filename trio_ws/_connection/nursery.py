@@ -1,7 +1,7 @@
 """A nursery that ends with its connection: what `WebSocket.open_nursery` gives.
 
-This module owns which of its tasks' errors only say that the connection is over. When the nursery
-ends is `ending`'s to say.
+This module owns which of its tasks' errors only say that the connection is over. `ending` decides
+when the nursery ends.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def open_nursery_until(ending: Ending) -> AsyncGenerator[trio.Nursery, Non
 
 
 def _failures_in(group: BaseExceptionGroup[BaseException], ending: Ending) -> list[BaseException]:
-    """What is to come out of the block, where its tasks raised `group`."""
+    """The exceptions that leave the block, where its tasks raised `group`."""
     _, rest = group.split(lambda exc: ending.is_end_or_our_close(exc))  # noqa: PLW0108 - it takes no method
     if rest is not None:
         return [rest]

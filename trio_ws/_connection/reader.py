@@ -1,8 +1,8 @@
 """The reader task: it takes in what the peer sends, and at the end shuts the transport down.
 
-This module owns the way in for a message, up to the inbox or the hands of the task that waits, and
-the last steps of a connection: what is unsent goes out, the peer gets a moment to hang up, the
-socket is closed. Who reads at which time is `reading`'s, and why a connection ends is `ending`'s.
+This module owns the way in for a message, up to the inbox or the hands of the task that waits. It
+also owns the last steps of a connection: what is unsent goes out, the peer gets a moment to hang
+up, and the socket is closed. `reading` decides who reads, and `ending` why a connection ends.
 
 The reader task never waits for a writer: what it writes goes to the outbox, which takes frames
 without waiting. While a task waits in `receive` it stands by, and that task reads.
@@ -37,28 +37,28 @@ from .reading import NOBODY, Reading
 #: one way, the peer gets this many seconds to hang up (RFC 6455 section 7.1.1).
 LINGER = 1.0
 
-#: When the peer closes or breaks the protocol, how many seconds the application has, from when it
-#: took the last message, to answer what came before (RFC 6455 section 5.5.1 allows to delay the
-#: Close frame for it).
+#: When the peer closes or breaks the protocol, the application has this many seconds to answer what
+#: came before, counted from when it took the last message (RFC 6455 section 5.5.1 allows an endpoint
+#: to delay its Close frame for that).
 LAST_ANSWERS = 1.0
 
-#: What is told of each ping and pong that came.
+#: Called with each ping and pong that came.
 Tell: TypeAlias = Callable[[Literal["ping", "pong"], bytes], object]
 
 
 @final
 class Reader:
-    """Of one connection; see the module.
+    """The reader task of one connection; see the module.
 
     Args:
-        transport: what is read, and closed at the end.
-        wire: makes sense of it. Whole messages and pieces of them go to `inbox`, pongs to `pings`,
-            and answers to pings to `outbox`.
-        reading: who reads.
-        ending: told of the end that the peer or the network makes.
-        liveness: told when something came.
-        logger: the connection's.
-        received: what came behind the opening handshake.
+        transport: is read, and closed at the end.
+        wire: decodes what was read. Whole messages and pieces of them go to `inbox`, pongs to
+            `pings`, and answers to pings to `outbox`.
+        reading: knows who reads.
+        ending: is told of the end that the peer or the network makes.
+        liveness: is told when something came.
+        logger: belongs to the connection.
+        received: the bytes that came behind the opening handshake.
     """
 
     __slots__ = (
@@ -122,7 +122,7 @@ class Reader:
         return await self._inbox.receive()
 
     def _first_message(self, data: bytes) -> str | bytes | None:
-        """What `data` begins with, if it is a whole message. All else goes where it belongs."""
+        """The whole message that `data` begins with, if it does. All else goes where it belongs."""
         reading = self._reading
         if self._ending.state is not OPEN:  # what comes now is to be judged, or to be discarded
             reading.hand_back(data)

@@ -1,7 +1,7 @@
-"""Sending: whose turn it is, what a message becomes, and how it gets to the outbox.
+"""Sending: whose turn it is, how a message becomes a frame, and how that gets to the outbox.
 
-This module owns the order in which tasks send. The outbox owns the bytes: a frame that was handed
-to it is finished by the connection, so that a task that is cancelled never leaves half of one.
+This module owns the order in which tasks send. The outbox owns the bytes. It finishes each frame
+that it was handed, so a task that is cancelled never leaves half of one behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .reading import Reading
 
 @final
 class Sender:
-    """Of one connection; see the module."""
+    """The sending half of one connection; see the module."""
 
     __slots__ = (
         "_ending",
