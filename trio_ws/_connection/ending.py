@@ -34,8 +34,8 @@ SETTLE       the socket is closed                   CLOSED  tells everybody who 
 A step that is not in the row of the state changes nothing but the time.
 
 The peer's last frame is heeded a moment after it was read, so that the application can answer what
-came before it (RFC 6455 section 5.5.1 allows an endpoint to delay its Close frame). A step that ends
-the connection in that moment heeds the frame first, because the peer was the one that began.
+came before it (RFC 6455 section 5.5.1 allows an endpoint to delay its Close frame). A step that
+ends the connection in that moment heeds the frame first, because the peer was the one that began.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ from .reading import NOBODY, Reading
 LINGER = 1.0
 
 #: When the peer closes or breaks the protocol, the application has this many seconds to answer what
-#: came before, counted from when it took the last message (RFC 6455 section 5.5.1 allows an endpoint
-#: to delay its Close frame for that).
+#: came before, counted from when it took the last message (RFC 6455 section 5.5.1 allows an
+#: endpoint to delay its Close frame for that).
 LAST_ANSWERS = 1.0
 
 #: Called with each ping and pong that came.
