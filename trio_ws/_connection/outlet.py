@@ -12,6 +12,7 @@ from typing import final
 
 from .._protocol.prepared import Prepared
 from .._protocol.wire import Wire
+from .ending import Ending
 from .line import Parcel
 from .outbox import Outbox, post_to_all
 
@@ -25,27 +26,27 @@ class Outlet:
     Args:
         outbox: takes the frames.
         wire: makes them.
+        ending: closes the connection if its peer is too slow.
         note_sent: called with each message that is out, or on its way; `None` if nobody wants to
             know.
-        close: called with a code and a reason to fail the connection. It does not wait.
         check_turn: raises if the running task would wait for itself.
     """
 
-    __slots__ = ("_check_turn", "_close", "_note_sent", "_outbox", "_wire")
+    __slots__ = ("_check_turn", "_ending", "_note_sent", "_outbox", "_wire")
 
     def __init__(
         self,
         outbox: Outbox,
         wire: Wire,
+        ending: Ending,
         *,
         note_sent: Callable[[str | bytes], None] | None,
-        close: Callable[[int, str], None],
         check_turn: Callable[[], None],
     ) -> None:
         self._outbox = outbox
         self._wire = wire
+        self._ending = ending
         self._note_sent = note_sent
-        self._close = close
         self._check_turn = check_turn
 
     @property
@@ -110,7 +111,7 @@ class Outlet:
     def disconnect(self, code: int, reason: str) -> None:
         """Throw away all that waits, and fail the connection: its peer is too slow."""
         self._outbox.drop_parcels()
-        self._close(code, reason)
+        self._ending.close(code, reason, failed=True)
 
     async def wait_for_progress(self) -> None:
         """Return when bytes have gone out, when the connection ends, or after `wake`.

@@ -174,8 +174,8 @@ class Sender:
         return Outlet(
             self._outbox,
             self._wire,
+            self._ending,
             note_sent=self.note_sent if self._notes_messages else None,
-            close=partial(self._ending.close, failed=True),
             check_turn=self._refuse_within_own_message,
         )
 
