@@ -8,8 +8,8 @@ the second half. There is no I/O here: the caller feeds what it receives.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Protocol, final
+from dataclasses import replace
+from typing import NamedTuple, Protocol, final
 
 from .._addresses import Address
 from .exchange import HeadBuffer, HeadTooLarge, MalformedHead, ServerExchange, StartLineTooLong
@@ -34,9 +34,7 @@ class Ends(Protocol):
     def remote_address(self) -> Address: ...
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class IncomingRequest:
+class IncomingRequest(NamedTuple):
     """A request whose head was read and judged.
 
     Attributes:
@@ -123,7 +121,8 @@ def check_is_only_a_head(incoming: IncomingRequest) -> None:
     """
     _check_version(incoming.version, "1.1")
     headers = incoming.request.headers
-    if "Transfer-Encoding" in headers or int(headers.get("Content-Length", "0")) > 0:
+    has_length = "Content-Length" in headers and int(headers["Content-Length"]) > 0
+    if has_length or "Transfer-Encoding" in headers:
         raise refusal(400, "a request with a body is not accepted here")
 
 
