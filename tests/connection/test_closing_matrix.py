@@ -9,7 +9,7 @@ a change that is meant, ``python -m tests.connection.test_closing_matrix`` write
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,14 +40,6 @@ from trio_ws import ConnectionClosed, WebSocket
 DOCUMENT = Path(__file__).parents[2] / "docs" / "closing-matrix.md"
 
 ROLES = ("server", "client")
-WHO = ("we", "the peer", "both at once", "bare EOF", "reset")
-WHEN = (
-    "idle",
-    "mid-fragment",
-    "reader blocked on a full queue",
-    "send buffer full",
-    "ping in flight",
-)
 HOW = ("normally", "by exception", "by cancellation")
 
 OPTIONS: dict[str, Any] = {"max_queued_messages": 1, "close_timeout": 0.3, "open_timeout": 5}
@@ -81,7 +73,7 @@ async def run_case(role: str, who: str, when: str, how: str) -> Outcome:
             try:
                 with trio.CancelScope() as scope:
                     async with opener(streams=(client, server), **OPTIONS) as (ws, peer):
-                        await prepare(when, ws, peer, nursery)
+                        await WHEN[when](ws, peer, nursery)
                         if when != "send buffer full" and who not in ("bare EOF", "reset"):
                             nursery.start_soon(answer_close, peer, who, peer_saw)
                         seen = await start(who, when, ws, peer, peers_end)
@@ -104,22 +96,40 @@ async def run_case(role: str, who: str, when: str, how: str) -> Outcome:
     return Outcome(ours, peer_saw[0] if peer_saw else "–", seen)
 
 
-async def prepare(when: str, ws: WebSocket, peer: RawPeer, nursery: trio.Nursery) -> None:
-    """Bring the connection into the state in which its end is to come."""
-    if when == "mid-fragment":
-        await peer.send_frame(TEXT, b"half a message", fin=False)
-        await until(lambda: ws.statistics().queued_bytes > 0)
-    elif when == "reader blocked on a full queue":
-        for _ in range(3):
-            await peer.send_frame(TEXT, b"unread")
-            await until(lambda: ws.statistics().queued_messages == 1)
-        await trio.testing.wait_all_tasks_blocked(0.01)
-    elif when == "send buffer full":
-        await ws.send(b"x" * 2**24)
-        assert ws.statistics().unsent_bytes > 0
-    elif when == "ping in flight":
-        nursery.start_soon(ping, ws)
-        assert (await peer.receive_frame() or (0,))[0] == FIN | PING
+async def be_idle(ws: WebSocket, peer: RawPeer, nursery: trio.Nursery) -> None:
+    """Nothing is under way."""
+
+
+async def be_mid_fragment(ws: WebSocket, peer: RawPeer, nursery: trio.Nursery) -> None:
+    await peer.send_frame(TEXT, b"half a message", fin=False)
+    await until(lambda: ws.statistics().queued_bytes > 0)
+
+
+async def fill_the_queue(ws: WebSocket, peer: RawPeer, nursery: trio.Nursery) -> None:
+    for _ in range(3):
+        await peer.send_frame(TEXT, b"unread")
+        await until(lambda: ws.statistics().queued_messages == 1)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def fill_the_send_buffer(ws: WebSocket, peer: RawPeer, nursery: trio.Nursery) -> None:
+    await ws.send(b"x" * 2**24)
+    assert ws.statistics().unsent_bytes > 0
+
+
+async def await_a_pong(ws: WebSocket, peer: RawPeer, nursery: trio.Nursery) -> None:
+    nursery.start_soon(ping, ws)
+    assert (await peer.receive_frame() or (0,))[0] == FIN | PING
+
+
+#: The state in which the end comes, and what brings a connection into it.
+WHEN = {
+    "idle": be_idle,
+    "mid-fragment": be_mid_fragment,
+    "reader blocked on a full queue": fill_the_queue,
+    "send buffer full": fill_the_send_buffer,
+    "ping in flight": await_a_pong,
+}
 
 
 async def ping(ws: WebSocket) -> None:
@@ -127,18 +137,40 @@ async def ping(ws: WebSocket) -> None:
         await ws.ping()
 
 
+async def say_close(peer: RawPeer, stream: trio.SocketStream) -> None:
+    await peer.send_close(4000, "bye")
+
+
+async def send_bare_eof(peer: RawPeer, stream: trio.SocketStream) -> None:
+    await stream.send_eof()
+
+
+async def send_reset(peer: RawPeer, stream: trio.SocketStream) -> None:
+    reset(stream)
+
+
+async def do_nothing(peer: RawPeer, stream: trio.SocketStream) -> None:
+    """We begin."""
+
+
+#: Who begins the end, and what the peer does for that before we leave.
+WHO = {
+    "we": do_nothing,
+    "the peer": say_close,
+    "both at once": do_nothing,
+    "bare EOF": send_bare_eof,
+    "reset": send_reset,
+}
+
+
 async def start(
     who: str, when: str, ws: WebSocket, peer: RawPeer, stream: trio.SocketStream
 ) -> str:
     """Let the end begin, where it is not we who begin it, and say what a receiver sees."""
-    if who in ("we", "both at once"):
+    begin = WHO[who]
+    await begin(peer, stream)
+    if begin is do_nothing:
         return "–"
-    if who == "the peer":
-        await peer.send_close(4000, "bye")
-    elif who == "bare EOF":
-        await stream.send_eof()
-    else:
-        reset(stream)
     if when == "reader blocked on a full queue":
         await trio.sleep(0.02)  # it cannot be noticed: nobody reads
         return "–"
@@ -149,16 +181,21 @@ async def start(
     raise AssertionError
 
 
+#: With what code a peer that has not closed yet answers our Close frame, given ours.
+ANSWERS: dict[str, Callable[[RawPeer, int | None], Awaitable[None]]] = {
+    "we": lambda peer, code: peer.send_close(code),
+    "both at once": lambda peer, code: peer.send_close(4000, "bye"),
+}
+
+
 async def answer_close(peer: RawPeer, who: str, peer_saw: list[str]) -> None:
     """A peer that reads: it notes the code that it is sent, and answers if it has not closed."""
     while (received := await peer.receive_frame()) is not None:
         if received[0] == FIN | CLOSE:
             code = close_code(received[1])
             peer_saw.append(str(code))
-            if who == "we":
-                await peer.send_close(code)
-            elif who == "both at once":
-                await peer.send_close(4000, "bye")
+            if who in ANSWERS:
+                await ANSWERS[who](peer, code)
             if not peer.masks:  # a server hangs up first
                 await peer.stream.aclose()
                 return
@@ -203,14 +240,32 @@ async def wrap(role: str, stream: trio.abc.Stream) -> AsyncGenerator[WebSocket, 
 
 async def end_handshake(who: str, peers: trio.SocketStream, scope: trio.CancelScope) -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
-    if who == "we":
-        scope.cancel()
-    elif who == "bare EOF":
-        await peers.send_eof()
-    elif who == "reset":
-        reset(peers)
-    else:
-        await peers.aclose()
+    await HANDSHAKE_ENDS[who](peers, scope)
+
+
+async def cancel(peers: trio.SocketStream, scope: trio.CancelScope) -> None:
+    scope.cancel()
+
+
+async def hang_up(peers: trio.SocketStream, scope: trio.CancelScope) -> None:
+    await peers.aclose()
+
+
+async def hang_up_one_way(peers: trio.SocketStream, scope: trio.CancelScope) -> None:
+    await peers.send_eof()
+
+
+async def hang_up_hard(peers: trio.SocketStream, scope: trio.CancelScope) -> None:
+    reset(peers)
+
+
+#: Who ends the handshake, and how.
+HANDSHAKE_ENDS = {
+    "we": cancel,
+    "the peer": hang_up,
+    "bare EOF": hang_up_one_way,
+    "reset": hang_up_hard,
+}
 
 
 # The tests…
@@ -224,7 +279,7 @@ async def test_the_end_is_the_one_in_the_documentation(role: str, who: str, when
     assert show_row(role, who, when, row) in DOCUMENT.read_text("utf-8")
 
 
-@pytest.mark.parametrize("who", ["we", "the peer", "bare EOF", "reset"])
+@pytest.mark.parametrize("who", HANDSHAKE_ENDS)
 @pytest.mark.parametrize("role", ROLES)
 async def test_the_end_of_a_handshake_is_the_one_in_the_documentation(role: str, who: str) -> None:
     outcome = await run_handshake_case(role, who)
@@ -273,7 +328,7 @@ async def make_document() -> str:
         row = [await run_case(role, who, when, how) for how in HOW]
         text += show_row(role, who, when, row)
     text += HANDSHAKE_HEADING
-    for role, who in itertools.product(ROLES, ("we", "the peer", "bare EOF", "reset")):
+    for role, who in itertools.product(ROLES, HANDSHAKE_ENDS):
         text += show_handshake_row(role, who, await run_handshake_case(role, who))
     return text
 
