@@ -362,7 +362,7 @@ class Ending:
         if self.state is OPEN:
             self.state = State.CLOSING
             self._outbox.seal()
-            self._reading.recall()
+            self._reading.reclaim()
         deadline = trio.current_time() + seconds
         if deadline < self.scope.deadline:  # noqa: PLR1730 - setting it costs more than asking
             self.scope.deadline = deadline

@@ -98,7 +98,7 @@ def _start(websocket: WebSocket, services: Services) -> None:
         ending.write_failed,
         patience=options.ping_interval + options.ping_timeout,
     )
-    reading = Reading(services.watchdog)
+    reading = Reading(transport, services.watchdog)
     ending.attach(outbox, reading)
     websocket._outbox = outbox
     websocket._reading = reading

@@ -115,7 +115,7 @@ class Reader:
         Cancelling loses nothing.
         """
         if self._reading.reads is NOBODY:
-            data = await self._reading.receive(self._transport)
+            data = await self._reading.receive()
             message = self._first_message(data) if data is not None else None
             if message is not None:
                 return message
@@ -124,9 +124,6 @@ class Reader:
     def _first_message(self, data: bytes) -> str | bytes | None:
         """The whole message that `data` begins with, if it does. All else goes where it belongs."""
         reading = self._reading
-        if self._ending.state is not OPEN:  # what comes now is to be judged, or to be discarded
-            reading.hand_back(data)
-            return None
         messages, position = self._wire.receive_messages(data)
         if not messages:
             reading.hand_back(data)
@@ -137,8 +134,8 @@ class Reader:
         message = self._inbox.put_but_first(messages, now)
         if position < len(data):
             reading.hand_back(data[position:])
-        elif self._inbox.is_awaited:  # by another task, which cannot read while nobody does
-            reading.hand_back()
+        elif self._inbox.is_awaited or self._pings.are_awaited:
+            reading.hand_back()  # another task waits, which does not read while nobody does
         else:
             reading.rest(now)
         return message

@@ -15,6 +15,7 @@ NOBODY    no task                  a task asks for the next message: RECEIVER
                                    a task waits for anything else, or time is up: READER
 RECEIVER  a task in `receive`      it read messages and nothing else: NOBODY
                                    it read anything else, failed or was cancelled: READER
+                                   the connection begins to end: READER
 ========  =======================  ==============================================================
 
 While NOBODY reads, a task has just taken a message and will mostly come back for the next. If it
@@ -62,12 +63,14 @@ class Reading:
     """Who reads one connection; see the module.
 
     Args:
+        transport: what is read. Only one with a `plain_socket` may be left to receivers.
         watchdog: recalls the reader task where no task comes back.
     """
 
-    __slots__ = ("_news", "_pause", "_reader", "_skip", "_watchdog", "reads")
+    __slots__ = ("_news", "_pause", "_reader", "_skip", "_transport", "_watchdog", "reads")
 
-    def __init__(self, watchdog: Watchdog) -> None:
+    def __init__(self, transport: Transport, watchdog: Watchdog) -> None:
+        self._transport = transport
         self._watchdog = watchdog
         self.reads = Reads.READER
         #: The reader task, while it stands by.
@@ -114,13 +117,14 @@ class Reading:
 
     # The receivers' side…
 
-    async def receive(self, transport: Transport) -> bytes | None:
+    async def receive(self) -> bytes | None:
         """Read, where `NOBODY` does: the next bytes, or `None` where the reader task reads again.
 
         A task that gets bytes calls `rest` or `hand_back` next. Cancelling loses nothing.
         """
         self._watchdog.attend(self)
         self.reads = RECEIVER
+        transport = self._transport
         data: bytes | None = None
         failure: Exception | None = None
         try:
@@ -128,17 +132,18 @@ class Reading:
                 self._skip -= 1
             else:
                 await trio.lowlevel.checkpoint()
-                data = transport.receive_nowait()
-                self._note_look(found=data is not None)
-            while data is None:
+                if self.reads is RECEIVER:
+                    data = transport.receive_nowait()
+                    self._note_look(found=data is not None)
+            # After each wait the reader task may be the one to read. It must find all there is.
+            while data is None and self.reads is RECEIVER:
                 await transport.wait_until_readable()
-                data = transport.receive_nowait()
+                if self.reads is RECEIVER:
+                    data = transport.receive_nowait()
         except GONE as exc:
             failure = exc
         finally:
-            if self.reads is not RECEIVER:
-                data = None  # the reader task has ended, and nobody is to get anything any more
-            elif data is None:
+            if data is None and self.reads is RECEIVER:
                 self._resume(failure)
             failure = None  # it would keep this frame, and the frame it
         return data
@@ -163,6 +168,18 @@ class Reading:
         if self.reads is NOBODY:
             self._watchdog.attend(self)
             self._resume(None)
+
+    def reclaim(self) -> None:
+        """Have the reader task read again, whoever reads now: the connection begins to end.
+
+        A task that waits in `receive` has to learn of the end when it is known. It cannot while it
+        waits for the socket, where a peer that says nothing would keep it until the last.
+        """
+        if self.reads is RECEIVER:
+            self._resume(None)
+            self._transport.end_waits()
+        else:
+            self.recall()
 
     async def wait_for(self, wait: Callable[[], Awaitable[T]]) -> T:
         """Wait for anything but the next message: a pong, room, a piece of a message, the end.

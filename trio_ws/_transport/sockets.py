@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -81,7 +82,12 @@ class SocketTransport(Transport):
             raise broken(exc) from exc
 
     async def wait_until_writable(self) -> None:
-        await trio.lowlevel.wait_writable(self._descriptor())
+        # `end_waits` ends it in the same way. Where the socket is closed, the next try says so.
+        with suppress(trio.ClosedResourceError):
+            await trio.lowlevel.wait_writable(self._descriptor())
+
+    def end_waits(self) -> None:
+        trio.lowlevel.notify_closing(self._socket)
 
     async def send_all(self, data: bytes) -> None:
         rest = memoryview(data)

@@ -48,8 +48,9 @@ class Transport:
     def plain_socket(self) -> socket.socket | None:
         """The socket, where nothing is in between: no TLS, no other stream.
 
-        Only such a transport reads and writes without waiting (`receive_nowait`, `send_nowait`,
-        `wait_until_writable`). The answer never changes.
+        Only such a transport reads and writes without waiting, and only with it may one wait for
+        the socket alone (`wait_until_readable`, `wait_until_writable`, `end_waits`). The answer
+        never changes.
         """
         return None
 
@@ -81,6 +82,13 @@ class Transport:
 
     async def wait_until_writable(self) -> None:
         """Wait until `send_nowait` is worth another try. There has to be a `plain_socket`."""
+        raise NotImplementedError
+
+    def end_waits(self) -> None:
+        """End the waits of other tasks at once. There has to be a `plain_socket`.
+
+        `wait_until_writable` returns. `wait_until_readable` raises `trio.ClosedResourceError`.
+        """
         raise NotImplementedError
 
     async def send_all(self, data: bytes) -> None:
