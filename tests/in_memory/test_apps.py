@@ -141,7 +141,7 @@ async def test_an_hour_passes_at_once_and_without_a_thread() -> None:
         assert await ws.receive() == "done"
     assert trio.current_time() - started == pytest.approx(3600)
     assert time.monotonic() - clock < 30  # keepalive went on all the time
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # one of an earlier test may have ended meanwhile
 
 
 async def test_leaving_lets_handlers_finish_for_the_grace_period_and_leaves_nothing() -> None:
