@@ -67,8 +67,8 @@ class Scene:
         with scope:
             self.received.append(await self.reading.receive())
 
-    def rest(self) -> None:
-        self.reading.rest(trio.current_time())
+    def leave(self) -> None:
+        self.reading.leave(trio.current_time())
 
 
 @asynccontextmanager
@@ -171,7 +171,7 @@ async def test_where_no_task_comes_back_in_time_the_reader_task_is_recalled(used
         if used:
             await scene.peer.send_all(b"data")
             await scene.receive()
-            scene.rest()
+            scene.leave()
         left_at = trio.current_time()
         while scene.reading.reads is NOBODY:
             await trio.sleep(RELIEF / 16)
@@ -212,7 +212,7 @@ async def test_after_messages_nobody_reads_until_a_task_asks_for_the_next() -> N
             await trio.testing.wait_all_tasks_blocked()
             assert scene.received.pop() == b"%d" % number
             assert scene.reading.reads is RECEIVER  # until it says what it was
-            scene.rest()
+            scene.leave()
             assert scene.reading.reads is NOBODY
         assert scene.news == []
 
@@ -363,7 +363,7 @@ async def look_soon(scene: Scene) -> None:
     for _ in range(FIRST_PAUSE + 1):
         await scene.peer.send_all(b"data")
         assert await scene.reading.receive() == b"data"
-        scene.rest()
+        scene.leave()
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -423,7 +423,7 @@ async def steps_of_a_wait(scene: Scene) -> int:
     await trio.testing.wait_all_tasks_blocked()
     trio.lowlevel.remove_instrument(counting)
     assert scene.received.pop() == b"data"
-    scene.rest()
+    scene.leave()
     return steps
 
 
@@ -446,7 +446,7 @@ async def test_vain_looks_become_rare_until_one_finds_something() -> None:
         for _ in range(LONGEST_PAUSE + 1):
             await scene.peer.send_all(b"data")
             await scene.receive()
-            scene.rest()
+            scene.leave()
         pauses = [await waits_until_a_vain_look(scene) for _ in range(5)]
         assert pauses == [0, 0, 1, 3, 7]  # the first look in vain is forgiven
 
@@ -459,5 +459,5 @@ async def test_a_look_lets_other_tasks_run_and_then_finds_what_is_there() -> Non
             nursery.start_soon(partial(scene.peer.send_all, b"in time"))
             with trio.testing.assert_checkpoints():
                 assert await scene.reading.receive() == b"in time"
-        scene.rest()
+        scene.leave()
         assert scene.news == []

@@ -2,7 +2,7 @@
 
 This module owns what a publisher and the application see of it: encoding a message once, waiting
 for room, and calling the application's functions. Topics and their subscribers are in `topics`.
-`queue` decides what becomes of a message for a slow reader. The backplane speaks with other
+`slow_readers` decides what becomes of a message for a slow reader. The backplane speaks with other
 processes.
 
 All of it belongs to one trio loop and is plain code without awaits. When `publish` returns, every

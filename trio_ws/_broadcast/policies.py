@@ -1,6 +1,6 @@
 """The policies for a slow reader that has no room for a message, and the bounds of that room.
 
-This module owns the values. `queue` acts on them.
+This module owns the values. `slow_readers` acts on them.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Latest:
 class Disconnect:
     """The subscriber is disconnected, and may come back. For streams that must have no gaps.
 
-    What waits for it is thrown away. It is sent a Close frame with this code and reason, which it
-    gets if it reads on within `close_timeout`. Its handler ends as with any other end of the
-    connection.
+    A connection loses what waits for it. It is sent a Close frame with this code and reason, which
+    it gets if it reads on within `close_timeout`, and its handler ends as with any other end of the
+    connection. A channel ends once what waits in it has been received.
 
     Raises:
         ValueError: a Close frame may not carry `code` or `reason`.

@@ -17,7 +17,7 @@ from trio.lowlevel import Abort, RaiseCancelT, Task
 from .._pacing import next_checkpoint
 from .._protocol.prepared import Prepared
 from .policies import Limits
-from .queue import Queue, QueuedMessage
+from .slow_readers import Queue, QueuedMessage
 from .tally import Tally
 
 

@@ -15,7 +15,7 @@ from .._connection.outlet import Outlet, Outlets
 from .._connection.websocket import WebSocket
 from .._protocol.prepared import Prepared
 from .policies import Limits
-from .queue import Queue
+from .slow_readers import Queue
 from .tally import Tally
 
 

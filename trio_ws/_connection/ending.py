@@ -33,6 +33,11 @@ SETTLE       the socket is closed                   CLOSED  tells everybody who 
 
 A step that is not in the row of the state changes nothing but the time.
 
+`aclose`, `leave` and `close` take the step WE_CLOSE. `heed_peer` takes PEER_CLOSES, or FAIL where
+the peer broke the protocol. `fail`, `lose` and `settle` take the step of their name, and
+`write_failed` takes BREAK, or LOSE where the reader task is paused. `abort` takes none: it leaves
+no time.
+
 The peer's last frame is heeded a moment after it was read, so that the application can answer what
 came before it (RFC 6455 section 5.5.1 allows an endpoint to delay its Close frame). A step that
 ends the connection in that moment heeds the frame first, because the peer was the one that began.
@@ -240,7 +245,10 @@ class Ending:
             self._cancel_nurseries()
 
     async def leave(self, code: int) -> None:
-        """`aclose`, where the block ends that the connection is for: nothing cuts it short."""
+        """Close and wait until that is through, at the end of the connection's own block.
+
+        A cancellation does not cut it short.
+        """
         self.aclose(code, "")
         if self.state is not State.CLOSED:
             with trio.CancelScope(shield=True):
@@ -389,7 +397,7 @@ class Ending:
     # Learning of it…
 
     @property
-    def peer_closed(self) -> bool:
+    def has_peer_closed(self) -> bool:
         """Whether the peer's Close frame was heeded: nothing more is expected from it."""
         return self._phase is Phase.AGREED
 
@@ -441,8 +449,8 @@ class Ending:
         assert self._nurseries is not None
         self._nurseries.discard(scope)
 
-    def peer_has_ended(self) -> None:
-        """The peer's last frame is there: the time of the nurseries runs from now.
+    def limit_nurseries(self) -> None:
+        """Let the time of the nurseries run from now: the peer's last frame is there.
 
         Counted from our answer instead, it would be longer by what the application takes.
         """

@@ -33,12 +33,12 @@ MERGE_BELOW = 4096
 class Intake(enum.Enum):
     """What becomes of a message that comes. It only ever goes down this list."""
 
-    OPEN = "it waits for a task that takes it"
-    DISCARDING = "it is thrown away; tasks that wait go on waiting"
-    CLOSED = "none will come; tasks that wait are told"
+    KEPT = "it waits for a task that takes it"
+    DISCARDED = "it is thrown away; tasks that wait go on waiting"
+    REFUSED = "none will come; tasks that wait are told"
 
 
-OPEN = Intake.OPEN  # asked for with every message
+KEPT = Intake.KEPT  # asked for with every message
 
 
 class IncomingMessage:
@@ -124,7 +124,7 @@ class Inbox:
         self._incoming: IncomingMessage | None = None
         #: How many tasks wait for a message to begin, so that they may claim it.
         self._claimants = 0
-        self._intake = OPEN
+        self._intake = KEPT
         #: `poll` found nothing, and nothing has come since.
         self._polled = False
         #: When a task last took the last message that there was, or a piece of one, or claimed one.
@@ -147,7 +147,7 @@ class Inbox:
         Returns:
             Whether a task that waited was handed the first of them.
         """
-        if self._intake is not OPEN:
+        if self._intake is not KEPT:
             return False
         self._polled = False
         handed_over = bool(self._receivers)
@@ -195,8 +195,8 @@ class Inbox:
     def in_hand_at(self) -> float | None:
         """When the application was last seen to have something to deal with; `None` for never.
 
-        That is now, where messages wait for a task that takes them one after the other, and since
-        they came where no task ever took one. Where none wait, it is when the last one was taken.
+        If no message waits, that is when the last one was taken. If some wait, a task is working
+        through them: that is now. If some wait and no task ever took one, it is when they came.
         """
         if not self.waiting:
             return self.taken_at
@@ -213,7 +213,7 @@ class Inbox:
         Returns:
             Whether a task that waited was handed that message.
         """
-        if self._intake is not OPEN:
+        if self._intake is not KEPT:
             return False
         if self._incoming is None:
             self._incoming = IncomingMessage()
@@ -233,7 +233,7 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether the reader has to wait before it reads again."""
-        if self._intake is not OPEN:
+        if self._intake is not KEPT:
             return False
         if self.waiting >= self._max_messages:
             return True
@@ -271,7 +271,7 @@ class Inbox:
     @property
     def _caught_up(self) -> bool:
         """Nothing waits, and the task that took the last message, if one did, came back."""
-        if self._intake is not OPEN:
+        if self._intake is not KEPT:
             return True
         if self.waiting:
             return False
@@ -279,7 +279,7 @@ class Inbox:
 
     def close(self) -> None:
         """Nothing more will come. What is queued can still be taken; half a message cannot."""
-        self._intake = Intake.CLOSED
+        self._intake = Intake.REFUSED
         self._incoming = None
         if self._receivers:
             for task in self._receivers:
@@ -291,8 +291,8 @@ class Inbox:
 
     def discard(self) -> None:
         """Throw away what is queued, and from now on what comes. Receivers go on waiting."""
-        if self._intake is OPEN:
-            self._intake = Intake.DISCARDING
+        if self._intake is KEPT:
+            self._intake = Intake.DISCARDED
         self._incoming = None
         self._wake_reader()
         if self.waiting:
@@ -311,7 +311,7 @@ class Inbox:
         """
         queue = self._queue
         if not queue:
-            raise trio.EndOfChannel if self._intake is Intake.CLOSED else trio.WouldBlock
+            raise trio.EndOfChannel if self._intake is Intake.REFUSED else trio.WouldBlock
         message = queue.popleft()
         self.waiting -= 1
         self._bytes -= getsizeof(message)
@@ -343,7 +343,7 @@ class Inbox:
         """
         if self.waiting:
             return self.receive_nowait()
-        if self._intake is Intake.CLOSED:
+        if self._intake is Intake.REFUSED:
             return None
         self._came_back = True
         self._wake_reader()  # it may be waiting for a task to want a message
@@ -386,7 +386,7 @@ class Inbox:
         while not incoming.pieces:
             if incoming.complete:
                 return None
-            if self._intake is Intake.CLOSED:
+            if self._intake is Intake.REFUSED:
                 raise trio.EndOfChannel
             await self._wait_for_arrival()
         piece = incoming.popleft()

@@ -85,8 +85,9 @@ def _close_code_for(exc: BaseException | None) -> CloseCode:
 
 def _start(websocket: WebSocket, services: Services) -> None:
     """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
-    # The outbox calls methods of the services. With methods of its own in it, a connection would
-    # refer to itself, and be freed only when the garbage collector looks.
+    # What the outbox is given must not refer back to the connection, which would then be freed only
+    # when the garbage collector looks. `ending` does refer to the outbox: `Outbox.stop` lets go of
+    # it when the connection is over.
     transport, wire, inbox = websocket._transport, websocket._wire, websocket._inbox
     options, pings, ending = websocket._options, websocket._pings, websocket._ending
     liveness, logger = websocket._liveness, websocket._logger

@@ -1,6 +1,6 @@
 """Whether the peer is still there, and whether the connection has had its time.
 
-This module owns the rules and decides; the connection acts. It knows only times, no sockets and no
+This module owns the rules and decides; `keepalive` acts. It knows only times, no sockets and no
 frames.
 
 The rules:
@@ -91,7 +91,7 @@ class Liveness:
         return self._idle_timeout < inf
 
     def note_message(self) -> None:
-        """A message came or went. Call it only if it `counts_idleness`: that takes time."""
+        """A message came or went. It need not be called unless it `counts_idleness`."""
         self._message_at = trio.current_time()
 
     def resume(self, now: float) -> None:

@@ -62,15 +62,15 @@ SLOWEST = 4 * 1024
 TURN = 16 * 1024
 
 
-class Intake(enum.Enum):
-    """What is still taken. It only ever goes down this list."""
+class Taken(enum.Enum):
+    """Which frames are still taken. It only ever goes down this list."""
 
-    OPEN = "all frames"
-    SEALED = "only frames that end the connection; tasks that wait for room go on"
-    STOPPED = "nothing; what waited is dropped"
+    ALL = "all frames"
+    THE_LAST = "only frames that end the connection; tasks that wait for room go on"
+    NONE = "none; what waited is dropped"
 
 
-OPEN, STOPPED = Intake.OPEN, Intake.STOPPED  # asked for with every message
+ALL, NONE = Taken.ALL, Taken.NONE  # asked for with every message
 
 
 class Outbox:
@@ -92,7 +92,6 @@ class Outbox:
         "_frames",
         "_gather_up_to",
         "_held",
-        "_intake",
         "_largest_piece",
         "_line",
         "_moved",
@@ -103,6 +102,7 @@ class Outbox:
         "_progressed_at",
         "_ready",
         "_start_task",
+        "_taken",
         "_transport",
         "bytes_taken",
         "high_water",
@@ -144,7 +144,7 @@ class Outbox:
         #: A pong that is held back, and how many bytes must have gone out (see `_gone`) before it.
         self._owed: tuple[float, bytes] | None = None
         #: No more messages will come: see `seal`.
-        self._intake = OPEN
+        self._taken = ALL
         self._piece_size = PIECE
         self._largest_piece = int(max(PIECE, min(LARGEST_PIECE, SLOWEST * patience)))
         self._flushing: trio.CancelScope | None = None
@@ -187,7 +187,7 @@ class Outbox:
     @property
     def is_sealed(self) -> bool:
         """Whether no more messages are taken."""
-        return self._intake is not OPEN
+        return self._taken is not ALL
 
     # Taking frames…
 
@@ -202,7 +202,7 @@ class Outbox:
             payload: what follows the head. It is not copied, which would cost a large one much.
             following: how many more messages wait for the sender. Their answers may follow soon.
         """
-        if self._intake is STOPPED:
+        if self._taken is NONE:
             return
         size = len(frame) + len(payload)
         self.bytes_taken += size
@@ -266,7 +266,7 @@ class Outbox:
 
     @property
     def _gone_when_there_is_room(self) -> float:
-        """What `_gone` will be when, of what may leave now, only the high-water mark is left.
+        """How many bytes will have gone out when only `high_water` is left of what may leave now.
 
         To wait for `has_room` alone would not do. Posting does not wait for room, so a task that
         posts enough would keep others from sending for ever.
@@ -280,7 +280,7 @@ class Outbox:
         mark is left.
         """
         gone = self._gone_when_there_is_room
-        while not self.has_room and self._gone < gone and self._intake is OPEN:
+        while not self.has_room and self._gone < gone and self._taken is ALL:
             await self.wait_for_progress()
 
     async def wait_until_empty(self) -> None:
@@ -306,7 +306,7 @@ class Outbox:
         Returns:
             Whether it was written. If not, nothing was done.
         """
-        if self._frames or self._held or self._intake is not OPEN:
+        if self._frames or self._held or self._taken is not ALL:
             return False
         size = len(frame)
         self.bytes_taken += size
@@ -336,7 +336,7 @@ class Outbox:
 
     def post(self, parcel: Parcel, frame: Buffer) -> None:
         """Put a frame in line, after `post_now` did nothing."""
-        if self._intake is not OPEN:
+        if self._taken is not ALL:
             parcel.leave(sent=False)
             return
         if self._line is None:
@@ -401,7 +401,7 @@ class Outbox:
     def _set_ready(self) -> None:
         # A frame that went past these would overtake them, cut a message in two, or follow a Close
         # frame (RFC 6455 section 5.5.1).
-        clear = not (self._frames or self._held or self._intake is not OPEN)
+        clear = not (self._frames or self._held or self._taken is not ALL)
         self._ready = self._transport.plain_socket if clear else None
 
     def _advance_line(self, size: float) -> None:
@@ -417,8 +417,8 @@ class Outbox:
 
     def seal(self) -> None:
         """Take no more messages, only what ends the connection, and wake all who wait."""
-        if self._intake is OPEN:
-            self._intake = Intake.SEALED
+        if self._taken is ALL:
+            self._taken = Taken.THE_LAST
         self._owed = None
         self._ready = None
         if self._held:
@@ -432,7 +432,7 @@ class Outbox:
         self.seal()
         self.drop_parcels()
         self._line = None
-        self._intake = STOPPED
+        self._taken = NONE
         self._frames = []  # a new list, as the flushing task may be going through the old one
         self.unsent = 0
         self.wake()
@@ -448,7 +448,7 @@ class Outbox:
             self._moved.unpark_all()
 
     def _break(self, exc: Exception) -> None:
-        if self._intake is not STOPPED:
+        if self._taken is not NONE:
             on_broken = self._on_broken  # `stop` replaces it
             self.stop()
             on_broken(exc)
@@ -515,7 +515,7 @@ class Outbox:
                 # system's buffers, which says nothing of the peer.
                 self.moved_at = trio.current_time()
             self._piece_size = min(2 * self._piece_size, self._largest_piece) if quick else PIECE
-            if self._intake is not STOPPED:  # `stop` has dropped what waits, this piece included
+            if self._taken is not NONE:  # `stop` has dropped what waits, this piece included
                 self._note_written(len(piece))
 
     def _piece(self) -> bytes:

@@ -109,7 +109,7 @@ class Outlet:
             self._note_sent(message)
 
     def disconnect(self, code: int, reason: str) -> None:
-        """Throw away all that waits, and fail the connection: its peer is too slow."""
+        """Throw away all that waits, and close the connection: its peer is too slow."""
         self._outbox.drop_parcels()
         self._ending.close(code, reason, failed=True)
 

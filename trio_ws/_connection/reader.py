@@ -137,7 +137,7 @@ class Reader:
         elif self._inbox.is_awaited or self._pings.are_awaited:
             reading.hand_back()  # another task waits, which does not read while nobody does
         else:
-            reading.rest(now)
+            reading.leave(now)
         return message
 
     # The reader task's way…
@@ -200,9 +200,9 @@ class Reader:
 
     @property
     def _may_stand_by(self) -> bool:
-        """Whether a message may well come next, and the task that was handed the last one read it.
+        """Whether receivers may read from now on, after a task was handed the last message.
 
-        It is likely to come back. This task reads after all that a task did not wait for.
+        It is likely to come back for the next. What no task waited for says nothing of that.
         """
         return (
             self._transport.plain_socket is not None
@@ -298,7 +298,7 @@ class Reader:
         in_hand_at = self._inbox.in_hand_at
         if in_hand_at is not None:
             self._liveness.paused = True  # we do not listen any more, so silence says nothing
-            self._ending.peer_has_ended()
+            self._ending.limit_nurseries()
             with trio.move_on_at(in_hand_at + LAST_ANSWERS):
                 await self._inbox.wait_until_caught_up()
 
@@ -307,14 +307,14 @@ class Reader:
         is_server = self._wire.role is Role.SERVER
         # The server hangs up first (RFC 6455 section 7.1.1). Nothing is expected from a peer that
         # said Close; where nothing has come, closing sends a FIN behind our last bytes.
-        if not (is_server and self._ending.peer_closed and self._transport.is_drained()):
+        if not (is_server and self._ending.has_peer_closed and self._transport.is_drained()):
             await self._linger(is_server=is_server)
         await self._transport.aclose()
 
     async def _linger(self, *, is_server: bool) -> None:
         """Let the peer hang up: unread bytes, if it is sending, would turn our FIN into a reset."""
         patience = LINGER
-        if not self._ending.peer_closed:  # a violation: it may be in the middle of anything
+        if not self._ending.has_peer_closed:  # a violation: it may be in the middle of anything
             if await self._transport.send_eof(below_tls=True):
                 patience = inf
         elif is_server and not await self._transport.send_eof():

@@ -41,8 +41,9 @@ T = TypeVar("T")
 
 #: Before a task waits for the socket it may look once, a turn of the scheduler later, whether
 #: something is there already. A look costs less than waiting does, where it finds something, and is
-#: lost where it does not. So after two looks in vain, waits begin at once: one after those two, and
-#: after each further one twice as many and one more, up to a limit. A connection begins with some.
+#: lost where it does not. So after the second look in vain in a row, the next wait begins at once;
+#: after the third, the next three waits; then 7, 15, 31 and at most `LONGEST_PAUSE`. A connection
+#: begins with `FIRST_PAUSE` of them.
 FIRST_PAUSE = 3
 LONGEST_PAUSE = 63
 
@@ -92,7 +93,7 @@ class Reading:
             trio.BrokenResourceError, trio.ClosedResourceError: what reading raised.
         """
         self._reader = trio.lowlevel.current_task()
-        self.rest(trio.current_time())
+        self.leave(trio.current_time())
         await trio.lowlevel.wait_task_rescheduled(self._abort)
         news, self._news = self._news, None
         if isinstance(news, Exception):
@@ -120,7 +121,7 @@ class Reading:
     async def receive(self) -> bytes | None:
         """Read, where `NOBODY` does: the next bytes, or `None` where the reader task reads again.
 
-        A task that gets bytes calls `rest` or `hand_back` next. Cancelling loses nothing.
+        A task that gets bytes calls `leave` or `hand_back` next. Cancelling loses nothing.
         """
         self._watchdog.attend(self)
         self.reads = RECEIVER
@@ -152,7 +153,7 @@ class Reading:
         self._skip = 0 if found else self._pause
         self._pause = 0 if found else min(2 * self._pause + 1, LONGEST_PAUSE)
 
-    def rest(self, now: float) -> None:
+    def leave(self, now: float) -> None:
         """All that came was messages: the task that took the first may come back for the next."""
         self.reads = NOBODY
         self._watchdog.leave(self, now)

@@ -19,9 +19,9 @@ from .watchdog import Watchdog
 @final
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What connections share: two tasks, and the nursery in which each has tasks of its own.
+    """What connections share: the watchdog, the flusher, and a nursery for the connections' tasks.
 
-    Those raise nothing, and end when their connection does.
+    The tasks of a connection raise nothing, and end when it does.
     """
 
     nursery: trio.Nursery

@@ -1,8 +1,8 @@
 """One task that looks at many connections when something may be due.
 
 A sleeping task for each connection would be the largest part of what an idle connection costs. Here
-a heap holds each connection's next time, and one task sleeps until the earliest. The connection
-itself decides what is due then, a ping or its end.
+a heap holds each connection's next time, and one task sleeps until the earliest. `keepalive` does
+what is due then: a ping, or the end.
 
 The watchdog also knows which connections no task reads for the moment, because the task that read
 a message is still busy with it. It recalls the reader task of a connection that is left unread for

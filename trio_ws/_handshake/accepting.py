@@ -17,8 +17,8 @@ from types import EllipsisType
 from .._connection.opening import Opening
 from .._errors import ConnectionFailed
 from .._http.headers import Headers, has_token
-from .._http.reading import IncomingRequest, check_is_only_a_head, upgrade_required
-from .._http.values import Accept, Request, Response, refusal
+from .._http.reading import IncomingRequest, check_is_only_a_head
+from .._http.values import Accept, Request, Response, refusal, upgrade_required
 from .._options import ServerStreamOptions
 from .._protocol.deflate import Agreement
 from .._protocol.events import Role

@@ -16,7 +16,7 @@ from .exchange import HeadBuffer, HeadTooLarge, MalformedHead, ServerExchange, S
 from .forwarded import from_client
 from .headers import Headers
 from .networks import Networks
-from .values import InvalidRequest, Request, refusal
+from .values import Request, refusal
 
 
 class Ends(Protocol):
@@ -124,12 +124,6 @@ def check_is_only_a_head(incoming: IncomingRequest) -> None:
     has_length = "Content-Length" in headers and int(headers["Content-Length"]) > 0
     if has_length or "Transfer-Encoding" in headers:
         raise refusal(400, "a request with a body is not accepted here")
-
-
-def upgrade_required(problem: str) -> InvalidRequest:
-    """The refusal of what would be served if it asked for a WebSocket, and asked rightly."""
-    # RFC 9110 section 15.5.22 wants the Upgrade field, RFC 6455 section 4.4 the version.
-    return refusal(426, problem, Upgrade="websocket", Sec_WebSocket_Version="13")
 
 
 def _check_head(request: Request, version: str) -> None:

@@ -155,6 +155,12 @@ def refusal(status: int, problem: str, **headers: str) -> InvalidRequest:
     return InvalidRequest(problem, Response(status, fields, problem + "\n"))
 
 
+def upgrade_required(problem: str) -> InvalidRequest:
+    """The refusal of what would be served if it asked for a WebSocket, and asked rightly."""
+    # RFC 9110 section 15.5.22 wants the Upgrade field, RFC 6455 section 4.4 the version.
+    return refusal(426, problem, Upgrade="websocket", Sec_WebSocket_Version="13")
+
+
 @dataclass(frozen=True, eq=False)
 class Response:
     """An HTTP response. Immutable.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from .._http.reading import IncomingRequest, check_is_only_a_head, upgrade_required
-from .._http.values import refusal
+from .._http.reading import IncomingRequest, check_is_only_a_head
+from .._http.values import refusal, upgrade_required
 from .hooks import Ask
 
 

@@ -20,7 +20,7 @@ from .._arguments import check_callable, check_is_async, check_is_function, chec
 from .._connection.websocket import WebSocket
 from .._errors import CloseCode
 from .._http.headers import Headers, HeadersLike, is_token
-from .._http.values import Accept, Answer, PathValues, Request, Response, both
+from .._http.values import Accept, Answer, PathValues, Request, Response, both, upgrade_required
 from .._json import to_json
 from .._options import ProcessRequest
 from .files import Folder
@@ -470,8 +470,7 @@ def _wrong_protocol(request: Request) -> Response:
         return Response(404, body="There is no WebSocket at this path.\n")
     if request.method not in ("GET", "HEAD"):
         return _wrong_method(request, ["GET"])
-    headers = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    return Response(426, headers, "This path is for WebSockets.\n")
+    return upgrade_required("This path is for WebSockets.").response
 
 
 def _check_takes(rule: Rule, *, partly: bool = False) -> None:

@@ -86,7 +86,7 @@ class Sink(Protocol):
         """A message that waited has gone out."""
 
     def disconnect(self, code: int, reason: str) -> None:
-        """End the subscriber, which is too slow. It gets nothing more."""
+        """End the subscriber, which is too slow. Nothing more is put in for it."""
 
 
 S_co = TypeVar("S_co", bound=Sink, covariant=True)
