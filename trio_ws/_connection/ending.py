@@ -4,17 +4,17 @@ Every end goes through `Ending`. The first step that knows the reason decides it
 only shorten the time that is left. The way from the first step to the closed socket takes at most
 `close_timeout`.
 
-=========  ==========================================================  =============================
-state      what is so                                                  steps that lead out of it
-=========  ==========================================================  =============================
-OPEN       messages go both ways                                       all
-SAID       our Close frame is out; the peer's is awaited               all but WE_CLOSE
-BROKEN     a write failed; the reader task may still find out why      PEER_CLOSES, FAIL, LOSE
-FAILED     we gave the connection up and said why                      PEER_CLOSES, LOSE
-AGREED     the peer's Close frame was heeded, and ours is out          LOSE
-LOST       no byte will go either way                                  –
-CLOSED     the socket is closed                                        –
-=========  ==========================================================  =============================
+======  ======================================================  ===============================
+state   what is so                                              steps that lead out of it
+======  ======================================================  ===============================
+OPEN    messages go both ways                                   all
+SAID    our Close frame is out; the peer's is awaited           all but WE_CLOSE
+BROKEN  a write failed; the reader task may still find out why  PEER_CLOSES, FAIL, LOSE, SETTLE
+FAILED  we gave the connection up and said why                  PEER_CLOSES, LOSE, SETTLE
+AGREED  the peer's Close frame was heeded, and ours is out      LOSE, SETTLE
+LOST    no byte will go either way                              SETTLE
+CLOSED  the socket is closed                                    –
+======  ======================================================  ===============================
 
 ===========  =====================================  ======  ======================================
 step         when                                   leads   what it does
