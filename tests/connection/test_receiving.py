@@ -35,6 +35,7 @@ from trio_ws import (
     WebSocket,
     open_websocket_url,
 )
+from trio_ws._connection.inbox import Inbox
 from trio_ws._pacing import CALLS_PER_CHECKPOINT
 
 pytestmark = pytest.mark.autojump
@@ -346,3 +347,10 @@ async def test_a_full_queue_holds_up_other_tasks_for_a_few_milliseconds_at_most(
             nursery.start_soon(echo, other)
             assert await wait_for_a_turn(drain, fill) < 0.01
             await one.aclose()
+
+
+async def test_an_inbox_gives_what_waits_before_it_says_that_none_will_come() -> None:
+    inbox = Inbox(math.inf, math.inf)
+    inbox.put(["first", "second"], trio.current_time())
+    inbox.close()
+    assert [await inbox.receive() for _ in range(3)] == ["first", "second", None]
