@@ -109,14 +109,47 @@ async def test_a_spurious_wake_up_is_waited_out() -> None:
         assert transport.receive_nowait() is None
 
 
+async def test_the_waits_of_other_tasks_can_be_ended_and_begun_again() -> None:
+    one, other = socket_pair()
+    async with one, other:
+        transport = wrap_stream(one)
+        ended: list[str] = []
+
+        async def read() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await transport.wait_until_readable()
+            ended.append("read")
+
+        async def write() -> None:
+            await transport.wait_until_writable()
+            ended.append("write")
+
+        while transport.send_nowait([b"x" * 65536]):
+            pass
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                nursery.start_soon(write)
+                await trio.testing.wait_all_tasks_blocked()
+                assert ended == []
+                transport.end_waits()
+            assert sorted(ended) == ["read", "write"]
+            ended.clear()
+        await other.send_all(b"data")
+        assert await transport.receive() == b"data"
+
+
 async def test_other_streams_take_nothing_without_waiting() -> None:
     one, other = trio.testing.memory_stream_pair()
     transport = wrap_stream(one)
     assert type(transport) is Transport
     assert transport.plain_socket is None
     assert transport.send_nowait([b"hello"]) == 0
+    for wait in (transport.wait_until_readable, transport.wait_until_writable):
+        with pytest.raises(NotImplementedError):
+            await wait()
     with pytest.raises(NotImplementedError):
-        await transport.wait_until_writable()
+        transport.end_waits()
     await transport.send_all(b"hello")
     assert await wrap_stream(other).receive() == b"hello"
 
