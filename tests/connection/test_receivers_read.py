@@ -47,7 +47,7 @@ from tests.helpers import (
     open_server_with_raw_client,
     socket_pair,
 )
-from tests.whole.test_sweeps import CancelAtStep
+from tests.whole.sweeping import CancelAtStep
 from trio_ws import ConnectionEnded, ConnectionLost, Deflate, WebSocket, open_websocket_url
 from trio_ws._connection.watchdog import RELIEF
 

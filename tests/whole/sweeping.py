@@ -1,6 +1,8 @@
-"""A conversation that uses every part of a connection, for sweeps over each of its steps."""
+"""A conversation that uses every part of a connection, and a cancellation at any step of it."""
 
 from __future__ import annotations
+
+import trio
 
 from trio_ws import WebSocket
 
@@ -15,3 +17,18 @@ async def converse(ws: WebSocket) -> None:
         assert b"".join([chunk async for chunk in chunks]) == b"ab"  # type: ignore[misc]
     await ws.ping()
     await ws.aclose(4000, "done")
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope at the k-th step of the task that entered it."""
+
+    def __init__(self, scope: trio.CancelScope, task: trio.lowlevel.Task, step: int) -> None:
+        self.scope = scope
+        self.task = task
+        self.steps_left = step
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.steps_left -= 1
+            if self.steps_left == 0:
+                self.scope.cancel()

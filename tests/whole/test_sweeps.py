@@ -15,7 +15,7 @@ import trio.testing
 
 import trio_ws
 from tests.helpers import URL
-from tests.whole.sweeping import converse
+from tests.whole.sweeping import CancelAtStep, converse
 from trio_ws import ConnectionClosed, HandshakeError, WebSocket
 from trio_ws.testing import FaultyStream
 
@@ -63,21 +63,6 @@ async def run_peer(peer: Scenario, stream: trio.abc.Stream) -> None:
         await peer(stream)
     except (ConnectionClosed, HandshakeError):
         await trio.aclose_forcefully(stream)
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope at the k-th step of the task that entered it."""
-
-    def __init__(self, scope: trio.CancelScope, task: trio.lowlevel.Task, step: int) -> None:
-        self.scope = scope
-        self.task = task
-        self.steps_left = step
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self.steps_left -= 1
-            if self.steps_left == 0:
-                self.scope.cancel()
 
 
 @SIDES
