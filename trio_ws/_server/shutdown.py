@@ -1,7 +1,7 @@
 """The end of a server: whether it has begun, why, and which waits it cuts short.
 
-This module owns that one mechanism. In what order a server then ends is `server`'s business, and
-what a client is told whose wait was cut short is `visit`'s.
+This module owns that one mechanism. `server` decides in what order a server then ends, and `visit`
+what to tell a client whose wait was cut short.
 """
 
 from __future__ import annotations
