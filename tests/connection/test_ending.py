@@ -443,3 +443,12 @@ async def test_a_step_that_is_not_in_the_row_changes_nothing_but_the_time(
         assert [each for each in trace if each[1] in STEPS[each[0]]] == []
         assert (end.reason, end.state, ws.statistics().bytes_sent) == before
         assert end.scope.deadline <= deadline
+
+
+async def test_where_no_byte_goes_either_way_any_more_no_close_frame_is_made() -> None:
+    async with open_server_with_raw_client(streams=socket_pair()) as (ws, _):
+        ws._ending.lose(None, "gone")
+        sent = ws.statistics().bytes_sent
+        ws._ending.fail(1011, "late")  # before the reader task has had its turn
+        assert ws.statistics().bytes_sent == sent
+        assert (await ws.wait_closed()).code == 1006

@@ -293,7 +293,7 @@ class Ending:
         by = Initiator.REMOTE if ours is None else Initiator.LOCAL
         # Decided before it is answered: a peer that is gone by now has closed all the same.
         self._decide(CloseReason(code, close.reason, by, failed=raised))
-        if ours is None:
+        if ours is None and self._leads_on(Step.PEER_CLOSES):
             self._send_close(close.code, close.reason)
         self._go(Step.PEER_CLOSES, self._close_timeout)
 
@@ -306,7 +306,7 @@ class Ending:
         """_Fail the WebSocket Connection_ (RFC 6455 section 7.1.7)."""
         # Decided before the peer is told, because telling it may break the connection.
         self._decide(CloseReason(code, reason, Initiator.LOCAL, failed=True))
-        if self._wire.may_close:
+        if self._wire.may_close and self._leads_on(Step.FAIL):
             self._send_close(code, reason)
         self._go(Step.FAIL, self._close_timeout)
 
@@ -360,6 +360,10 @@ class Ending:
         self._inbox.close()
 
     # What every step comes down to…
+
+    def _leads_on(self, step: Step) -> bool:
+        """Whether this step leads out of the state. One that does not sends nothing, either."""
+        return step in STEPS[self._phase]
 
     def _go(self, step: Step, seconds: float) -> None:
         self._phase = STEPS[self._phase].get(step, self._phase)
