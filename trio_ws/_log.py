@@ -23,7 +23,7 @@ class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
         self.connection_id = connection_id
         #: Whether each frame is to be logged. Looked up once, for speed: a level that is changed is
         #: for connections opened later.
-        self.shows_frames = logger.isEnabledFor(logging.DEBUG)
+        self.shows_frames: bool = logger.isEnabledFor(logging.DEBUG)
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the caller's line, not this one

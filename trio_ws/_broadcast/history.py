@@ -36,7 +36,7 @@ class Ids:
         #: Another run of the program must not give the same id to another message.
         self._epoch = os.urandom(4).hex()
         #: The number of the last message, or the last gap.
-        self.newest = 0
+        self.newest: int = 0
 
     def advance(self) -> int:
         """The number of a message or a gap that comes now."""
@@ -80,7 +80,7 @@ class History:
 
     def __init__(self, size: int, lost: int) -> None:
         self._kept: deque[Kept] = deque(maxlen=size)
-        self.lost = lost
+        self.lost: int = lost
 
     def __len__(self) -> int:
         return len(self._kept)

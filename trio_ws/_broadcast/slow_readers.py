@@ -31,12 +31,12 @@ class QueuedMessage(Parcel):
     ) -> None:
         super().__init__()
         self._queue = queue
-        self.message = message
-        self.topic = topic
+        self.message: Prepared = message
+        self.topic: str = topic
         #: The length of its frame.
-        self.size = size
+        self.size: int = size
         #: It belongs to a history, which waits on top of the bounds.
-        self.replayed = replayed
+        self.replayed: bool = replayed
         self.key: Hashable = None
 
     def leave(self, *, sent: bool) -> None:
@@ -112,7 +112,7 @@ class Queue(Generic[S_co]):
     )
 
     def __init__(self, sink: S_co, limits: Limits, tally: Tally) -> None:
-        self.sink = sink
+        self.sink: S_co = sink
         self._limits = limits
         self._tally = tally
         #: What waits, the oldest first. Made for the first message: most readers are never slow.

@@ -67,7 +67,9 @@ class Tally:
 
     def __init__(self, logger: logging.Logger, *, reporting: bool) -> None:
         self.logger = logger
-        self.dropped = self.replaced = self.disconnected = 0
+        self.dropped: int = 0
+        self.replaced: int = 0
+        self.disconnected: int = 0
         #: Whether anybody wants reports.
         self.reporting = reporting
         #: Those that the application has yet to be given.

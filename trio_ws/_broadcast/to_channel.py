@@ -149,8 +149,8 @@ class ToChannel(Queue[Mailbox]):
 
     def __init__(self, topic: str, limits: Limits, tally: Tally) -> None:
         super().__init__(Mailbox(), limits, tally)
-        self.topic = topic
-        self.channel = BroadcastChannel(self.sink)
+        self.topic: str = topic
+        self.channel: BroadcastChannel = BroadcastChannel(self.sink)
 
 
 @dataclass(frozen=True, slots=True)

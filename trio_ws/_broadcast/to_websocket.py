@@ -27,8 +27,8 @@ class ToWebSocket(Queue[Outlet]):
 
     def __init__(self, websocket: WebSocket, limits: Limits, tally: Tally) -> None:
         super().__init__(websocket._sender.make_outlet(), limits, tally)
-        self.websocket = websocket
-        self.plain_below = self.sink.plain_below
+        self.websocket: WebSocket = websocket
+        self.plain_below: float = self.sink.plain_below
 
     @property
     def _reader(self) -> WebSocket:

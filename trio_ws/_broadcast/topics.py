@@ -38,7 +38,7 @@ class Topic:
         self._audience: Audience | None = None
         self.websockets: dict[WebSocket, ToWebSocket] = {}
         self.channels: dict[ToChannel, None] = {}
-        self.history = history
+        self.history: History | None = history
 
     @property
     def is_wanted(self) -> bool:
@@ -102,7 +102,7 @@ class Topics:
         self._forgotten = 0
         self._thread = get_ident()
         #: The block of `open_broadcast` was left.
-        self.is_over = False
+        self.is_over: bool = False
 
     def check_thread(self) -> None:
         if get_ident() != self._thread:

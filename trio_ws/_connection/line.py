@@ -20,7 +20,7 @@ class Parcel:
 
     def __init__(self) -> None:
         #: What `Line.barriers` was when it was posted.
-        self.barrier = 0
+        self.barrier: int = 0
 
     def leave(self, *, sent: bool) -> None:
         """It has left the line, and nobody took it back: its turn came, or never will."""
