@@ -10,5 +10,6 @@ is, stays out. `lifetime` puts the parts together:
   connections of a server), `pings` (those without an answer yet)
 - the end: `ending` (its states and steps), `nursery` (user tasks that end with the connection)
 - around it: `opening` (what a handshake leaves), `services` (what connections share), `pieces`
-  (messages in fragments), `pump` and `byte_stream` (uses of a connection)
+  (messages in fragments), `frame_log` (frames in the log), `pump` and `byte_stream` (uses of a
+  connection)
 """

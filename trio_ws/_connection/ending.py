@@ -61,9 +61,10 @@ from .._errors import (
 )
 from .._log import ConnectionLogger
 from .._nursery import forget_tracebacks
-from .._protocol.events import Close, Violation, show_event
+from .._protocol.events import Close, Violation
 from .._protocol.wire import Wire
 from .._reasons import reason_of
+from .frame_log import log_frame
 from .inbox import Inbox
 from .liveness import Liveness
 from .outbox import Outbox
@@ -389,8 +390,7 @@ class Ending:
                 self._end_nurseries()
 
     def _send_close(self, code: int, reason: str) -> None:
-        if self._logger.shows_frames:
-            self._logger.debug("sent %s", show_event(Close(code, reason)))
+        log_frame(self._logger, "sent %s", Close(code, reason))
         self._outbox.write(self._wire.close(code, reason))
 
     def _keep_cause(self, exc: Exception | None) -> None:

@@ -13,9 +13,10 @@ import trio
 
 from .._errors import CloseCode
 from .._log import ConnectionLogger
-from .._protocol.events import Ping, show_event
+from .._protocol.events import Ping
 from .._protocol.wire import Wire
 from .ending import OPEN, Ending
+from .frame_log import log_frame
 from .liveness import Due, Liveness
 from .outbox import Outbox
 from .pings import SentPings
@@ -63,6 +64,5 @@ class Keepalive:
     def _ping(self) -> None:
         payload = os.urandom(4)
         self._pings.add_probe(payload)
-        if self._logger.shows_frames:
-            self._logger.debug("sent %s", show_event(Ping(payload)))
+        log_frame(self._logger, "sent %s", Ping(payload))
         self._outbox.write_probe(self._wire.ping(payload))

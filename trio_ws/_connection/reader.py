@@ -21,12 +21,13 @@ from .._errors import CloseCode
 from .._log import ConnectionLogger
 from .._options import PingPongHook
 from .._pacing import FRAME_WORK, MESSAGE_WORK, WORK_PER_CHECKPOINT
-from .._protocol.events import Event, Fragment, Messages, Ping, Pong, Role, show_event
+from .._protocol.events import Event, Fragment, Messages, Ping, Pong, Role
 from .._protocol.wire import Wire
 from .._reasons import reason_of
 from .._transport.stream import Transport
 from .._transport.system import GONE
 from .ending import OPEN, Ending
+from .frame_log import log_frame
 from .inbox import Inbox
 from .liveness import Liveness
 from .outbox import Outbox
@@ -230,7 +231,7 @@ class Reader:
                 self._note_received(event)
                 work += len(event) * MESSAGE_WORK
             else:
-                self._log_received(event)
+                log_frame(self._logger, "received %s", event)
                 handed_over |= self._handle(event, pings)
                 pings += isinstance(event, Ping)
                 work += FRAME_WORK
@@ -263,8 +264,7 @@ class Reader:
     def _send_pong(self, payload: bytes, *, before: int) -> None:
         """Answer a ping; so many came in the same read `before` it."""
         if self._wire.may_send:
-            if self._logger.shows_frames:
-                self._logger.debug("owed %s", show_event(Pong(payload)))
+            log_frame(self._logger, "owed %s", Pong(payload))
             # The outbox may replace it by the answer to a later ping. Where many came together, it
             # is likely that another follows: the answers are gathered.
             self._outbox.write_pong(self._wire.pong(payload), following=before)
@@ -280,12 +280,8 @@ class Reader:
     def _note_received(self, messages: Messages) -> None:
         self.messages_received += len(messages)
         if self._notes_messages:
-            self._log_received(messages)
+            log_frame(self._logger, "received %s", messages)
             self._liveness.note_message()
-
-    def _log_received(self, event: Event) -> None:
-        if self._logger.shows_frames:
-            self._logger.debug("received %s", show_event(event))
 
     async def _wait_for_room(self) -> None:
         self._liveness.paused = True

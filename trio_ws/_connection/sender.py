@@ -16,9 +16,10 @@ from .._errors import CloseCode
 from .._log import ConnectionLogger
 from .._nursery import protected_context
 from .._pacing import DEFLATE_WORK, spend
-from .._protocol.events import Event, Fragment, show_event
+from .._protocol.events import Event, Fragment
 from .._protocol.wire import LARGE, Wire
 from .ending import OPEN, Ending
+from .frame_log import log_frame
 from .inbox import Inbox
 from .liveness import Liveness
 from .outbox import Outbox
@@ -104,8 +105,7 @@ class Sender:
 
     def note_sent(self, data: str | bytes) -> None:
         """A message is out, or on its way. Not worth the call unless `_notes_messages`."""
-        if self._logger.shows_frames:
-            self._logger.debug("sent %s", show_event([data]))
+        log_frame(self._logger, "sent %s", [data])
         self._liveness.note_message()
 
     @protected_context
@@ -163,8 +163,7 @@ class Sender:
 
     def write(self, event: Event, frame: bytes) -> None:
         """Write the frame of `event`, which may come between two fragments if it is a control."""
-        if self._logger.shows_frames:
-            self._logger.debug("sent %s", show_event(event))
+        log_frame(self._logger, "sent %s", event)
         self._outbox.write(frame)
 
     # Broadcasts…
