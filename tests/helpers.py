@@ -174,7 +174,7 @@ async def open_server_with_raw_client(
     try:
         async with trio_ws.wrap_server_stream(server_stream, **options) as websocket:
             peer = RawPeer(client_stream, masks=True)
-            await _skip_head(peer)
+            await receive_head(peer)
             yield websocket, peer
     finally:
         await trio.aclose_forcefully(client_stream)
@@ -199,7 +199,7 @@ async def open_client_with_raw_server(
 
 
 async def shake_hands_as_server(peer: RawPeer, shaken: trio.Event) -> None:
-    head = await _skip_head(peer)
+    head = await receive_head(peer)
     key = head.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
     response = (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -209,7 +209,7 @@ async def shake_hands_as_server(peer: RawPeer, shaken: trio.Event) -> None:
     shaken.set()
 
 
-async def _skip_head(peer: RawPeer) -> bytes:
+async def receive_head(peer: RawPeer) -> bytes:
     while b"\r\n\r\n" not in peer.received:
         data = await peer.stream.receive_some()
         assert data, "the stream ended in the head"

@@ -22,7 +22,7 @@ from typing import Any
 
 import trio
 
-from tests.helpers import CLOSE, FIN, HOST, PATIENCE, REQUEST, RawPeer, close_code
+from tests.helpers import CLOSE, FIN, HOST, PATIENCE, REQUEST, RawPeer, close_code, receive_head
 from trio_ws import open_websocket_url
 
 ROOT = Path(__file__).parents[2]
@@ -277,13 +277,7 @@ async def attack(peer: RawPeer, data: bytes, *, and_on: bytes = b"") -> Outcome:
 
 
 async def receive_status(peer: RawPeer) -> int:
-    while b"\r\n\r\n" not in peer.received:
-        received = await peer.stream.receive_some()
-        assert received, "the server hung up"
-        peer.received += received
-    head, _, rest = bytes(peer.received).partition(b"\r\n\r\n")
-    peer.received = bytearray(rest)
-    return int(head.split(b" ")[1])
+    return int((await receive_head(peer)).split(b" ")[1])
 
 
 def median(times: list[float]) -> float:
