@@ -47,7 +47,7 @@ class LoadInC:
         self.pid = str(process.pid)
 
     def ask(self, seconds: float) -> dict[str, Any]:
-        """What it saw in that time."""
+        """Have it send for so long, and return its measurements."""
         assert self._process.stdin
         self._process.stdin.write(f"{seconds}\n".encode())
         self._process.stdin.flush()

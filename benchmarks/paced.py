@@ -29,7 +29,7 @@ LATE = 1000
 
 @dataclass(frozen=True)
 class Pace:
-    """What is sent, and how often."""
+    """The load on a server: its connections, its message, and its rate."""
 
     connections: int
     rate: float
@@ -44,7 +44,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a load saw."""
+    """The measurements of one load."""
 
     messages: int
     seconds: float

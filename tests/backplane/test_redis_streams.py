@@ -337,7 +337,7 @@ async def test_after_a_failover_that_lost_the_newest_messages_old_ones_do_not_co
             assert sorted(node.gaps, key=str) == ["known", "news"]
 
 
-# What is not Redis's, or not in the form of Redis…
+# Answers that are not Redis's, or are malformed…
 
 
 @pytest.mark.parametrize(

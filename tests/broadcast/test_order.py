@@ -208,7 +208,7 @@ async def test_messages_that_wait_behind_a_message_in_fragments_do_not_hold_it_u
 
 
 async def test_a_sender_behind_a_message_in_fragments_follows_what_was_posted_meanwhile() -> None:
-    # What was posted meanwhile leaves before it, and takes its time where the peer is slow.
+    # The message that was posted meanwhile leaves first, which takes time where the peer is slow.
     async with open_broadcast() as broadcast, open_slow(max_send=1000) as (ws, peer, stream):
         stream.go_on()
         async with trio.open_nursery() as nursery:

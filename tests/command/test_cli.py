@@ -47,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 # ---------------------------------------------------------------------------
-# What is wrong is said in one line
+# A mistake is told in one line
 # ---------------------------------------------------------------------------
 
 
