@@ -13,8 +13,9 @@ reads     who waits for the peer   what ends it
 READER    the reader task          it handed a message to a task that waited for one: NOBODY
 NOBODY    no task                  a task asks for the next message: RECEIVER
                                    a task waits for anything else, or time is up: READER
-RECEIVER  a task in `receive`      it read messages and nothing else: NOBODY
+RECEIVER  a task in `receive`      it read only messages, and no other task waits: NOBODY
                                    it read anything else, failed or was cancelled: READER
+                                   another task waits: READER
                                    the connection begins to end: READER
 ========  =======================  ==============================================================
 
