@@ -13,6 +13,7 @@ import trio
 
 from tests.helpers import HOST
 from trio_ws._server.listening import bind_tcp_sockets, listen, open_tcp_listeners, port_of
+from trio_ws._transport.accepting import wrap_listener
 
 #: For documentation (RFC 5737, RFC 3849): no machine has these.
 ELSEWHERE, ELSEWHERE_6 = "192.0.2.1", "2001:db8::1"
@@ -139,3 +140,14 @@ async def test_a_port_can_be_shared_by_those_who_both_ask_for_that() -> None:
             theirs.listen()
         with pytest.raises(OSError, match="Address already in use"):
             await bind_tcp_sockets([HOST], port_of([ours]))
+
+
+async def test_a_client_that_comes_before_the_first_accept_is_sent_things_without_delay() -> None:
+    (listener,) = await open_tcp_listeners(HOST, 0)
+    async with listener:
+        with socket.create_connection(listener.socket.getsockname()):
+            acceptor = wrap_listener(listener, lambda exc: None)
+            (accepted,) = await acceptor.accept()
+            assert accepted.plain_socket is not None
+            assert accepted.plain_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            await accepted.aclose()

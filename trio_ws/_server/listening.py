@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import trio
 
 from .._reasons import reason_of
+from .._transport.accepting import prepare
 
 #: How many ports are tried where any will do: what is free on one address may be taken on another.
 _ATTEMPTS: Final = 10
@@ -163,6 +164,8 @@ def listen(sock: socket.socket) -> trio.SocketListener:
         OSError: another process has begun to listen there since the socket was bound.
     """
     address = sock.getsockname()
+    # Before anybody can connect: clients that come before the first `accept` need the options too.
+    prepare(sock)
     try:
         sock.listen(_BACKLOG)
     except OSError as exc:
