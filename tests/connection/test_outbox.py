@@ -362,6 +362,8 @@ def gathered(outbox: Outbox) -> None:
 class Narrow(Transport):
     """Takes as many bytes as it is told, without waiting, as a plain socket does."""
 
+    is_direct = True
+
     def __init__(self) -> None:
         super().__init__(trio.testing.memory_stream_pair()[0])
         #: How many bytes the next calls take; after the last, everything.
@@ -369,10 +371,6 @@ class Narrow(Transport):
         self.taken = b""
         self.calls: list[int] = []
         self.writable = trio.Event()
-
-    @property
-    def plain_socket(self) -> socket.socket:
-        return cast("socket.socket", self)  # nobody writes past `send_nowait` here
 
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         room = self.rooms.pop(0) if self.rooms else 2**30

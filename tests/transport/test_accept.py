@@ -26,7 +26,7 @@ async def test_connections_that_are_there_are_accepted_together() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     address = listener.socket.getsockname()
     async with listener:
-        acceptor = wrap_listener(listener, unexpected)
+        acceptor = await wrap_listener(listener, unexpected)
         clients = [socket.create_connection(address) for _ in range(MOST_ACCEPTED + 1)]
         try:
             accepted = await acceptor.accept()
@@ -57,7 +57,7 @@ async def test_a_connection_accepted_before_descriptors_ran_out_is_not_lost() ->
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with listener:
-        acceptor = wrap_listener(listener, unexpected)
+        acceptor = await wrap_listener(listener, unexpected)
         clients = [socket.create_connection(listener.socket.getsockname()) for _ in range(3)]
         lowest_free = os.dup(0)
         os.close(lowest_free)
@@ -85,7 +85,7 @@ async def test_an_error_that_accept_names_is_one_lost_connection(
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     async with listener:
         errors = fail_accepting(monkeypatch)
-        acceptor = wrap_listener(listener, lost.append)
+        acceptor = await wrap_listener(listener, lost.append)
         expected = [OSError(number, os.strerror(number)) for _ in range(2)]
         errors += expected
         with socket.create_connection(listener.socket.getsockname()):
@@ -124,7 +124,7 @@ async def test_for_every_error_there_is_ours_does_what_trio_s_listener_does(
     async with listener:
         address = listener.socket.getsockname()
         errors = fail_accepting(monkeypatch)
-        acceptor = wrap_listener(listener, lambda exc: None)
+        acceptor = await wrap_listener(listener, lambda exc: None)
         sock = listener.socket
         theirs: dict[str, str] = {}
         ours: dict[str, str] = {}
@@ -153,7 +153,7 @@ async def test_a_listener_that_only_fails_lets_other_tasks_run(
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     async with listener:
         errors = fail_accepting(monkeypatch)
-        acceptor = wrap_listener(listener, lost.append)
+        acceptor = await wrap_listener(listener, lost.append)
         errors += [OSError(errno.EPROTO, "no")] * 1000
         with socket.create_connection(listener.socket.getsockname()):
             assert await acceptor.accept() == []
@@ -166,7 +166,7 @@ async def test_a_client_that_another_process_took_is_no_client(
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     async with listener:
         errors = fail_accepting(monkeypatch)
-        acceptor = wrap_listener(listener, unexpected)
+        acceptor = await wrap_listener(listener, unexpected)
         errors.append(BlockingIOError(errno.EAGAIN, "nobody is there"))
         with socket.create_connection(listener.socket.getsockname()) as client:
             assert await acceptor.accept() == []
@@ -183,7 +183,7 @@ async def test_a_unix_socket_accepts(tmp_path: Path) -> None:
     await sock.bind(os.fspath(tmp_path / "socket"))
     sock.listen()
     async with trio.SocketListener(sock) as listener:
-        acceptor = wrap_listener(listener, unexpected)
+        acceptor = await wrap_listener(listener, unexpected)
         async with await trio.open_unix_socket(os.fspath(tmp_path / "socket")) as near:
             (far,) = await acceptor.accept()
             await near.send_all(b"x")
@@ -193,7 +193,7 @@ async def test_a_unix_socket_accepts(tmp_path: Path) -> None:
 
 async def test_a_listener_closed_while_it_is_waited_for_says_so() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
-    acceptor = wrap_listener(listener, unexpected)
+    acceptor = await wrap_listener(listener, unexpected)
     async with trio.open_nursery() as nursery:
 
         async def accept() -> None:
@@ -209,4 +209,4 @@ async def test_a_listener_closed_before_it_is_used_says_so() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     await listener.aclose()
     with pytest.raises(trio.ClosedResourceError):
-        await wrap_listener(listener, unexpected).accept()
+        await (await wrap_listener(listener, unexpected)).accept()

@@ -144,6 +144,7 @@ async def test_other_streams_take_nothing_without_waiting() -> None:
     transport = wrap_stream(one)
     assert type(transport) is Transport
     assert transport.plain_socket is None
+    assert not transport.is_direct
     assert transport.send_nowait([b"hello"]) == 0
     for wait in (transport.wait_until_readable, transport.wait_until_writable):
         with pytest.raises(NotImplementedError):

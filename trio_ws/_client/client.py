@@ -32,6 +32,8 @@ from .._redaction import is_secret_field, masked
 from .._transport.checks import check_stream
 from .._transport.opening import opening_deadline
 from .._transport.sockets import wrap_stream
+from .._transport.stream import Transport
+from .._transport.tls import open_tls
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -114,7 +116,7 @@ async def wrap_client_stream(
         await trio.aclose_forcefully(stream)
         raise
     with opening_deadline(settings.open_timeout):
-        websocket = await shake_hands(stream, target, settings)
+        websocket = await shake_hands(wrap_stream(stream), target, settings)
     async with run_connection(websocket):
         yield websocket
 
@@ -126,18 +128,16 @@ async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
 
 
 async def _connect_once(url: WebSocketURL, options: ClientOptions) -> WebSocket:
-    stream = await _open_stream(url, options)
-    return await shake_hands(stream, url, options, own=True)
+    return await shake_hands(await _open_transport(url, options), url, options)
 
 
 async def shake_hands(
-    stream: trio.abc.Stream, url: WebSocketURL, options: ClientStreamOptions, *, own: bool = False
+    transport: Transport, url: WebSocketURL, options: ClientStreamOptions
 ) -> WebSocket:
-    """Shake hands over a stream, which belongs to the connection from now on.
+    """Shake hands over a transport, which belongs to the connection from now on.
 
-    The stream is closed if the handshake fails. `own` means the same as in `wrap_stream`.
+    It is closed if the handshake fails.
     """
-    transport = wrap_stream(stream, own=own)
     connection_id = new_connection_id()
     logger = ConnectionLogger(options.logger, connection_id)
     try:
@@ -153,11 +153,11 @@ async def shake_hands(
 
 
 # ---------------------------------------------------------------------------
-# Streams
+# Transports
 # ---------------------------------------------------------------------------
 
 
-async def _open_stream(url: WebSocketURL, options: ClientOptions) -> trio.abc.Stream:
+async def _open_transport(url: WebSocketURL, options: ClientOptions) -> Transport:
     try:
         stream: trio.SocketStream
         if options.path is not None:
@@ -168,26 +168,20 @@ async def _open_stream(url: WebSocketURL, options: ClientOptions) -> trio.abc.St
         where = options.path or show_address((url.host, url.port))
         raise connection_failed(f"cannot connect to {where}", exc) from root_of(exc)
     if not url.secure:
-        return stream
+        return wrap_stream(stream, own=True)
     return await _start_tls(stream, url, options)
 
 
 async def _start_tls(
-    stream: trio.abc.Stream, url: WebSocketURL, options: ClientOptions
-) -> trio.abc.Stream:
+    stream: trio.SocketStream, url: WebSocketURL, options: ClientOptions
+) -> Transport:
     # Certificates name hosts without the root's dot and without the zone index of an address.
     name = (options.server_hostname or url.host).partition("%")[0].removesuffix(".")
     context = options.ssl_context or _default_ssl_context()
-    ours = stream
     try:
-        ours = tls = trio.SSLStream(stream, context, server_hostname=name)
-        await tls.do_handshake()
-    except BaseException as exc:  # Cancelled included
-        await wrap_stream(ours, own=True).aclose_forcefully()
-        if not isinstance(exc, (trio.BrokenResourceError, ssl.SSLError)):
-            raise
+        return await open_tls(stream, context, name)
+    except (trio.BrokenResourceError, ssl.SSLError) as exc:
         raise connection_failed(f"the TLS handshake with {name} failed", exc) from root_of(exc)
-    return tls
 
 
 @functools.cache

@@ -501,7 +501,7 @@ class Outbox:
         self._blocked = False
 
     async def _flush_some(self) -> None:
-        if self._transport.plain_socket is not None:
+        if self._transport.is_direct:
             await self._transport.wait_until_writable()
             self.moved_at = trio.current_time()
             self._write_what_waits()

@@ -206,7 +206,7 @@ class Reader:
         It is likely to come back for the next. What no task waited for says nothing of that.
         """
         return (
-            self._transport.plain_socket is not None
+            self._transport.is_direct
             and self._ending.state is OPEN
             and self._wire.is_between_messages
             and not self._inbox.is_awaited

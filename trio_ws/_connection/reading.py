@@ -4,8 +4,8 @@ The rule: a task that waits for the next message waits for the socket itself, fo
 takes, and the reader task stands by. The reader task reads only while no task is in `receive`.
 
 This saves a switch between two tasks for each message, a fifth of what a message costs where
-thousands of connections say a little. It is for plain sockets: only there is it certain that a
-cancelled read loses nothing.
+thousands of connections say a little. It is for transports that are direct, sockets with or without
+TLS: only there is it certain that a cancelled read loses nothing.
 
 ========  =======================  ==============================================================
 reads     who waits for the peer   what ends it
@@ -65,7 +65,7 @@ class Reading:
     """Who reads one connection; see the module.
 
     Args:
-        transport: what is read. Only one with a `plain_socket` may be left to receivers.
+        transport: what is read. Only one that `is_direct` may be left to receivers.
         watchdog: recalls the reader task where no task comes back.
     """
 

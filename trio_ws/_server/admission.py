@@ -61,8 +61,8 @@ async def _accept_from(
     def note_lost(exc: OSError) -> None:
         logger.info("a connection was lost before it was accepted: %s", exc)
 
-    acceptor = wrap_listener(listener, note_lost)
     async with listener:
+        acceptor = await wrap_listener(listener, note_lost)
         while True:
             try:
                 accepted = await acceptor.accept()

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import trio
 
 from .sockets import NOT_SENT_LOW_WATER, SocketTransport, is_plain, shared_socket, wrap_stream
 from .stream import Transport
 from .system import CLOSED
+from .tls import TLSTransport, context_of
 
 #: How many connections are accepted before other tasks may run.
 MOST_ACCEPTED = 16
@@ -62,6 +65,8 @@ class SocketAcceptor(Acceptor):
 
     def __init__(self, listener: trio.SocketListener, lost: Callable[[OSError], None]) -> None:
         super().__init__(listener)
+        #: For TLS over what is accepted.
+        self.context: ssl.SSLContext | None = None
         self._lost = lost
         self._socket = shared_socket(listener)
         is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
@@ -94,7 +99,10 @@ class SocketAcceptor(Acceptor):
             sock.setblocking(False)
             if self._prepares:  # pragma: no cover - not on Linux
                 prepare(sock)
-            accepted.append(SocketTransport(sock, peer))
+            if self.context is None:
+                accepted.append(SocketTransport(sock, peer))
+            else:
+                accepted.append(TLSTransport(sock, peer, self.context))
         return accepted
 
 
@@ -106,10 +114,18 @@ def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_LOW_WATER)
 
 
-def wrap_listener(
+async def wrap_listener(
     listener: trio.abc.Listener[trio.abc.Stream], lost: Callable[[OSError], None]
 ) -> Acceptor:
     """The acceptor for `listener` on this platform; see `SocketAcceptor` for `lost`."""
     if isinstance(listener, trio.SocketListener) and is_plain(listener):
         return SocketAcceptor(listener, lost)
-    return Acceptor(listener)
+    if not isinstance(listener, trio.SSLListener):
+        return Acceptor(listener)
+    tls = cast("trio.SSLListener[trio.abc.Stream]", listener)
+    below: object = tls.transport_listener
+    if not isinstance(below, trio.SocketListener) or not is_plain(below):
+        return Acceptor(tls)
+    acceptor = SocketAcceptor(below, lost)  # at once: it prepares the listener
+    acceptor.context = await context_of(tls)
+    return acceptor

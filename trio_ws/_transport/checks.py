@@ -12,6 +12,7 @@ from typing import cast
 import trio
 
 from .._arguments import FOR_CLIENTS
+from .tls import context_of
 
 
 def check_stream(stream: object) -> None:
@@ -58,32 +59,10 @@ def _wrap_hint(given: object, wrapper: str = "trio.SocketStream") -> str:
     return ""
 
 
-class _Trial(trio.abc.Listener[trio.abc.Stream]):
-    """A listener with one client, which never says anything."""
-
-    def __init__(self) -> None:
-        self._ends = trio.socket.socketpair()
-
-    async def accept(self) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
-        return trio.SocketStream(self._ends[0])
-
-    async def aclose(self) -> None:
-        for end in self._ends:
-            end.close()
-        await trio.lowlevel.checkpoint()
-
-
 async def _try_tls(listener: trio.SSLListener[trio.abc.Stream]) -> None:
-    """Accept a silent client: a listener does not show its context, but fails if that is wrong."""
-    beneath = listener.transport_listener
-    async with _Trial() as trial:
-        listener.transport_listener = trial
-        try:
-            await listener.accept()
-        except ssl.SSLError as exc:
-            raise ValueError(FOR_CLIENTS) from exc
-        except AttributeError as exc:
-            raise TypeError("a listener for TLS was given something that is no SSLContext") from exc
-        finally:
-            listener.transport_listener = beneath
+    try:
+        await context_of(listener)
+    except ssl.SSLError as exc:
+        raise ValueError(FOR_CLIENTS) from exc
+    except AttributeError as exc:
+        raise TypeError("a listener for TLS was given something that is no SSLContext") from exc

@@ -39,8 +39,10 @@ class SocketTransport(Transport):
         self._peer = readable(peer)
         self._receive_size = RECEIVE_SIZE
 
+    is_direct = True
+
     @property
-    def plain_socket(self) -> socket.socket:
+    def plain_socket(self) -> socket.socket | None:
         return self._socket
 
     def _descriptor(self) -> int:

@@ -1,4 +1,4 @@
-"""Any trio stream, as the connections above want it: over TLS, in memory, from an HTTP library.
+"""Any trio stream, as the connections above want it: in memory, trio's TLS, an HTTP library's.
 
 This module owns the interface that every transport has. Errors leave here as trio's:
 `trio.BrokenResourceError` for a connection that failed, with the cause kept, and
@@ -11,7 +11,7 @@ import gc
 import socket
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from typing import Any, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import trio
 
@@ -44,13 +44,15 @@ class Transport:
         # still wants it.
         self._peer = socket_address(stream, "getpeername")
 
+    #: Whether it reads and writes without waiting, and lets others wait for the socket alone
+    #: (`wait_until_readable`, `wait_until_writable`, `end_waits`): a socket, also with our TLS.
+    is_direct: ClassVar[bool] = False
+
     @property
     def plain_socket(self) -> socket.socket | None:
         """The socket, where nothing is in between: no TLS, no other stream.
 
-        Only such a transport reads and writes without waiting, and only with it may one wait for
-        the socket alone (`wait_until_readable`, `wait_until_writable`, `end_waits`). The answer
-        never changes.
+        The same bytes may be sent to many of these at once. The answer never changes.
         """
         return None
 
@@ -66,7 +68,7 @@ class Transport:
             raise broken(exc) from exc
 
     def wait_until_readable(self) -> Awaitable[None]:
-        """Wait until `receive_nowait` is worth a try. Only where there is a `plain_socket`.
+        """Wait until `receive_nowait` is worth a try. Only where it `is_direct`.
 
         Not async itself: a coroutine less for as long as an idle connection waits.
         """
@@ -77,15 +79,18 @@ class Transport:
         return None
 
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
-        """Write as much as goes out without waiting; how many bytes that was, perhaps 0."""
+        """Write as much as goes out without waiting; how many bytes that was, perhaps 0.
+
+        The next call has to begin with the bytes that did not go out: TLS has encrypted some.
+        """
         return 0
 
     async def wait_until_writable(self) -> None:
-        """Wait until `send_nowait` is worth another try. There has to be a `plain_socket`."""
+        """Wait until `send_nowait` is worth another try. Only where it `is_direct`."""
         raise NotImplementedError
 
     def end_waits(self) -> None:
-        """End the waits of other tasks at once. There has to be a `plain_socket`.
+        """End the waits of other tasks at once. Only where it `is_direct`.
 
         `wait_until_writable` returns. `wait_until_readable` raises `trio.ClosedResourceError`.
         """
@@ -127,8 +132,8 @@ class Transport:
     async def send_eof(self, *, below_tls: bool = False) -> bool:
         """Say that nothing more will be sent, and go on reading. False if the stream cannot do so.
 
-        TLS cannot. `below_tls` shuts down the TCP connection under it instead. That is a last
-        resort, because the peer's TLS gets no goodbye.
+        trio's TLS cannot. `below_tls` shuts down the TCP connection under it instead. That is a
+        last resort, because the peer's TLS gets no goodbye.
         """
         stream = self.below_tls if below_tls else self._stream
         if not isinstance(stream, trio.abc.HalfCloseableStream):

@@ -36,6 +36,7 @@ from .._keywords import ClientStreamKeywords
 from .._nursery import protected_context
 from .._options import ClientOptions, ClientStreamOptions, make_options
 from .._redaction import is_secret_field
+from .._transport.sockets import wrap_stream
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -222,7 +223,8 @@ class MemoryClient:
             stream = first.pop() if first else self.connect(secure=url.secure)
             headers = self._with_cookies(url, options.extra_headers)
             try:
-                websocket = await shake_hands(stream, url, replace(options, headers=headers))
+                opened = replace(options, headers=headers)
+                websocket = await shake_hands(wrap_stream(stream), url, opened)
             except ConnectionRejected as exc:
                 self._keep_cookies(url, exc.response.headers)
                 raise

@@ -1,0 +1,451 @@
+"""TLS over a plain socket: read and written through the descriptor, like the socket itself.
+
+This module owns when bytes are encrypted, and what becomes of those that the socket does not take.
+OpenSSL speaks TLS: it reads from one buffer in memory and writes to another, and never waits.
+`trio.SSLStream` does the same, with locks and a turn of the scheduler around it, because it may be
+over any stream and used by several tasks. Here, one task reads and one task writes.
+
+What OpenSSL has encrypted cannot be taken back, and has to go out before anything else. Where the
+socket takes only part of it, the rest is kept. The bytes that it stands for are then reported as
+sent little by little, as the rest goes out. The caller offers those that were not reported again,
+as with any socket, and they are passed over.
+
+TLS also has something to say of its own. In the handshake, `receive` waits until it has gone out.
+After that it goes out where there is room, or else in front of the next message: an answer to a
+KeyUpdate has time until then (RFC 8446 section 4.6.3).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import suppress
+
+import trio
+
+from .sockets import SocketTransport, wrap_stream
+from .stream import Buffer, OwnTransport, Transport
+from .system import GONE, SystemAddress, broken, is_hung_up
+
+#: How many bytes one record holds at most (RFC 8446 section 5.1), and how many OpenSSL is given at
+#: a time. Its buffers never shrink, so larger pieces would stay in memory for each connection.
+RECORD = 16 * 1024
+
+#: How many encrypted bytes OpenSSL is given to read at a time. More is hardly faster.
+FEED = 32 * 1024
+
+#: How many bytes are encrypted before the socket is asked to take them: the most that a peer which
+#: does not read makes a connection hold twice. A large message may be 64 KiB and its head: that is
+#: to be one system call.
+AHEAD = 128 * 1024
+
+#: How many bytes may wait of what TLS itself answers. A peer that has more to be answered does not
+#: read, and asks on.
+MOST_ANSWERS = 16 * 1024
+
+
+class TLSTransport(SocketTransport):
+    """TLS over a plain socket.
+
+    The handshake is made by the first call that reads or writes, or by `shake_hands`. Cancelling
+    either leaves the connection usable.
+
+    Args:
+        sock: which does not block.
+        peer: its address.
+        context: the server's or the client's.
+        server_hostname: for a client: whose certificate it has to be.
+
+    Raises:
+        ssl.SSLError, ValueError: `context` is for the other side.
+    """
+
+    __slots__ = ("_committed", "_end", "_incoming", "_outgoing", "_rest", "_through", "tls")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: SystemAddress,
+        context: ssl.SSLContext,
+        *,
+        server_hostname: str | None = None,
+    ) -> None:
+        super().__init__(sock, peer)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=server_hostname is None,
+            server_hostname=server_hostname,
+        )
+        #: Whether the handshake is over, and nothing of it is left to be written.
+        self._through = False
+        #: What was encrypted, and is still to be written.
+        self._rest = memoryview(b"")
+        #: How many of the caller's bytes that stands for.
+        self._committed = 0
+        #: Why nothing more can be read: the peer has said goodbye (``b""``), or TLS has failed.
+        self._end: ssl.SSLError | bytes | None = None
+
+    @property
+    def plain_socket(self) -> None:
+        return None
+
+    # The handshake…
+
+    async def shake_hands(self) -> None:
+        """Complete the handshake, if it is not over.
+
+        Raises:
+            trio.BrokenResourceError: it failed, and the peer was told why if that was possible.
+        """
+        while not self._get_through():
+            if self._has_something_to_say:
+                await self.wait_until_writable()
+            else:
+                await super().wait_until_readable()
+
+    def _get_through(self) -> bool:
+        """Go on with the handshake as far as possible without waiting, perhaps to its end."""
+        while not self._through:
+            self._nothing_more()  # raises if the handshake has failed
+            try:
+                self.tls.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                done = False
+            except ssl.SSLError as exc:
+                raise self._failed(exc) from exc
+            self._say()
+            if self._has_something_to_say:
+                return False
+            if done:
+                self._through = True
+            elif not self._feed():
+                return False
+        return True
+
+    def _feed(self) -> bool:
+        """Give OpenSSL a piece of what has arrived, if anything has."""
+        data = super().receive_nowait()
+        if data is None:
+            return False
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+        return True
+
+    @property
+    def is_through(self) -> bool:
+        return self._through
+
+    # Receiving…
+
+    def wait_until_readable(self) -> Awaitable[None]:
+        if self._end is not None or self._incoming.pending:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller does
+        return super().wait_until_readable()
+
+    async def receive(self) -> bytes:
+        await self.shake_hands()
+        while True:
+            await self.wait_until_readable()
+            data = self.receive_nowait()
+            if data is not None:
+                return data
+
+    def receive_nowait(self) -> bytes | None:
+        if not self._get_through():
+            return None
+        if self._end is not None:
+            return self._nothing_more()
+        # Behind the handshake, a request may have come already.
+        parts = self._decrypt(b"") if self._incoming.pending else []
+        if not parts and self._end is None:
+            data = super().receive_nowait()
+            if data is None:
+                return None
+            if not data:
+                self._incoming.write_eof()
+            parts = self._decrypt(data)
+        if self._outgoing.pending:
+            self._answer()
+        if parts:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._nothing_more()
+
+    def _decrypt(self, data: bytes) -> list[bytes]:
+        """What `data` says, up to the last record that is whole."""
+        parts: list[bytes] = []
+        for piece in (data,) if len(data) <= FEED else _pieces((data,), 0, FEED):
+            if piece:
+                self._incoming.write(piece)
+            try:
+                while True:
+                    part = self.tls.read(RECORD)
+                    if not part:
+                        self._end = b""
+                        return parts
+                    parts.append(part)
+                    # After the last whole record, OpenSSL would only raise that it wants more,
+                    # which takes as long as reading a record.
+                    if not self._incoming.pending:
+                        break
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                self._end = b""
+                return parts
+            except ssl.SSLError as exc:
+                self._fail(exc)
+                return parts
+        return parts
+
+    def _nothing_more(self) -> bytes | None:
+        """What `receive_nowait` gives where nothing has come.
+
+        Raises:
+            trio.BrokenResourceError: TLS has failed.
+        """
+        if isinstance(self._end, ssl.SSLError):
+            raise broken(self._end) from self._end
+        return self._end
+
+    def _fail(self, exc: ssl.SSLError) -> None:
+        """TLS has failed: tell the peer why, if that goes without waiting."""
+        # Its traceback would keep this frame alive, and with it the transport.
+        self._end = exc.with_traceback(None)
+        with suppress(*GONE):
+            self._say()
+
+    def _failed(self, exc: ssl.SSLError, what: str = "") -> trio.BrokenResourceError:
+        self._fail(ssl.SSLError(what) if what else exc)
+        return trio.BrokenResourceError(what) if what else broken(exc)
+
+    # Sending…
+
+    def send_nowait(self, buffers: Sequence[Buffer]) -> int:
+        if self._rest or not self._through:
+            return self._send_behind_the_rest(buffers)
+        if len(buffers) == 1 and len(buffers[0]) <= RECORD:
+            return self._send_records(buffers)
+        return self._send_from(buffers, 0)
+
+    def _send_behind_the_rest(self, buffers: Sequence[Buffer]) -> int:
+        if not self._get_through():
+            return 0
+        sent = self._send_rest()
+        return sent if self._rest else self._send_from(buffers, sent)
+
+    def _send_from(self, buffers: Sequence[Buffer], start: int) -> int:
+        """Encrypt and write what comes after the first `start` bytes; how many are out in all."""
+        sent = start
+        some: list[Buffer] = []
+        size = 0
+        for piece in _pieces(buffers, start, RECORD):
+            some.append(piece)
+            size += len(piece)
+            if size >= AHEAD:
+                sent += self._send_records(some)
+                if self._rest:
+                    return sent
+                some, size = [], 0
+        return sent + self._send_records(some)
+
+    def _send_records(self, pieces: Sequence[Buffer]) -> int:
+        records: list[bytes] = []
+        size = encrypted = 0
+        try:
+            for piece in pieces:
+                if piece:  # OpenSSL takes an empty one for the end
+                    size += self.tls.write(piece)
+                    records.append(record := self._outgoing.read())
+                    encrypted += len(record)
+        except ssl.SSLWantReadError as exc:
+            # In the middle of a renegotiation, which only TLS 1.2 has and nobody needs.
+            raise self._failed(exc, "the peer renegotiates TLS") from exc
+        except ssl.SSLError as exc:
+            raise self._failed(exc) from exc
+        if not records:
+            return 0
+        sent = super().send_nowait(records)
+        if sent == encrypted:
+            return size
+        self._rest = memoryview(b"".join(records))
+        self._committed = size
+        return self._note_sent(sent)
+
+    def _send_rest(self) -> int:
+        """Write what was encrypted before; how many of the caller's bytes are out with that."""
+        done = 0
+        while self._rest and (sent := super().send_nowait((self._rest,))):
+            done += self._note_sent(sent)
+        return done
+
+    def _note_sent(self, sent: int) -> int:
+        """So many bytes of the rest are out; how many of the caller's bytes that stands for.
+
+        The last of them is out only when all of the rest is.
+        """
+        done = self._committed * sent // len(self._rest) if self._rest else 0
+        self._rest = self._rest[sent:]
+        self._committed -= done
+        return done
+
+    async def send_all(self, data: bytes) -> None:
+        await self.shake_hands()
+        await super().send_all(data)
+
+    # What TLS has to say…
+
+    @property
+    def _has_something_to_say(self) -> bool:
+        return bool(self._rest) or self._outgoing.pending > 0
+
+    def _say(self) -> None:
+        """Write what OpenSSL has to say, behind all that was encrypted before."""
+        while self._has_something_to_say:
+            if not self._rest:
+                self._rest = memoryview(self._outgoing.read())
+            sent = super().send_nowait((self._rest,))
+            if not sent:
+                return
+            self._note_sent(sent)
+
+    def _answer(self) -> None:
+        """Write what reading has led to: the answer to a KeyUpdate, or an alert."""
+        if not self._committed:  # else whoever writes that will write this too
+            with suppress(*GONE):  # what was read counts all the same
+                self._say()
+        if self._outgoing.pending > MOST_ANSWERS and self._end is None:
+            self._end = ssl.SSLError("the peer makes TLS answer and does not read the answers")
+
+    # The end…
+
+    def is_drained(self) -> bool:
+        return not self.receive_nowait()
+
+    def has_left(self) -> bool:
+        # If something is unread, it has left all the same: nothing can be sent to it any more.
+        return self._end is not None or is_hung_up(self._socket.fileno())
+
+    def _say_goodbye(self) -> None:
+        """Say close_notify, as far as that goes without waiting (RFC 8446 section 6.1)."""
+        if not self._through:
+            return
+        if self._incoming.pending:
+            # OpenSSL reads on for the peer's goodbye, and fails where it finds anything else.
+            with suppress(*GONE):
+                self.receive_nowait()
+        with suppress(ssl.SSLError):  # it wants to read the peer's goodbye, or TLS has failed
+            self.tls.unwrap()
+        with suppress(*GONE):
+            self._say()
+
+    async def send_eof(self, *, below_tls: bool = False) -> bool:
+        """Say goodbye, and hang up as far as writing goes. What the peer still says can be read."""
+        self._say_goodbye()
+        while self._has_something_to_say:
+            await self.wait_until_writable()
+            self._say()
+        return await super().send_eof()
+
+    async def aclose(self) -> None:
+        self._say_goodbye()
+        await super().aclose()
+
+    @property
+    def scheme(self) -> str:
+        return "wss"
+
+
+def _pieces(buffers: Sequence[Buffer], start: int, size: int) -> Iterator[Buffer]:
+    """All but the first `start` bytes, in pieces of `size` bytes; the last may be shorter.
+
+    A piece is copied only where it is made of several buffers: the head of a frame and what it
+    holds go into one record.
+    """
+    head: list[memoryview] = []
+    room = size
+    for buffer in buffers:
+        view = memoryview(buffer)
+        if start:
+            skipped = min(start, len(view))
+            start -= skipped
+            view = view[skipped:]
+        while view:
+            head.append(view[:room])
+            view = view[room:]
+            room -= len(head[-1])
+            if not room:
+                yield head[0] if len(head) == 1 else b"".join(head)
+                head, room = [], size
+    if head:
+        yield head[0] if len(head) == 1 else b"".join(head)
+
+
+async def open_tls(stream: trio.SocketStream, context: ssl.SSLContext, name: str) -> Transport:
+    """TLS with the server whose certificate is for `name`, with the handshake behind it.
+
+    The stream belongs to the transport from now on. It is closed if the handshake fails.
+
+    Raises:
+        trio.BrokenResourceError: the handshake failed.
+        ssl.SSLError, ValueError: `context` is for servers, or `name` is none.
+    """
+    transport = below = wrap_stream(stream, own=True)
+    try:
+        if below.plain_socket is not None:
+            peer = below.remote_address
+            transport = tls = TLSTransport(below.plain_socket, peer, context, server_hostname=name)
+            await tls.shake_hands()
+            return tls
+        stream_of_trio = trio.SSLStream(stream, context, server_hostname=name)  # pragma: no cover
+        transport = OwnTransport(stream_of_trio)  # pragma: no cover - on Windows
+        await stream_of_trio.do_handshake()  # pragma: no cover
+    except BaseException:  # Cancelled included
+        await transport.aclose_forcefully()
+        raise
+    return transport  # pragma: no cover
+
+
+# ---------------------------------------------------------------------------
+# Listeners of trio
+# ---------------------------------------------------------------------------
+
+
+class _Trial(trio.abc.Listener[trio.abc.Stream]):
+    """A listener with one client, which never says anything."""
+
+    def __init__(self) -> None:
+        self._ends = trio.socket.socketpair()
+
+    async def accept(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return trio.SocketStream(self._ends[0])
+
+    async def aclose(self) -> None:
+        for end in self._ends:
+            end.close()
+        await trio.lowlevel.checkpoint()
+
+
+async def context_of(listener: trio.SSLListener[trio.abc.Stream]) -> ssl.SSLContext:
+    """The context of a listener, which does not show it, but the streams that it accepts do.
+
+    Raises:
+        Exception: what `listener` raises where its context is wrong.
+    """
+    beneath = listener.transport_listener
+    async with _Trial() as trial:
+        listener.transport_listener = trial
+        try:
+            stream = await listener.accept()
+        finally:
+            listener.transport_listener = beneath
+        context: ssl.SSLContext = stream.context
+        await OwnTransport(stream).aclose_forcefully()
+    return context
