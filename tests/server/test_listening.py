@@ -146,7 +146,7 @@ async def test_a_client_that_comes_before_the_first_accept_is_sent_things_withou
     (listener,) = await open_tcp_listeners(HOST, 0)
     async with listener:
         with socket.create_connection(listener.socket.getsockname()):
-            acceptor = wrap_listener(listener, lambda exc: None)
+            acceptor = await wrap_listener(listener, lambda exc: None)
             (accepted,) = await acceptor.accept()
             assert accepted.plain_socket is not None
             assert accepted.plain_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,0 +1,248 @@
+"""Connections over our TLS do what those over plain sockets do, from `receive` to broadcasts.
+
+How TLS itself behaves is tested in `tests/transport/test_tls.py`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeAlias
+
+import pytest
+import trio
+import trio.testing
+
+from tests.connection.reading_helpers import let_receivers_read, receive_alone, send_text
+from tests.helpers import HOST, PATIENCE, REQUEST, TEXT, RawPeer, echo, forever, open_server
+from tests.tls_helpers import tls_contexts
+from trio_ws import (
+    CloseCode,
+    ConnectionLost,
+    DropOldest,
+    WebSocket,
+    WebSocketServer,
+    open_broadcast,
+    open_websocket_url,
+)
+
+SERVER, CLIENT = tls_contexts(HOST)
+
+TLSStream: TypeAlias = trio.SSLStream[trio.SocketStream]
+
+
+class Keeping:
+    """A handler that hands its connection over to the test, until that is done."""
+
+    def __init__(self) -> None:
+        self.come = trio.Event()
+        self.done = trio.Event()
+
+    async def __call__(self, ws: WebSocket) -> None:
+        self.websocket = ws
+        self.come.set()
+        await self.done.wait()
+
+
+@asynccontextmanager
+async def open_both(**options: Any) -> AsyncGenerator[tuple[WebSocket, WebSocket], None]:
+    """A client and the server's end of its connection."""
+    keeping = Keeping()
+    async with open_server(keeping, ssl_context=SERVER, **options) as server:
+        async with open_websocket_url(server.urls[0], ssl_context=CLIENT) as client:
+            with trio.fail_after(PATIENCE):
+                await keeping.come.wait()
+                try:
+                    yield client, keeping.websocket
+                finally:
+                    keeping.done.set()
+
+
+async def open_stream(server: WebSocketServer, context: ssl.SSLContext = CLIENT) -> TLSStream:
+    stream = await trio.open_tcp_stream(HOST, server.port)
+    return trio.SSLStream(stream, context, server_hostname=HOST)
+
+
+@asynccontextmanager
+async def open_raw(**options: Any) -> AsyncGenerator[tuple[WebSocket, RawPeer, TLSStream], None]:
+    """The server's end of a connection, and a client that speaks bytes over trio's TLS."""
+    keeping = Keeping()
+    async with open_server(keeping, ssl_context=SERVER, **options) as server:
+        stream = await open_stream(server)
+        with trio.fail_after(PATIENCE):
+            await stream.send_all(REQUEST)
+            await keeping.come.wait()
+            peer = RawPeer(stream, masks=True)
+            while b"\r\n\r\n" not in peer.received:
+                peer.received += await stream.receive_some()
+            del peer.received[: peer.received.index(b"\r\n\r\n") + 4]
+            try:
+                yield keeping.websocket, peer, stream
+            finally:
+                keeping.done.set()
+                await trio.aclose_forcefully(stream)
+
+
+async def test_a_task_in_receive_reads_from_tls_itself() -> None:
+    async with open_raw() as (ws, peer, _):
+        await let_receivers_read(ws, send_text(peer))
+        for number in range(10):
+            await peer.send_frame(TEXT, b"%d" % number)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await receive_alone(ws) == f"{number}"
+
+
+async def test_a_client_s_task_in_receive_reads_from_tls_itself() -> None:
+    async with open_both() as (client, server):
+        await let_receivers_read(client, server.send)
+        for number in range(10):
+            await server.send(f"{number}")
+            await trio.testing.wait_all_tasks_blocked()
+            assert await receive_alone(client) == f"{number}"
+
+
+async def test_a_message_is_written_at_once() -> None:
+    async with open_both() as ends:
+        for one in ends:
+            one.send_nowait("x" * 100_000)
+            assert one.statistics().unsent_bytes == 0
+
+
+async def test_answers_are_gathered_up_to_the_last_message_that_waits() -> None:
+    async with open_both() as (client, server):
+        for number in range(10):
+            await client.send(f"{number}")
+        await client.ping()  # they have all arrived
+        unsent: list[bool] = []
+        while server.statistics().queued_messages:
+            server.send_nowait(server.receive_nowait())
+            unsent.append(server.statistics().unsent_bytes > 0)
+        assert unsent == [True] * 9 + [False]
+        assert [await client.receive() for _ in range(10)] == [f"{n}" for n in range(10)]
+
+
+async def test_messages_of_every_size_come_back_in_order() -> None:
+    async with open_server(echo, ssl_context=SERVER, max_message_size=2**23) as server:
+        options: Any = {"ssl_context": CLIENT, "max_message_size": 2**23}
+        async with open_websocket_url(server.urls[0], **options) as client:
+            sizes = [0, 1, 125, 126, 16_000, 16_384, 65_535, 65_536, 300_000, 5_000_000] * 2
+
+            async def send() -> None:
+                for size in sizes:
+                    await client.send(bytes([size % 251]) * size)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                with trio.fail_after(PATIENCE):
+                    for size in sizes:
+                        assert await client.receive() == bytes([size % 251]) * size
+
+
+async def test_a_broadcast_reaches_subscribers_over_tls_and_others_alike() -> None:
+    async with open_broadcast() as broadcast, AsyncExitStack() as stack:
+        ready: list[WebSocket] = []
+
+        async def subscribe(ws: WebSocket) -> None:
+            with broadcast.subscribe(ws, "news"):
+                ready.append(ws)
+                await forever()
+
+        secure = await stack.enter_async_context(
+            open_server(subscribe, ssl_context=SERVER, grace_period=0.01)
+        )
+        plain = await stack.enter_async_context(open_server(subscribe, grace_period=0.01))
+        clients = [
+            await stack.enter_async_context(open_websocket_url(url, ssl_context=context))
+            for url, context in [
+                (secure.urls[0], CLIENT),
+                (plain.urls[0], None),
+                (secure.urls[0], CLIENT),
+            ]
+        ]
+        with trio.fail_after(PATIENCE):
+            while len(ready) < len(clients):
+                await trio.sleep(0.001)
+            for number in range(100):
+                assert broadcast.publish(f"{number}", "news") == 3
+            for ws in ready:
+                assert ws.statistics().unsent_bytes == 0
+                assert ws.statistics().messages_sent == 100
+            for client in clients:
+                assert [await client.receive() for _ in range(100)] == [f"{n}" for n in range(100)]
+
+
+async def test_a_slow_reader_over_tls_gets_what_its_policy_says() -> None:
+    async with open_raw(compression=None) as (ws, _, stream), open_broadcast() as broadcast:
+        with broadcast.subscribe(ws, "news", policy=DropOldest(), max_queued_messages=2):
+            while ws.statistics().unsent_bytes == 0:
+                ws.send_nowait(bytes(1_000_000))
+            for number in range(5):
+                broadcast.publish(f"{number}", "news")
+            received = b""
+            while not received.endswith(b"\x81\x014"):
+                received = received[-12:] + await stream.receive_some()
+            assert received.endswith(bytes(3) + b"\x81\x013\x81\x014")
+
+
+async def test_a_peer_over_tls_that_never_reads_is_dropped_in_time() -> None:
+    async with open_raw(ping_interval=0.2, ping_timeout=0.2, close_timeout=0.2) as (ws, _, __):
+        with pytest.raises(ConnectionLost) as caught:
+            while True:
+                await ws.send(bytes(1_000_000))
+        assert caught.value.reason.code == CloseCode.INTERNAL_ERROR
+
+
+@pytest.mark.parametrize("code", [1000, 1002])
+async def test_the_goodbye_of_tls_follows_the_close_frame(code: int) -> None:
+    async with open_raw() as (_, peer, stream):
+        if code == 1000:
+            await peer.send_close(1000)
+        else:
+            await peer.send_frame(0x5)
+        assert await peer.receive_close() == code
+        assert await stream.receive_some() == b""  # without a goodbye, it would raise
+
+
+async def test_a_client_over_tls_is_told_the_code_that_the_server_closes_with() -> None:
+    async with open_both() as (client, server):
+        await server.aclose(1001)
+        assert (await client.wait_closed()).code == 1001
+
+
+async def test_a_connection_that_is_cut_is_lost_for_a_reason() -> None:
+    async with open_raw() as (ws, _, stream):
+        await trio.aclose_forcefully(stream)
+        with pytest.raises(ConnectionLost, match="EOF occurred in violation") as caught:
+            await ws.receive()
+        assert caught.value.reason.code == CloseCode.ABNORMAL_CLOSURE
+        assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
+
+
+async def test_a_client_too_many_is_told_so_after_the_tls_handshake() -> None:
+    async with open_server(echo, ssl_context=SERVER, max_connections=1) as server:
+        first = await open_stream(server)
+        while not server.statistics().handshakes:
+            await trio.sleep(0.001)
+        stream = await open_stream(server)
+        with trio.fail_after(PATIENCE):
+            await stream.send_all(REQUEST)
+            response = b""
+            async for data in stream:
+                response += data
+        assert response.startswith(b"HTTP/1.1 503 ")
+        await stream.aclose()
+        await trio.aclose_forcefully(first)
+
+
+async def test_no_handshake_keeps_others_waiting() -> None:
+    async with open_server(echo, ssl_context=SERVER, open_timeout=0.5) as server:
+        silent = [await trio.open_tcp_stream(HOST, server.port) for _ in range(20)]
+        with trio.fail_after(PATIENCE):
+            async with open_websocket_url(server.urls[0], ssl_context=CLIENT) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+            while server.statistics().refused_total < 20:
+                await trio.sleep(0.01)
+        for stream in silent:
+            await trio.aclose_forcefully(stream)
