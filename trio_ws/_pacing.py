@@ -25,7 +25,7 @@ WORK_PER_CHECKPOINT = 128 * 1024
 #: How much each thing counts. A byte that inflating makes counts as one, and so does a copied byte.
 MESSAGE_WORK = WORK_PER_CHECKPOINT // CALLS_PER_CHECKPOINT
 FRAME_WORK = 4 * MESSAGE_WORK  # a frame that is not a message by itself
-DEFLATE_WORK = 16  # for each byte that is compressed
+DEFLATE_WORK = 5  # for each byte that is compressed; most take 10 to 15 ns
 
 #: How many seconds the tasks that read and write get to run once more, before a peer that seems to
 #: be silent is given up. If the whole program stood still, its answer may be waiting to be read.

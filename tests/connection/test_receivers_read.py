@@ -236,6 +236,23 @@ async def test_compressed_messages_and_others_come_in_turn_and_the_window_stays_
         await ours.aclose()
 
 
+@pytest.mark.parametrize("limit", [2**20, inf])
+async def test_a_receiver_reads_compressed_messages_itself(limit: float) -> None:
+    options: Options = {"compression": Deflate(threshold=100), "max_message_size": limit}
+    async with open_both(options, options) as (ours, theirs):
+        await ours.send("the first")
+        assert await theirs.receive() == "the first"
+        with counted_reader_steps() as steps:
+            for number in range(50):
+                for size in (300, 5, 300):
+                    await ours.send(f"{number}" * size)
+                for size in (300, 5, 300):
+                    assert await theirs.receive() == f"{number}" * size
+        assert steps.count == 0
+        assert (theirs.statistics().compression_received or 0) > 10
+        await ours.aclose()
+
+
 @BOTH_SIDES
 @pytest.mark.parametrize("seed", range(10))
 async def test_however_bytes_are_cut_the_messages_are_the_same(side: str, seed: int) -> None:

@@ -299,6 +299,54 @@ def test_history_goes_on_from_a_stream_that_began_within_the_message_before() ->
     ) == ["Hello" + text.decode(), text.decode()]
 
 
+def in_batches(receiver: Wire, data: bytes) -> list[int]:
+    """How many messages each event has."""
+    return [len(event) for event in receiver.receive(data) if isinstance(event, list)]
+
+
+@pytest.mark.parametrize("limit", [2**20, math.inf])
+def test_compressed_messages_that_one_read_brings_come_together(limit: float) -> None:
+    text, binary = (
+        frame(TEXT, deflated(b"x" * 200), rsv=RSV1),
+        frame(BINARY, deflated(b"y"), rsv=RSV1),
+    )
+    assert decode(wire(limit), text * 2 + binary) == ["x" * 200, "x" * 200, b"y"]
+    assert in_batches(wire(limit), text * 2 + binary) == [3]
+    assert wire(limit).receive_messages(text * 2 + binary[:-1]) == (["x" * 200] * 2, 2 * len(text))
+    plain = frame(TEXT, b"plain")
+    assert in_batches(wire(limit), plain + text + plain * 2 + text + frame(PING) + text) == [5, 1]
+    assert in_batches(wire(limit), text * 100) == [64, 36]
+    small = Wire(Role.SERVER, max_message_size=limit, deflate=(Deflate(), Agreement()), batch=2)
+    assert in_batches(small, text * 5) == [2, 2, 1]
+    assert in_batches(small, text + plain * 3 + text) == [2, 2, 1]
+
+
+@pytest.mark.parametrize("limit", [2**20, math.inf])
+def test_messages_that_become_large_come_one_by_one(limit: float) -> None:
+    bomb = frame(BINARY, deflated(bytes(2**19)), rsv=RSV1)
+    assert in_batches(wire(limit), bomb * 64) == [1] * 64
+    some = frame(BINARY, deflated(bytes(2**15)), rsv=RSV1)
+    assert in_batches(wire(limit), some * 5) == [2, 2, 1]
+
+
+@pytest.mark.parametrize("wrong", [b"\xff" * 10, deflated(b"\xff"), deflated(bytes(5001))])
+def test_what_is_right_before_a_compressed_message_that_is_wrong_is_received(wrong: bytes) -> None:
+    right = frame(TEXT, deflated(b"right"), rsv=RSV1) * 2
+    data = right + frame(TEXT, wrong, rsv=RSV1) + right
+    receiver = wire(5000)
+    (messages, violation) = receiver.receive(data)
+    assert messages == ["right"] * 2
+    assert isinstance(violation, Violation)
+    assert receiver.end is violation
+    # A task in receive leaves what is wrong to the reader task.
+    receiver = wire(5000)
+    assert receiver.receive_messages(data) == (["right"] * 2, len(right))
+    assert receiver.end is None
+    assert receiver.receive_messages(data[len(right) :]) == ([], 0)
+    assert list(receiver.receive(data[len(right) :])) == [violation]
+    assert receiver.receive_messages(right)[0] == []
+
+
 def test_a_frame_out_of_sequence_is_1002_before_its_payload_is_looked_at() -> None:
     whole = frame(TEXT, deflated(b"x"), rsv=RSV1)
     part = frame(TEXT, deflated(b"x"), fin=False, rsv=RSV1)

@@ -33,10 +33,19 @@ class Codec:
         self._inflater, self._deflater = agreement.codecs(settings, server=server)
         self.plain_sent = self.deflated_sent = self.plain_received = self.deflated_received = 0
 
-    def inflate_whole(self, data: bytes, limit: float) -> bytes:
+    def inflate_whole(self, data: bytes | bytearray, limit: float) -> bytes:
         """Inflate a message of one frame. Raises as `inflate` does."""
-        message = self.inflate(data, limit)
-        return message + self.inflate(b"", limit, already=len(message), final=True)
+        if self._inflater is None:
+            return b""
+        self.deflated_received += len(data)
+        try:
+            plain = self._inflater.inflate_whole(data, limit)
+        except zlib.error as exc:
+            raise _no_deflate() from exc
+        if plain is None:
+            raise too_big(limit)
+        self.plain_received += len(plain)
+        return plain
 
     def inflate(
         self, data: bytes, limit: float, *, already: float = 0, final: bool = False
@@ -61,7 +70,7 @@ class Codec:
         try:
             plain = self._inflater.finish(room) if final else self._inflater.inflate(data, room)
         except zlib.error as exc:
-            raise Refused(CloseCode.INVALID_PAYLOAD, "data that is not DEFLATE") from exc
+            raise _no_deflate() from exc
         if plain is None:
             raise too_big(limit)
         self.plain_received += len(plain)
@@ -87,8 +96,7 @@ class Codec:
         connection's compressor may not have seen it. So the message stands alone, and the next one
         begins anew.
         """
-        self.restart()
-        frame = message.deflated(self._deflater)
+        frame = message.deflated(self._deflater.parameters)
         self.restart()
         self.plain_sent += len(message.plain)
         self.deflated_sent += len(frame)
@@ -96,6 +104,10 @@ class Codec:
 
     def restart(self) -> None:
         self._deflater.restart()
+
+
+def _no_deflate() -> Refused:
+    return Refused(CloseCode.INVALID_PAYLOAD, "data that is not DEFLATE")
 
 
 def too_big(limit: float) -> Refused:

@@ -20,6 +20,14 @@ from dataclasses import dataclass
 from typing import Protocol, final
 
 from .._arguments import check_whole
+from .compressors import (
+    Z_FULL_FLUSH,
+    Z_SYNC_FLUSH,
+    Compressor,
+    Parameters,
+    give_back,
+    take_compressor,
+)
 
 NAME = "permessage-deflate"
 
@@ -149,23 +157,6 @@ class Agreement:
 # ---------------------------------------------------------------------------
 
 
-class _Compressor(Protocol):
-    """zlib's compression object; the standard library does not export its type."""
-
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self, mode: int = ..., /) -> bytes: ...
-
-
-class _Decompressor(Protocol):
-    """zlib's decompression object."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
-
-
 #: From this many bytes on, a message is sampled before it is compressed. Data that does not get
 #: smaller takes eight times as long to compress as text; a sample takes a hundredth of that.
 SAMPLE_FROM = 64 * 1024
@@ -189,13 +180,13 @@ def is_compressible(data: bytes) -> bool:
 class Deflater:
     """One direction: what this side sends."""
 
-    __slots__ = ("_bits", "_compressor", "_in_doubt", "_settings", "_takeover")
+    __slots__ = ("_compressor", "_in_doubt", "_takeover", "parameters")
 
     def __init__(self, settings: Deflate, *, bits: int, takeover: bool) -> None:
-        self._settings = settings
-        self._bits = bits
+        #: Two deflaters with the same parameters give the same bytes for the same first message.
+        self.parameters: Parameters = (settings.level, bits, settings.mem_level)
         self._takeover = takeover
-        self._compressor: _Compressor | None = None
+        self._compressor: Compressor | None = None
         #: The last message hardly got smaller, so the next one is sampled whatever its size: where
         #: one image was sent, the next message is likely to be another.
         self._in_doubt = False
@@ -215,29 +206,50 @@ class Deflater:
         """Whether it holds no memory: before the first message, or between two without takeover."""
         return self._compressor is None
 
-    @property
-    def parameters(self) -> tuple[int, int, int]:
-        """Two deflaters with the same parameters give the same bytes for the same first message."""
-        return self._settings.level, self._bits, self._settings.mem_level
-
     def restart(self) -> None:
         """Let the next message, or the next part of one, refer to nothing before it."""
         self._compressor = None
 
     def deflate(self, data: bytes, *, final: bool) -> bytes:
         """The compressed form of a message, or of the next part of one (section 7.2.1)."""
-        if self._compressor is None:
-            level, bits, mem_level = self.parameters
-            self._compressor = zlib.compressobj(level, zlib.DEFLATED, -bits, mem_level)
+        compressor = self._compressor or take_compressor(self.parameters)
+        # What fails half-way leaves a compressor that knows of bytes which the peer never gets.
+        self._compressor = None
         # The flush ends with an empty block, which aligns what comes next to a whole byte. It is
         # left out at the end of a message only: between two frames it is part of the stream.
-        compressed = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
-        if not final:
-            return compressed
+        if not final or self._takeover:
+            compressed = compressor.compress(data) + compressor.flush(Z_SYNC_FLUSH)
+            self._compressor = compressor
+            if not final:
+                return compressed
+        else:
+            compressed = compressor.compress(data) + compressor.flush(Z_FULL_FLUSH)
+            give_back(self.parameters, compressor)
         self._in_doubt = len(compressed) > _WORTHWHILE * len(data) > 0
-        if not self._takeover:
-            self._compressor = None
         return compressed[: -len(_TAIL)]
+
+
+def deflate_alone(parameters: Parameters, data: bytes) -> bytes:
+    """The compressed form of a message that refers to nothing before it."""
+    compressor = take_compressor(parameters)
+    compressed = compressor.compress(data) + compressor.flush(Z_FULL_FLUSH)
+    give_back(parameters, compressor)
+    return compressed[: -len(_TAIL)]
+
+
+# ---------------------------------------------------------------------------
+# Inflating
+# ---------------------------------------------------------------------------
+
+
+class _Decompressor(Protocol):
+    """zlib's decompression object; the standard library does not export its type."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes | bytearray, max_length: int = ..., /) -> bytes: ...
 
 
 class Inflater:
@@ -257,6 +269,39 @@ class Inflater:
         """Whether it holds no memory, as `Deflater.idle`."""
         return self._decompressor is None
 
+    def inflate_whole(self, data: bytes | bytearray, room: float) -> bytes | None:
+        """What a whole message inflates to; `None` if that is more than `room` bytes.
+
+        The same as `inflate` and then `finish`, in less time.
+
+        Raises:
+            zlib.error: `data` is not DEFLATE.
+        """
+        if self._decompressor is None:
+            if not data:
+                return b""
+            self._decompressor = zlib.decompressobj(-self._bits)
+        # In one call, as nearly always one stream goes on over the whole of it.
+        plain = self._decompressor.decompress(data + _TAIL, _one_more_than(room))
+        if self._decompressor.eof:
+            return self._inflate_on(plain, self._decompressor.unused_data, room)
+        if not self._takeover:
+            self._decompressor = None
+        return plain if len(plain) <= room else None
+
+    def _inflate_on(self, plain: bytes, unused: bytes, room: float) -> bytes | None:
+        """The whole of a message whose first stream ended before the tail, or within it."""
+        self._decompressor = None
+        self.restarts += 1
+        data = unused.removesuffix(_TAIL)
+        more = self.inflate(data, room - len(plain) - RESTART_CHARGE)
+        if more is None:
+            return None
+        plain += more
+        tail = unused[len(data) :]
+        rest = self.finish(room - len(plain) - RESTART_CHARGE * self.restarts, tail)
+        return None if rest is None else plain + rest
+
     def inflate(self, data: bytes, room: float) -> bytes | None:
         """What `data` inflates to; `None` if that is more than `room` bytes.
 
@@ -267,11 +312,7 @@ class Inflater:
         while data and room >= 0:
             if self._decompressor is None:
                 self._decompressor = zlib.decompressobj(-self._bits)
-            # One byte more than fits is asked for: getting it tells that the message is too large.
-            # With exactly `room`, a message that fits would look like one that does not. And 0
-            # would mean no limit to zlib.
-            limit = 0 if room > _NO_LIMIT else int(room) + 1
-            piece = self._decompressor.decompress(data, limit)
+            piece = self._decompressor.decompress(data, _one_more_than(room))
             pieces.append(piece)
             room -= len(piece)
             data = b""
@@ -284,15 +325,23 @@ class Inflater:
                 room -= RESTART_CHARGE
         return b"".join(pieces) if room >= 0 else None
 
-    def finish(self, room: float) -> bytes | None:
+    def finish(self, room: float, tail: bytes = _TAIL) -> bytes | None:
         """The rest of a message whose last frame came (section 7.2.2); `None` as in `inflate`."""
         # The sender left the tail out, so it is put back. A stream that ended with the message has
         # none: the tail would begin another.
-        rest = b"" if self._decompressor is None else self.inflate(_TAIL, room)
+        rest = b"" if self._decompressor is None else self.inflate(tail, room)
         if not self._takeover:
             self._decompressor = None
         self.restarts = 0
         return rest
+
+
+def _one_more_than(room: float) -> int:
+    """How many bytes to ask zlib for: getting one more than fits tells that there are too many.
+
+    With exactly `room`, a message that fits would look like one that does not.
+    """
+    return int(room) + 1 if room <= _NO_LIMIT else 0  # 0 is no limit
 
 
 #: What a stream that ends within a message counts, in bytes. It takes the peer a few bytes to send,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from math import inf
 
-from .deflate import SAMPLE_FROM, Deflater, is_compressible
+from .compressors import Parameters
+from .deflate import SAMPLE_FROM, deflate_alone, is_compressible
 from .frames import BINARY, RSV1, TEXT, make_head
 
 
@@ -38,20 +39,23 @@ class Prepared:
             self.weight = inf if compress else -1
         elif self.weight >= SAMPLE_FROM and not is_compressible(payload):
             self.weight = -1
-        self._deflated: dict[tuple[int, int, int], bytes] | None = None
+        self._deflated: dict[Parameters, bytes] | None = None
 
     @property
     def bytes_compressed(self) -> int:
         """How many bytes were compressed, all forms together."""
         return len(self._deflated or ()) * (len(self.plain) - self._start)
 
-    def deflated(self, deflater: Deflater) -> bytes:
-        """The whole frame as `deflater` makes it when this is its first message; not masked."""
+    def deflated(self, parameters: Parameters) -> bytes:
+        """The whole frame as a deflater with these parameters makes it; not masked.
+
+        It refers to nothing before it.
+        """
         if self._deflated is None:
             self._deflated = {}
-        frame = self._deflated.get(deflater.parameters)
+        frame = self._deflated.get(parameters)
         if frame is None:
-            payload = deflater.deflate(self.plain[self._start :], final=True)
+            payload = deflate_alone(parameters, self.plain[self._start :])
             frame = make_head(self.plain[0] | RSV1, len(payload)) + payload
-            self._deflated[deflater.parameters] = frame
+            self._deflated[parameters] = frame
         return frame

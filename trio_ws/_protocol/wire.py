@@ -99,6 +99,9 @@ BATCH = 64
 MAX_STEP = 2**20
 INFLATING_STEP = 1024
 
+#: After so many bytes that compressed messages became, others get their turn.
+INFLATED_AT_ONCE = 64 * 1024
+
 #: From this many bytes on, a frame's head and payload are written separately. Putting them in one
 #: piece would copy the payload once more.
 LARGE = 16 * 1024
@@ -132,6 +135,7 @@ class Wire:
         "_head",
         "_limit",
         "_owed",
+        "_refused",
         "_rest",
         "_step",
         "_take_messages",
@@ -184,6 +188,8 @@ class Wire:
             self._take_messages = partial(self._take_messages, decode_text=False)
         #: The beginning of a plain frame's head, where a read ended within one.
         self._rest = b""
+        #: Why the next frame is wrong: to know that, it was inflated, which cannot be done twice.
+        self._refused: Violation | None = None
         #: The plain frame that is arriving, once its head is here.
         self._arriving: ArrivingFrame | None = None
 
@@ -225,9 +231,12 @@ class Wire:
                 # be there (RFC 6455 section 5.4), and wsproto would not know of it.
                 position = yield from self._judge(data, position)
             else:
-                messages, position = self._take_messages(data, position, self._limit, self._batch)
+                messages, position = self._take_whole_messages(data, position)
                 if messages:
                     yield messages
+                elif self._refused is not None:
+                    self.end = self._refused
+                    yield self.end
                 else:
                     position = yield from self._take_other_frame(data, position)
 
@@ -257,17 +266,72 @@ class Wire:
             The messages that `data` begins with, no more than are decoded in one go, and where what
             follows them begins: that is for `receive`.
         """
-        return self._take_messages(data, 0, self._limit, self._batch)
+        return self._take_whole_messages(data, 0)
 
     # Receiving, the short way…
+
+    def _take_whole_messages(self, data: bytes, position: int) -> tuple[Messages, int]:
+        """Take the messages that came in one frame each, from `position` on."""
+        messages, position = self._take_messages(data, position, self._limit, self._batch)
+        if position < len(data) and data[position] in _COMPRESSED and self._deflate is not None:
+            return self._take_deflated_messages(data, position, messages)
+        return messages, position
+
+    def _take_deflated_messages(
+        self, data: bytes, position: int, messages: Messages
+    ) -> tuple[Messages, int]:
+        """Go on where a message is compressed (RFC 7692 section 7.2.2).
+
+        It stops like `take_masked_messages`, and as soon as much was inflated: a read may bring
+        what becomes a thousand times as large.
+        """
+        codec = self._codecs
+        enough = codec.plain_received + INFLATED_AT_ONCE
+        while (
+            position < len(data)
+            and len(messages) < self._batch
+            and codec.plain_received < enough
+            and self._refused is None
+        ):
+            if data[position] not in _COMPRESSED:
+                most = self._batch - len(messages)
+                plain, position = self._take_messages(data, position, self._limit, most)
+                if not plain:
+                    break
+                messages += plain
+                continue
+            head = read_head(data, position)
+            if head is None or not self._is_right(head) or head.length > self._step:
+                break
+            start = position + head.size
+            stop = start + head.length
+            if stop > len(data):
+                break
+            payload: bytes | bytearray = data[start:stop]
+            if head.masked:
+                payload = mask(data, start, stop, data[start - 4 : start])
+            try:
+                message = codec.inflate_whole(payload, self._limit)
+                is_bytes = head.first == BINARY | RSV1
+                messages.append(message if is_bytes else self._read_text(message))
+            except Refused as exc:
+                self._refused = exc.violation
+            except UnicodeDecodeError:
+                self._refused = NOT_UTF8
+            else:
+                position = stop
+        return messages, position
+
+    def _read_text(self, message: bytes) -> str | bytes:
+        return message.decode() if self._decode_text else checked_utf8(message)
 
     def _take_other_frame(self, data: bytes, position: int) -> Generator[Event, None, int]:
         """Take a frame that is not plain, or not all here."""
         head = read_head(data, position)
         if self._begins_plain(data[position], head):
             return self._begin_plain_frame(head, data, position)
-        if head is not None:
-            event = self._take_whole_frame(head, data, position)
+        if head is not None and head.first in _CONTROL:
+            event = self._take_control_frame(head, data, position)
             if event is not None:
                 yield event
                 return position + head.size + head.length
@@ -315,31 +379,20 @@ class Wire:
             self._arriving = None
         return fragment, stop
 
-    def _take_whole_frame(self, head: Head, data: bytes, position: int) -> Event | None:
-        """Take a control frame or a compressed message, if it is all here; else give `None`.
+    def _take_control_frame(self, head: Head, data: bytes, position: int) -> Event | None:
+        """Take a control frame, if it is all here; else give `None`.
 
         One that is wrong is also left to wsproto, which says what is wrong with it. So is one that
-        arrives in pieces: wsproto keeps the pieces of a control frame, and a compressed message is
-        inflated as it comes, so that one that is too large is refused before all of it is here.
+        arrives in pieces: wsproto keeps them.
         """
         start = position + head.size
         stop = start + head.length
-        if stop > len(data) or not self._is_right(head):
-            return None
-        is_control = head.first in _CONTROL and head.length <= MAX_CONTROL_PAYLOAD
-        if not is_control and not (head.first in _COMPRESSED and self._inflates_at_once):
+        if stop > len(data) or head.length > MAX_CONTROL_PAYLOAD or not self._is_right(head):
             return None
         payload = data[start:stop]
         if head.masked:
             payload = bytes(mask(data, start, stop, data[start - 4 : start]))
-        if is_control:
-            return self._control_event(head.first, payload)
-        return self._inflated_message(head.first, payload)
-
-    @property
-    def _inflates_at_once(self) -> bool:
-        """Whether a limit keeps a compressed message small, so that it may be inflated whole."""
-        return self._deflate is not None and self._step != INFLATING_STEP
+        return self._control_event(head.first, payload)
 
     def _control_event(self, first: int, payload: bytes) -> Ping | Pong | Close | None:
         """What a control frame means; `None` for a Close frame that no peer may send."""
@@ -349,19 +402,6 @@ class Wire:
             return Pong(payload)
         self.end = close = read_close(payload)
         return close
-
-    def _inflated_message(self, first: int, payload: bytes) -> Messages | Violation:
-        """The message that is compressed in one frame (RFC 7692 section 7.2.2)."""
-        try:
-            message = self._codecs.inflate_whole(payload, self._limit)
-            if first == BINARY | RSV1:
-                return [message]
-            return [message.decode() if self._decode_text else checked_utf8(message)]
-        except Refused as exc:
-            self.end = violation = exc.violation
-        except UnicodeDecodeError:
-            self.end = violation = NOT_UTF8
-        return violation
 
     # Receiving, with wsproto…
 
