@@ -314,6 +314,18 @@ async def test_receive_is_a_cancellation_point_every_time_and_loses_nothing() ->
         assert received == [str(number) for number in range(100)]
 
 
+@pytest.mark.parametrize("by", ["us", "the peer"])
+async def test_asking_an_ended_connection_again_and_again_can_be_cancelled(by: str) -> None:
+    async with open_pair() as (client, server):
+        await (server if by == "us" else client).aclose()
+        await server.wait_closed()
+        for ask in (server.receive, server.__anext__):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await ask()
+            assert scope.cancelled_caught
+
+
 async def test_draining_a_full_queue_lets_other_tasks_run_now_and_then() -> None:
     async with open_pair() as (client, server):
         for _ in range(10 * CALLS_PER_CHECKPOINT):

@@ -24,6 +24,7 @@ from typing import cast
 import trio
 from trio.lowlevel import Abort, ParkingLot, RaiseCancelT, Task
 
+from .._pacing import next_checkpoint
 from .._protocol.events import Fragment, Messages
 
 #: Neighbouring pieces shorter than this are held as one.
@@ -344,6 +345,7 @@ class Inbox:
         if self.waiting:
             return self.receive_nowait()
         if self._intake is Intake.REFUSED:
+            await next_checkpoint()()  # a task that asks again and again has to be cancellable
             return None
         self._came_back = True
         self._wake_reader()  # it may be waiting for a task to want a message

@@ -65,23 +65,26 @@ class SocketTransport(Transport):
 
     def receive_nowait(self) -> bytes | None:
         try:
-            data = os.read(self._descriptor(), self._receive_size)
+            # Of a closed socket it is -1, and the system refuses that.
+            data = os.read(self._socket.fileno(), self._receive_size)
         except BlockingIOError:
             return None
         except OSError as exc:
-            raise broken(exc) from exc
+            failure = failure_of(exc)
+            raise failure from failure.__cause__
         self._receive_size = RECEIVE_SIZE if len(data) < RECEIVE_SIZE else LARGE_RECEIVE_SIZE
         return data
 
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         try:
             if len(buffers) == 1:
-                return os.write(self._descriptor(), buffers[0])
-            return os.writev(self._descriptor(), buffers)
+                return os.write(self._socket.fileno(), buffers[0])
+            return os.writev(self._socket.fileno(), buffers)
         except BlockingIOError:
             return 0
         except OSError as exc:
-            raise broken(exc) from exc
+            failure = failure_of(exc)
+            raise failure from failure.__cause__
 
     async def wait_until_writable(self) -> None:
         # `end_waits` ends it in the same way. Where the socket is closed, the next try says so.
