@@ -169,7 +169,7 @@ def peers_of(case: Case) -> tuple[str, ...]:
         peer
         for target in TARGETS
         for peer in (target.subject, target.peer)
-        if target.case == case.name and peer
+        if peer and case.name in (target.case, target.than)
     )
 
 

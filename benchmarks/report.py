@@ -352,17 +352,30 @@ def target_row(report: Report, target: Target) -> str:
     case = CASES[target.case]
     beginning = (case.title, KNOWN[target.subject].title, wanted(case, target))
     ours = report.find(target.case, target.subject)
-    theirs = report.find(target.case, target.peer) if target.peer else None
-    if not ours or (target.peer and not theirs):
+    theirs = report.find(target.than or target.case, target.peer or target.subject)
+    if not ours or not theirs:
         return row(*beginning, "", "not measured", "")
-    if not theirs:
+    if target.than:
+        return row(*beginning, *growth(target, ours, theirs))
+    if not target.peer:
         return row(*beginning, show(ours.value), verdict(reached=ours.value <= target.bound), "")
     ratio = advantage(case, ours, theirs)
     outcome = verdict(reached=ratio >= target.bound)
     return row(*beginning, f"{ratio:.2f} ×", outcome, cost_ratio(ours, theirs))
 
 
+def growth(target: Target, ours: Figure, before: Figure) -> tuple[str, str, str]:
+    """How much more an event costs than in another case; the last cells of a row."""
+    try:
+        times = ours.details["microseconds"] / before.details["microseconds"]
+    except KeyError:  # not every system tells
+        return "", "not measured", ""
+    return f"{times:.2f} ×", verdict(reached=times <= target.bound), ""
+
+
 def wanted(case: Case, target: Target) -> str:
+    if target.than:
+        return f"≤ {target.bound:g} × {CASES[target.than].title}"
     if target.peer is None:
         return f"≤ {target.bound:g} {case.unit}"
     return f"≥ {target.bound:g} × {KNOWN[target.peer].title}"

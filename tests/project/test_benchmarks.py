@@ -33,7 +33,7 @@ from benchmarks.report import Figure, Report, advantage, targets_to_markdown, to
 from benchmarks.roster import BESIDE, BY_NAME, KNOWN, Peer
 from benchmarks.rounds import Result, measure
 from benchmarks.subject import HOST, Mode
-from benchmarks.targets import TARGETS
+from benchmarks.targets import TARGETS, Target
 from tests.helpers import TEXT, frame, parse_frame
 
 ROOT = Path(__file__).parents[2]
@@ -427,6 +427,7 @@ def test_every_target_is_about_something_that_is_measured() -> None:
     for target in TARGETS:
         for peer in (target.subject, target.peer or target.subject):
             assert CASES[target.case].suits(BY_NAME[peer])
+            assert CASES[target.than or target.case].suits(BY_NAME[peer])
 
 
 def test_a_target_is_reached_missed_or_not_measured() -> None:
@@ -437,9 +438,30 @@ def test_a_target_is_reached_missed_or_not_measured() -> None:
     figures["trio_ws"] = Figure(11.0, [11.0])
     del report.figures["client-16"]
     rows = targets_to_markdown(report).splitlines()
-    assert "| memory of an idle connection | trio_ws | ≤ 12 KiB | 11.0 | reached |  |" in rows
+    assert "| memory of an idle connection | trio_ws | ≤ 10 KiB | 11.0 | **missed** |  |" in rows
     assert [row for row in rows if "| 0.12 × | **missed** | 8.00 × |" in row]
     assert [row for row in rows if row.startswith("| client") and "not measured" in row]
+
+
+@pytest.mark.parametrize(
+    ("costs", "cells"),
+    [
+        ((20.0, 39.0), "1.95 × | reached |  |"),
+        ((20.0, 41.0), "2.05 × | **missed** |  |"),
+        ((20.0, None), " | not measured |  |"),
+    ],
+)
+def test_a_target_may_be_about_the_growth_of_a_cost(
+    costs: tuple[float | None, ...], cells: str
+) -> None:
+    report = made_up_report()
+    target = Target("connections-10000", 2, than="connections-100")
+    for case, cost in zip(("connections-100", "connections-10000"), costs, strict=True):
+        details = {} if cost is None else {"microseconds": cost}
+        report.figures[case] = {"trio_ws": Figure(1.0, [1.0], details)}
+    last = targets_to_markdown(report, [target]).splitlines()[-1]
+    assert last.startswith("| 125 B, 10,000 connections | trio_ws | ≤ 2 × 125 B, 100 connections |")
+    assert last.endswith(cells)
 
 
 def test_the_command_writes_results_and_renders_them_again(tmp_path: Path) -> None:
