@@ -1,11 +1,8 @@
 """WebSocket clients and servers for trio."""
 
+import typing as _typing
+
 from ._addresses import Address
-from ._broadcast.broadcast import Broadcast, open_broadcast
-from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
-from ._broadcast.subscription import Subscription
-from ._broadcast.tally import BroadcastStatistics, Dropped
-from ._broadcast.to_channel import BroadcastChannel, ChannelStatistics
 from ._client.client import open_websocket, open_websocket_url, wrap_client_stream
 from ._connection.byte_stream import as_stream
 from ._connection.ending import State
@@ -46,12 +43,21 @@ from ._options import (
 from ._pacing import CALLS_PER_CHECKPOINT
 from ._protocol.deflate import Deflate
 from ._protocol.message import Message
-from ._server.handlers import Handler
-from ._server.one_stream import wrap_server_stream
-from ._server.server import ServerStatistics, WebSocketServer, serve_listeners, serve_websocket
 from ._version import __version__
-from ._web.basic_auth import CheckCredentials, Username, basic_auth
-from ._web.router import Before, Page, Router
+
+if _typing.TYPE_CHECKING:
+    from ._broadcast.broadcast import Broadcast, open_broadcast
+    from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
+    from ._broadcast.subscription import Subscription
+    from ._broadcast.tally import BroadcastStatistics, Dropped
+    from ._broadcast.to_channel import BroadcastChannel, ChannelStatistics
+    from ._server.handlers import Handler
+    from ._server.one_stream import wrap_server_stream
+    from ._server.server import ServerStatistics, WebSocketServer, serve_listeners, serve_websocket
+    from ._web.basic_auth import CheckCredentials, Username, basic_auth
+    from ._web.router import Before, Page, Router
+else:
+    from ._later import load as __getattr__, names as __dir__  # noqa: F401 - Python calls them
 
 __all__ = [
     "CALLS_PER_CHECKPOINT",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import subprocess
+import sys
 import types
 from importlib.metadata import version
 
 import pytest
 
 import trio_ws
+from trio_ws import _later
 
 PUBLIC = [getattr(trio_ws, name) for name in trio_ws.__all__]
 CLASSES = [thing for thing in PUBLIC if inspect.isclass(thing)]
@@ -27,10 +31,65 @@ def _ruff_order(name: str) -> tuple[int, str]:
 def test_the_list_of_names_is_what_can_be_imported() -> None:
     importable = {
         name
-        for name, value in vars(trio_ws).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        for name in dir(trio_ws)
+        if not name.startswith("_") and not isinstance(getattr(trio_ws, name), types.ModuleType)
     }
     assert set(trio_ws.__all__) == {*importable, "__version__"}
+
+
+def test_type_checkers_see_the_names_that_are_loaded_later() -> None:
+    tree = ast.parse(inspect.getsource(trio_ws))
+    (branches,) = (each for each in tree.body if isinstance(each, ast.If))
+    seen = {
+        alias.asname or alias.name: each.module
+        for each in branches.body
+        if isinstance(each, ast.ImportFrom)
+        for alias in each.names
+    }
+    assert seen == _later.MODULES
+
+
+def test_a_name_that_there_is_not_is_an_error_as_in_any_module() -> None:
+    with pytest.raises(AttributeError, match="^module 'trio_ws' has no attribute 'Rooter'$"):
+        trio_ws.Rooter  # type: ignore[attr-defined] # noqa: B018 - type checkers see it, too
+    with pytest.raises(ImportError, match="cannot import name 'Rooter' from 'trio_ws'"):
+        exec("from trio_ws import Rooter")
+
+
+IN_A_FRESH_INTERPRETER = """
+import sys, trio_ws
+loaded = {*sys.modules}
+assert not loaded & {
+    "asyncio", "concurrent.futures", "email.utils", "http.client", "http.server",
+    "importlib.metadata", "mimetypes",
+}
+assert not {name.partition(".")[0] for name in loaded} & {"numpy", "werkzeug", "coredis", "anyio"}
+rooms = ("_broadcast", "_command", "_server", "_web", "backplane", "testing")
+assert not [name for name in loaded if name.startswith(tuple(f"trio_ws.{room}" for room in rooms))]
+"""
+USES = {
+    "nothing": "",
+    "the list of names": "assert {*trio_ws.__all__} < {*dir(trio_ws)}",
+    "a star": "from trio_ws import *; Router, Broadcast, serve_websocket, open_websocket",
+    "a submodule": "trio_ws.backplane.MemoryHub",
+    "one name": """
+assert trio_ws.serve_websocket is trio_ws._server.server.serve_websocket
+assert "serve_websocket" in vars(trio_ws)  # so that it is looked for once
+assert "trio_ws._broadcast.broadcast" not in sys.modules
+""",
+    "help": "import pydoc; assert 'class Router(' in pydoc.plain(pydoc.render_doc(trio_ws))",
+    "a pickle": """
+import pickle, subprocess
+policy = pickle.dumps(trio_ws.DropOldest())
+code = f"import pickle; assert repr(pickle.loads({policy})) == {repr(trio_ws.DropOldest())!r}"
+subprocess.run([sys.executable, "-c", code], check=True)
+""",
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_importing_it_loads_what_a_client_needs_and_the_rest_when_it_is_used(use: str) -> None:
+    subprocess.run([sys.executable, "-c", IN_A_FRESH_INTERPRETER + use], check=True)
 
 
 def test_the_version_is_the_distribution_s() -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from tests.helpers import xor
 from trio_ws._protocol import masking as _masking
-from trio_ws._protocol.masking import INTEGER_BELOW, TRANSLATE_STEP, mask, new_key
+from trio_ws._protocol.masking import TRANSLATE_FROM, TRANSLATE_STEP, WORDS_FROM, mask, new_key
 
-SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 125, 126, 1000, 1023, 1024, 1025, 1031, 12287, 12288, 12289]
+SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 125, 126, 1000, 1031]
+SIZES += [border + beside for border in (WORDS_FROM, TRANSLATE_FROM) for beside in (-1, 0, 1)]
 
 
 @pytest.mark.parametrize("size", [*SIZES, TRANSLATE_STEP - 1, TRANSLATE_STEP, TRANSLATE_STEP + 5])
@@ -25,21 +26,39 @@ def test_masking_is_xor_with_the_key_over_and_over(size: int, key: bytes) -> Non
     assert mask(b"before" + data + b"after", 6, 6 + size, key) == masked
 
 
-WITHOUT_NUMPY = """
+IN_A_FRESH_INTERPRETER = """
 import os, sys
-sys.modules["numpy"] = None
-from tests.helpers import xor
-from trio_ws._protocol.masking import INTEGER_BELOW, TRANSLATE_STEP, mask
-assert INTEGER_BELOW > 1024
-for size in (*map(int, sys.argv[1:]), TRANSLATE_STEP - 1, TRANSLATE_STEP, TRANSLATE_STEP + 5):
+from trio_ws._protocol.masking import TRANSLATE_STEP, WORDS_FROM, mask, load_numpy
+def check(size):
     data, key = os.urandom(size), os.urandom(4)
-    assert mask(data, 0, size, key) == xor(data, key), size
+    expected = bytes(byte ^ key[index % 4] for index, byte in enumerate(data))
+    assert mask(data, 0, size, key) == expected, size
 """
+SMALL_FIRST = """
+check(WORDS_FROM - 1)
+assert "numpy" not in sys.modules
+check(WORDS_FROM)
+assert "numpy" in sys.modules
+"""
+WITHOUT_NUMPY = """
+sys.modules["numpy"] = None
+for size in (*map(int, sys.argv[1:]), TRANSLATE_STEP - 1, TRANSLATE_STEP, TRANSLATE_STEP + 5):
+    check(size)
+"""
+LARGEST_FIRST = f"import sys; sys.argv[1:] = sys.argv[:0:-1]; {WITHOUT_NUMPY}"
 
 
-def test_without_numpy_it_is_the_same() -> None:
-    assert INTEGER_BELOW == 1024  # NumPy is here
-    subprocess.run([sys.executable, "-c", WITHOUT_NUMPY, *map(str, SIZES)], check=True)
+@pytest.mark.parametrize("code", [SMALL_FIRST, WITHOUT_NUMPY, LARGEST_FIRST])
+def test_numpy_is_loaded_for_the_first_large_payload_and_without_it_all_is_the_same(
+    code: str,
+) -> None:
+    code = IN_A_FRESH_INTERPRETER + code
+    subprocess.run([sys.executable, "-c", code, *map(str, SIZES)], check=True)
+
+
+def test_a_server_has_numpy_before_it_serves() -> None:
+    code = 'import sys, trio_ws; trio_ws.serve_websocket; assert "numpy" in sys.modules'
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_keys_do_not_repeat_and_are_of_four_bytes() -> None:

@@ -22,10 +22,14 @@ from .._http.values import Accept, Request, Response, refusal, upgrade_required
 from .._options import ServerStreamOptions
 from .._protocol.deflate import Agreement
 from .._protocol.events import Role
+from .._protocol.masking import load_numpy
 from .._protocol.negotiation import server_choice
 from .._transport.opening import send_all
 from .._transport.stream import Transport
 from .both_sides import accept_value, make_wire
+
+# Clients mask their frames. A server is to be ready for large ones before there is anybody to wait.
+load_numpy()
 
 
 async def accept_upgrade(

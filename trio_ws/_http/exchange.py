@@ -8,7 +8,6 @@ nothing about WebSocket keys, versions or extensions.
 from __future__ import annotations
 
 import re
-from email.utils import formatdate
 
 import h11
 
@@ -263,6 +262,9 @@ class ServerExchange:
 
         h11 adds ``Connection: close`` if the client asked for that, or speaks HTTP/1.0.
         """
+        # Clients, which need it for nothing, would take 4 ms to load it.
+        from email.utils import formatdate  # noqa: PLC0415
+
         headers = response.headers
         # Connection has to name an Upgrade field, or proxies may pass it on (RFC 9110 section 7.8).
         tokens = [*(["close"] if close else []), *(["Upgrade"] if "Upgrade" in headers else [])]

@@ -9,17 +9,24 @@ There are three ways to XOR, each the fastest for payloads of its size (microsec
     16,384                 18                16      1.7
     65,536                 63                58      2.4
 
-NumPy is used where it is installed (the extra ``speedups``); nothing else depends on it.
+NumPy is used where it is installed (the extra ``speedups``); nothing else depends on it. To load it
+takes 80 ms, and 20 MB of memory, so it is loaded for the first large frame. Servers load it before
+they serve.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 from collections.abc import Callable, Iterator
 
 #: `bytes.translate` passes over the data several times: fastest while it stays in the cache.
 TRANSLATE_STEP = 64 * 1024
+
+#: From which sizes on these are faster than one big integer.
+WORDS_FROM = 1024
+TRANSLATE_FROM = 12 * 1024
 
 #: Below this size a multiplication repeats the key: a fifth less time for the whole frame.
 SHORT = 126
@@ -46,7 +53,7 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
         The result; a `bytearray` if that saves a copy.
     """
     size = stop - start
-    if size >= INTEGER_BELOW:
+    if size >= _integer_below:
         return _mask_large(data, start, stop, key)
     # Big-endian, so that the first byte of the key meets the first byte of the part, whatever the
     # length.
@@ -59,25 +66,34 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
 
 def _mask_by_translation(data: bytes, start: int, stop: int, key: bytes) -> bytearray:
     """Translate every fourth byte of the data with the table for one byte of the key."""
+    tables = _tables()
     masked = bytearray(stop - start)
     for begin in range(start, stop, TRANSLATE_STEP):
         end = min(begin + TRANSLATE_STEP, stop)
         for index, byte in enumerate(key):
-            piece = data[begin + index : end : 4].translate(_TABLES[byte])
+            piece = data[begin + index : end : 4].translate(tables[byte])
             masked[begin - start + index : end - start : 4] = piece
     return masked
 
 
-#: What XOR with each byte does to each byte.
-_TABLES = [bytes(byte ^ other for other in range(256)) for byte in range(256)]
+@functools.cache
+def _tables() -> list[bytes]:
+    """What XOR with each byte does to each byte."""
+    unchanged = bytes(range(256))
+    return [bytes(mask(unchanged, 0, 256, bytes([byte] * 4))) for byte in range(256)]
 
 
-def _choose() -> tuple[int, Callable[[bytes, int, int, bytes], bytearray]]:
-    """The size from which on one big integer is no longer the fastest, and what is faster there."""
+# Large payloads…
+
+
+def load_numpy() -> None:
+    """Find the fastest way for large payloads now, and not when the first one comes."""
+    global _integer_below, _mask_large
     try:
-        import numpy as np  # noqa: PLC0415 - an extra
+        import numpy as np  # noqa: PLC0415 - an extra, and slow to load
     except ImportError:
-        return 12 * 1024, _mask_by_translation
+        _integer_below, _mask_large = TRANSLATE_FROM, _mask_by_translation
+        return
 
     def mask_by_words(data: bytes, start: int, stop: int, key: bytes) -> bytearray:
         """In place after one copy, eight bytes at a time; the odd ones at the end."""
@@ -89,10 +105,16 @@ def _choose() -> tuple[int, Callable[[bytes, int, int, bytes], bytearray]]:
             masked[index] ^= key[index % 4]
         return masked
 
-    return 1024, mask_by_words
+    _integer_below, _mask_large = WORDS_FROM, mask_by_words
 
 
-INTEGER_BELOW, _mask_large = _choose()
+def _mask_first(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
+    load_numpy()
+    return mask(data, start, stop, key)
+
+
+_integer_below = WORDS_FROM
+_mask_large: Callable[[bytes, int, int, bytes], bytes | bytearray] = _mask_first
 
 
 # Keys…
