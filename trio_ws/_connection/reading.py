@@ -20,9 +20,10 @@ RECEIVER  a task in `receive`      it read only messages, and no other task wait
 ========  =======================  ==============================================================
 
 While NOBODY reads, a task has just taken a message and will mostly come back for the next. If it
-has not after a few milliseconds, the watchdog recalls the reader task. So a ping is answered, and
-the end of the connection seen, within twice `watchdog.RELIEF` whatever the application is busy
-with, and forgetting to recall the reader task can delay a thing and never stop it.
+has not after a few milliseconds, and has had its turn, the watchdog recalls the reader task. So a
+ping is answered, and the end of the connection seen, within twice `watchdog.RELIEF` whatever the
+application is busy with, and forgetting to recall the reader task can delay a thing and never stop
+it.
 """
 
 from __future__ import annotations

@@ -7,15 +7,20 @@ what is due then: a ping, or the end.
 The watchdog also knows which connections no task reads for the moment, because the task that read
 a message is still busy with it. It recalls the reader task of a connection that is left unread for
 longer than `RELIEF`. Connections are left with every message, so this must cost next to nothing:
-mostly, leaving one connection relieves those that were left before it. The task wakes up for that
-only if no other connection is left in time.
+the alarm for it is moved while connections are left often enough, and goes off only where one has
+been left for too long.
+
+Where thousands of tasks are ready to run, a turn of the scheduler takes longer than `RELIEF`, and a
+task that was handed a message has not seen it yet. To recall the reader task then would be worse
+than useless: it would read the next message too, and hand it over in yet another turn, and so on
+with every message. So the watchdog gives all tasks their turn before it recalls any reader task.
 """
 
 from __future__ import annotations
 
 import weakref
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import count, takewhile
 from math import inf
 from typing import Protocol
 
@@ -53,8 +58,10 @@ class Watchdog:
         self._nap = trio.CancelScope()
         #: What no task reads, and since when; what has been left for longest comes first.
         self._left: dict[Left, float] = {}
-        #: When to look at those next, at the latest; `math.inf` while there are none.
+        #: When the task looks at those next, at the latest; `math.inf` while there are none.
         self._relief_at = inf
+        #: Leaving a connection after this time moves the other.
+        self._move_from = -inf
 
     def __len__(self) -> int:
         """How many entries there are, those of connections that are over included."""
@@ -72,31 +79,41 @@ class Watchdog:
                 await trio.sleep_forever()
             now = trio.current_time()
             if now >= self._relief_at:
-                self._relieve(now)
+                await self._relieve(now)
             self._check_due(now)
 
     def leave(self, left: Left, now: float) -> None:
         """No task reads it from `now` on. Call its `recall` soon, unless `attend` comes first."""
         self._left[left] = now
-        if now > self._relief_at - RELIEF or self._relief_at == inf:
+        if now > self._move_from:
             # Moving the alarm costs a twentieth of what it costs if it goes off. It never goes off
-            # while connections are left often enough.
-            self._relieve(now)
-            self._set_alarm()
+            # while connections are left often enough, and attended to in time.
+            self._move_alarm(now)
 
     def attend(self, left: Left) -> None:
         """A task reads it again."""
         self._left.pop(left, None)
 
-    def _relieve(self, now: float) -> None:
+    def _move_alarm(self, now: float) -> None:
+        longest = next(iter(self._left.values()), None)
+        if longest is None:
+            self._relief_at, self._move_from = inf, -inf
+        else:
+            self._relief_at = longest + 2 * RELIEF
+            self._move_from = longest + RELIEF
+            if now > self._move_from:
+                self._move_from = inf  # it has to go off
+        self._set_alarm()
+
+    async def _relieve(self, now: float) -> None:
         """Recall the reader tasks of what has been left for too long."""
-        while self._left:
-            longest, since = next(iter(self._left.items()))
-            if since > now - RELIEF:
-                self._relief_at = since + 2 * RELIEF
-                return
-            longest.recall()
-        self._relief_at = inf
+        self._move_from = inf
+        # A task that is ready to run takes its turn before the second of these is over.
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+        for left, _ in [*takewhile(lambda item: item[1] <= now - RELIEF, self._left.items())]:
+            left.recall()
+        self._move_alarm(trio.current_time())
 
     def _set_alarm(self) -> None:
         """Let the task sleep until something may be due."""
