@@ -14,6 +14,7 @@ from contextlib import suppress
 import trio
 
 from .._addresses import Address
+from .._nursery import raise_as_is
 from .stream import RECEIVE_SIZE, Buffer, OwnTransport, Transport
 from .system import Failure, SystemAddress, broken, failure_of, readable
 
@@ -70,8 +71,7 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return None
         except OSError as exc:
-            failure = failure_of(exc)
-            raise failure from failure.__cause__
+            raise_as_is(failure_of(exc))
         self._receive_size = RECEIVE_SIZE if len(data) < RECEIVE_SIZE else LARGE_RECEIVE_SIZE
         return data
 
@@ -83,8 +83,7 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return 0
         except OSError as exc:
-            failure = failure_of(exc)
-            raise failure from failure.__cause__
+            raise_as_is(failure_of(exc))
 
     async def wait_until_writable(self) -> None:
         # `end_waits` ends it in the same way. Where the socket is closed, the next try says so.
