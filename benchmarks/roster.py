@@ -46,12 +46,12 @@ class Peer:
 
 
 OURS = (
-    Peer(name="trio_ws", title="trio_ws", module="trio_ws", without=("numpy",)),
+    Peer(name="trio_ws", title="trio_ws", module="trio_ws", without=("isal", "numpy")),
     Peer(
         name="trio_ws_speedups",
         title="trio_ws[speedups]",
         module="trio_ws",
-        requires=("numpy",),
+        requires=("isal", "numpy"),
     ),
 )
 
@@ -129,6 +129,7 @@ DISTRIBUTIONS = (
     "trio-ws",
     "trio",
     "wsproto",
+    "isal",
     "numpy",
     "websockets",
     "trio-websocket",

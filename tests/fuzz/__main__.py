@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-TARGETS = ("wire", "handshake")
+TARGETS = ("wire", "deflate", "handshake")
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 
 

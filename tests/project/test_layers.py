@@ -45,7 +45,7 @@ ROOM_OF = {file: room for room, files in FLOORS.items() for file in files.split(
 OUTSIDE = {
     "ground": {"trio"},
     "_http": {"h11", "idna"},
-    "_protocol": {"numpy", "wsproto"},
+    "_protocol": {"isal", "numpy", "wsproto"},
     "_options": set[str](),
     "_web": {"trio", "werkzeug"},
     "backplane": {"trio", "coredis", "anyio"},
@@ -59,6 +59,7 @@ DOORS = {
     "anyio": {"backplane._redis.link"},
     "h11": {"_http.exchange", "testing._memory_client"},
     "idna": {"_http.url"},
+    "isal": {"_protocol.compressors"},
     "numpy": {"_protocol.masking"},
     "werkzeug": {"_web.router"},
     "wsproto": {"_protocol.events", "_protocol.judge", "_protocol.wire"},

@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.headers import parse_extension
@@ -37,7 +37,7 @@ from trio_ws._protocol.negotiation import client_check, client_offer
 from trio_ws._protocol.prepared import Prepared
 from trio_ws._protocol.wire import Wire
 
-pytestmark = pytest.mark.autojump
+pytestmark = [pytest.mark.autojump, pytest.mark.usefixtures("engine")]
 
 
 def deflated(data: bytes, *, bits: int = 15, mode: int = zlib.Z_SYNC_FLUSH) -> bytes:
@@ -460,6 +460,7 @@ def test_without_takeover_nothing_is_kept_between_messages() -> None:
         assert inflater.idle
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.one_of(st.binary(max_size=2000), st.text(max_size=500)), max_size=6),
     st.booleans(),
@@ -490,6 +491,7 @@ def test_any_chunking_of_compressed_messages_gives_the_same(
     assert result == [*messages, Close(1000, "")]
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=3000), max_size=5))
 def test_websockets_reads_what_we_compress_and_we_what_it_compresses(
     messages: list[bytes],

@@ -54,10 +54,12 @@ class Deflate:
     """
 
     level: int = 3
-    """zlib's, from 0 (none) to 9. Higher levels cost CPU time for a few per cent of the size."""
+    """zlib's, from 0 (none) to 9. Higher levels cost CPU time for a few per cent of the size. With
+    the extra ``speedups``, ISA-L takes levels 1 to 3."""
 
     mem_level: int = 5
-    """zlib's, from 1 to 9: part of the memory of a compressor. 5 takes 16 KiB, 8 takes 128 KiB."""
+    """zlib's, from 1 to 9: part of the memory of a compressor. 5 takes 16 KiB, 8 takes 128 KiB.
+    Below 5, zlib compresses whatever is installed: ISA-L would take more."""
 
     server_window_bits: int | None = None
     """The window of what the server sends, from 9 to 15: a compressor looks 2**bits bytes back for
