@@ -29,6 +29,7 @@ from benchmarks.load import (
     prepare,
     read_exactly,
     receive_head,
+    trusting_context,
 )
 from benchmarks.load_in_c import build, open_load_in_c
 from benchmarks.paced import Pace, open_load
@@ -348,13 +349,15 @@ class Opening(Case):
 
     unit: str = "connections/s"
     at_once: int
+    mode: Mode = Mode.ECHO
 
     def suits(self, peer: Peer) -> bool:
         return super().suits(peer) and peer.is_websocket
 
     def measure(self, peer: Peer, stage: Stage, seconds: float) -> Measurement:
         with stage.server(peer) as server:
-            exchange = Handshakes(server.ports[Mode.ECHO], self.at_once)
+            context = trusting_context() if self.is_tls else None
+            exchange = Handshakes(Endpoint(server.ports[self.mode], context), self.at_once)
             return timed(exchange, seconds, server)
 
 
@@ -426,6 +429,12 @@ MAIN = (
     Client(name="client-16", title="client, 16 B, 64 in flight", size=16, in_flight=64),
     Opening(name="handshake", title="open and close, one at a time", at_once=1),
     Opening(name="handshake-8", title="open and close, 8 at once", at_once=8),
+    Opening(
+        name="handshake-tls", title="TLS, open and close, one at a time", at_once=1, mode=Mode.TLS
+    ),
+    Opening(
+        name="handshake-8-tls", title="TLS, open and close, 8 at once", at_once=8, mode=Mode.TLS
+    ),
     Memory(name="memory", title="memory of an idle connection", connections=1000),
     Memory(
         name="memory-deflate",

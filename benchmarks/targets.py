@@ -48,6 +48,7 @@ TARGETS = (
     *targets("broadcast", picows=1.0, websockets_trio=8),
     *targets("handshake", "handshake-8", websockets_asyncio=0.9, websockets_trio=2.3),
     *targets("handshake-8", websockets_uvloop=1.0),
+    *targets("handshake-tls", "handshake-8-tls", websockets_asyncio=0.9),
     *targets("memory", "memory-deflate", at_most=10),
     *targets("client-16", picows=1.5),
     Target("connections-10000", 2, than="connections-100"),
