@@ -687,26 +687,36 @@ async def test_the_answer_to_a_key_update_goes_out_at_once_where_there_is_room(
         assert data == b"under the new key"
 
 
+@pytest.mark.parametrize("has_room", [False, True])
 async def test_the_answer_to_a_key_update_waits_for_room_behind_what_was_sent(
-    tmp_path: Path,
+    tmp_path: Path, has_room: bool
 ) -> None:
+    """Where there is room again, what was sent before still counts once, for whoever sent it."""
     async with open_to_an_updater(tmp_path) as (ours, peer, updates):
         rest = memoryview(bytes(20_000_000))
         while size := ours.send_nowait([rest]):
             rest = rest[size:]
-        await peer.stream.send_all(updates.next())
+        while has_room:
+            await peer.take()
+            with trio.move_on_after(0.001):
+                await ours.wait_until_writable()
+                break
+        # OpenSSL writes the answer to the last one only when it is called again.
+        await peer.stream.send_all(updates.next() + updates.next())
         await trio.sleep(0.01)
         assert ours.receive_nowait() is None
         received = 0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ours.send_all, bytes(rest))
-            while received < 20_000_000:
+            nursery.start_soon(ours.send_all, bytes(rest) + b"the end")
+            last = b""
+            while last[-7:] != b"the end":
                 data = peer.reads()
                 if data == b"nothing yet":
                     await peer.take()
                 else:
                     received += len(data)
-        assert received == 20_000_000
+                    last = last[-7:] + data
+        assert received == 20_000_007
 
 
 async def test_a_peer_that_makes_tls_answer_and_does_not_read_is_given_up(tmp_path: Path) -> None:
@@ -804,6 +814,29 @@ async def test_a_connection_that_is_cut_is_told_from_one_that_ended() -> None:
         assert ours.has_left()
 
 
+async def test_an_application_may_take_a_cut_for_an_end() -> None:
+    context = server_context()
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+    async with open_through(server=context) as (ours, theirs):
+        await theirs.send_all(b"last words")
+        await theirs.transport_stream.send_eof()
+        assert await read(ours, 10) == b"last words"
+        for _ in range(3):
+            assert await ours.receive() == b""
+        await ours.send_all(b"an answer")
+        assert await read_theirs(theirs, 9) == b"an answer"
+
+
+async def test_nothing_is_sent_once_the_peer_was_cut_off() -> None:
+    async with open_through() as (ours, theirs):
+        await theirs.transport_stream.send_eof()
+        with broken("EOF occurred in violation of protocol"):
+            await ours.receive()
+        assert not ours.is_through
+        with broken("EOF occurred in violation of protocol"):
+            ours.send_nowait([b"x"])
+
+
 async def test_whether_the_peer_has_left_is_known_though_something_is_unread() -> None:
     async with open_through() as (ours, theirs):
         await theirs.send_all(b"unread")
@@ -875,6 +908,40 @@ async def test_a_goodbye_may_follow_the_handshake_at_once(unread: bytes) -> None
         while (data := peer.reads()) == b"nothing yet":
             await peer.take()
         assert data == b""
+
+
+async def test_what_came_with_the_handshake_is_not_lost_to_a_goodbye() -> None:
+    async with open_with_memory() as (ours, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer_shakes_hands_and_asks, peer)
+            await ours.shake_hands()
+        await ours.send_eof()
+        peer.tls.write(b" and more")
+        await peer.send()
+        assert await read(ours, 17) == b"question and more"
+
+
+async def test_a_wrong_record_right_behind_the_handshake_is_found_after_what_was_right() -> None:
+    async with open_with_memory() as (ours, peer):
+        while True:
+            try:
+                peer.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await peer.send()
+                assert ours.receive_nowait() is None
+                await peer.take()
+        peer.tls.write(b"right")
+        wrong = b"\x17\x03\x03\x00\x20" + b"wrong!!!" * 4
+        await peer.stream.send_all(peer.outgoing.read() + wrong)
+        await trio.sleep(0.01)
+        assert await ours.receive() == b"right"
+        for _ in range(2):
+            with broken("(?i)bad record mac"):
+                await ours.receive()
+            with broken("(?i)bad record mac"):
+                ours.send_nowait([b"x"])
+        await ours.aclose()
 
 
 async def test_a_goodbye_waits_behind_what_was_encrypted() -> None:

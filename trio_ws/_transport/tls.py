@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import suppress
 
@@ -28,12 +29,11 @@ from .sockets import SocketTransport, wrap_stream
 from .stream import Buffer, OwnTransport, Transport
 from .system import GONE, SystemAddress, broken, is_hung_up
 
-#: How many bytes one record holds at most (RFC 8446 section 5.1), and how many OpenSSL is given at
-#: a time. Its buffers never shrink, so larger pieces would stay in memory for each connection.
+#: How many bytes one record holds at most (RFC 8446 section 5.1).
 RECORD = 16 * 1024
 
-#: How many encrypted bytes OpenSSL is given to read at a time. More is hardly faster.
-FEED = 32 * 1024
+#: How many bytes OpenSSL is given at once: whole records.
+PIECE = 4 * RECORD
 
 #: How many bytes are encrypted before the socket is asked to take them: the most that a peer which
 #: does not read makes a connection hold twice. A large message may be 64 KiB and its head: that is
@@ -43,6 +43,23 @@ AHEAD = 128 * 1024
 #: How many bytes may wait of what TLS itself answers. A peer that has more to be answered does not
 #: read, and asks on.
 MOST_ANSWERS = 16 * 1024
+
+
+class _Shared(threading.local):
+    """The buffers between OpenSSL and the sockets, for all connections of a thread.
+
+    They are empty whenever no method of a connection runs, and none of these waits. Buffers of its
+    own would cost each connection tens of KiB, because they never shrink, and find no cache warm.
+    What runs in between is only OpenSSL, and what an application has it call. That may send on
+    other connections, because a callback of TLS is called where nothing is in these buffers.
+    """
+
+    def __init__(self) -> None:
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+
+
+_shared = _Shared()
 
 
 class TLSTransport(SocketTransport):
@@ -61,7 +78,16 @@ class TLSTransport(SocketTransport):
         ssl.SSLError, ValueError: `context` is for the other side.
     """
 
-    __slots__ = ("_committed", "_end", "_incoming", "_outgoing", "_rest", "_through", "tls")
+    __slots__ = (
+        "_committed",
+        "_end",
+        "_incoming",
+        "_outgoing",
+        "_rest",
+        "_through",
+        "_unread",
+        "tls",
+    )
 
     def __init__(
         self,
@@ -72,16 +98,17 @@ class TLSTransport(SocketTransport):
         server_hostname: str | None = None,
     ) -> None:
         super().__init__(sock, peer)
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+        self._incoming, self._outgoing = _shared.incoming, _shared.outgoing
         self.tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
             server_side=server_hostname is None,
             server_hostname=server_hostname,
         )
-        #: Whether the handshake is over, and nothing of it is left to be written.
+        #: Whether the handshake is over, nothing of it is left to be written, and TLS works.
         self._through = False
+        #: What came behind the last message of the handshake, and was not received yet.
+        self._unread = b""
         #: What was encrypted, and is still to be written.
         self._rest = memoryview(b"")
         #: How many of the caller's bytes that stands for.
@@ -102,15 +129,20 @@ class TLSTransport(SocketTransport):
             trio.BrokenResourceError: it failed, and the peer was told why if that was possible.
         """
         while not self._get_through():
-            if self._has_something_to_say:
+            if self._rest:
                 await self.wait_until_writable()
             else:
                 await super().wait_until_readable()
 
+    @trio.lowlevel.enable_ki_protection
     def _get_through(self) -> bool:
-        """Go on with the handshake as far as possible without waiting, perhaps to its end."""
-        while not self._through:
-            self._nothing_more()  # raises if the handshake has failed
+        """Go on with the handshake as far as possible without waiting, perhaps to its end.
+
+        Raises:
+            trio.BrokenResourceError: it failed, or TLS has failed since.
+        """
+        while not (self._through or self._unread):
+            self._nothing_more()
             try:
                 self.tls.do_handshake()
                 done = True
@@ -118,12 +150,16 @@ class TLSTransport(SocketTransport):
                 done = False
             except ssl.SSLError as exc:
                 raise self._failed(exc) from exc
+            self._queue()
+            if done and self._incoming.pending:
+                self._unread = self._decrypt()
             self._say()
-            if self._has_something_to_say:
+            if self._rest:
                 return False
             if done:
-                self._through = True
-            elif not self._feed():
+                self._through = not isinstance(self._end, ssl.SSLError)
+                return True
+            if not self._feed():
                 return False
         return True
 
@@ -132,10 +168,10 @@ class TLSTransport(SocketTransport):
         data = super().receive_nowait()
         if data is None:
             return False
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
+        if not data:
+            exc = _cut()
+            raise self._failed(exc) from exc
+        self._incoming.write(data)
         return True
 
     @property
@@ -145,7 +181,7 @@ class TLSTransport(SocketTransport):
     # Receiving…
 
     def wait_until_readable(self) -> Awaitable[None]:
-        if self._end is not None or self._incoming.pending:
+        if self._end is not None or self._unread:
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller does
         return super().wait_until_readable()
 
@@ -157,52 +193,56 @@ class TLSTransport(SocketTransport):
             if data is not None:
                 return data
 
+    @trio.lowlevel.enable_ki_protection
     def receive_nowait(self) -> bytes | None:
-        if not self._get_through():
+        if not self._through and not self._get_through():
             return None
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
         if self._end is not None:
             return self._nothing_more()
-        # Behind the handshake, a request may have come already.
-        parts = self._decrypt(b"") if self._incoming.pending else []
-        if not parts and self._end is None:
-            data = super().receive_nowait()
-            if data is None:
-                return None
-            if not data:
-                self._incoming.write_eof()
-            parts = self._decrypt(data)
-        if self._outgoing.pending:
-            self._answer()
-        if parts:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+        raw = super().receive_nowait()
+        if raw is None:
+            return None
+        if raw:
+            self._incoming.write(raw)
+            data = self._decrypt()
+            if data:
+                return data
+        else:
+            self._end_unannounced()
         return self._nothing_more()
 
-    def _decrypt(self, data: bytes) -> list[bytes]:
-        """What `data` says, up to the last record that is whole."""
+    def _decrypt(self) -> bytes:
+        """What the incoming bytes say, up to the last record that is whole. None are left."""
+        incoming, read = self._incoming, self.tls.read
         parts: list[bytes] = []
-        for piece in (data,) if len(data) <= FEED else _pieces((data,), 0, FEED):
-            if piece:
-                self._incoming.write(piece)
-            try:
-                while True:
-                    part = self.tls.read(RECORD)
-                    if not part:
-                        self._end = b""
-                        return parts
-                    parts.append(part)
-                    # After the last whole record, OpenSSL would only raise that it wants more,
-                    # which takes as long as reading a record.
-                    if not self._incoming.pending:
-                        break
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLZeroReturnError:
-                self._end = b""
-                return parts
-            except ssl.SSLError as exc:
-                self._fail(exc)
-                return parts
-        return parts
+        try:
+            # After the last whole record, OpenSSL would only raise that it wants more, which takes
+            # as long as reading a record.
+            while incoming.pending:
+                part = read(RECORD)
+                if not part:
+                    self._end = b""
+                    break
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            self._fail(exc)
+        if incoming.pending:
+            incoming.read()  # nothing counts after the end
+        if self._outgoing.pending:
+            self._answer()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _end_unannounced(self) -> None:
+        """The peer has hung up without a goodbye."""
+        if self.tls.context.options & ssl.OP_IGNORE_UNEXPECTED_EOF:
+            self._end = b""
+        else:
+            self._fail(_cut())
 
     def _nothing_more(self) -> bytes | None:
         """What `receive_nowait` gives where nothing has come.
@@ -218,6 +258,9 @@ class TLSTransport(SocketTransport):
         """TLS has failed: tell the peer why, if that goes without waiting."""
         # Its traceback would keep this frame alive, and with it the transport.
         self._end = exc.with_traceback(None)
+        self._through = False
+        self._incoming.read()
+        self._queue()
         with suppress(*GONE):
             self._say()
 
@@ -227,11 +270,12 @@ class TLSTransport(SocketTransport):
 
     # Sending…
 
+    @trio.lowlevel.enable_ki_protection
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         if self._rest or not self._through:
             return self._send_behind_the_rest(buffers)
-        if len(buffers) == 1 and len(buffers[0]) <= RECORD:
-            return self._send_records(buffers)
+        if len(buffers) == 1 and len(buffers[0]) <= PIECE:
+            return self._send_encrypted(self._encrypt(buffers[0]))
         return self._send_from(buffers, 0)
 
     def _send_behind_the_rest(self, buffers: Sequence[Buffer]) -> int:
@@ -243,38 +287,36 @@ class TLSTransport(SocketTransport):
     def _send_from(self, buffers: Sequence[Buffer], start: int) -> int:
         """Encrypt and write what comes after the first `start` bytes; how many are out in all."""
         sent = start
-        some: list[Buffer] = []
         size = 0
-        for piece in _pieces(buffers, start, RECORD):
-            some.append(piece)
-            size += len(piece)
-            if size >= AHEAD:
-                sent += self._send_records(some)
+        for piece in _pieces(buffers, start):
+            size += self._encrypt(piece)
+            if size > AHEAD - PIECE:
+                sent += self._send_encrypted(size)
                 if self._rest:
                     return sent
-                some, size = [], 0
-        return sent + self._send_records(some)
+                size = 0
+        return sent + self._send_encrypted(size)
 
-    def _send_records(self, pieces: Sequence[Buffer]) -> int:
-        records: list[bytes] = []
-        size = encrypted = 0
+    def _encrypt(self, data: Buffer) -> int:
+        if not data:
+            return 0  # OpenSSL takes an empty one for the end
         try:
-            for piece in pieces:
-                if piece:  # OpenSSL takes an empty one for the end
-                    size += self.tls.write(piece)
-                    records.append(record := self._outgoing.read())
-                    encrypted += len(record)
+            return self.tls.write(data)
         except ssl.SSLWantReadError as exc:
             # In the middle of a renegotiation, which only TLS 1.2 has and nobody needs.
             raise self._failed(exc, "the peer renegotiates TLS") from exc
         except ssl.SSLError as exc:
             raise self._failed(exc) from exc
-        if not records:
+
+    def _send_encrypted(self, size: int) -> int:
+        """Write what stands for `size` of the caller's bytes; how many of these are out."""
+        encrypted = self._outgoing.read()
+        if not encrypted:
             return 0
-        sent = super().send_nowait(records)
-        if sent == encrypted:
+        sent = super().send_nowait((encrypted,))
+        if sent == len(encrypted):
             return size
-        self._rest = memoryview(b"".join(records))
+        self._rest = memoryview(encrypted)
         self._committed = size
         return self._note_sent(sent)
 
@@ -290,7 +332,7 @@ class TLSTransport(SocketTransport):
 
         The last of them is out only when all of the rest is.
         """
-        done = self._committed * sent // len(self._rest) if self._rest else 0
+        done = self._committed * sent // len(self._rest)
         self._rest = self._rest[sent:]
         self._committed -= done
         return done
@@ -301,27 +343,25 @@ class TLSTransport(SocketTransport):
 
     # What TLS has to say…
 
-    @property
-    def _has_something_to_say(self) -> bool:
-        return bool(self._rest) or self._outgoing.pending > 0
+    def _queue(self) -> None:
+        """Put what OpenSSL has to say behind all that was encrypted before."""
+        if self._outgoing.pending:
+            said = self._outgoing.read()
+            self._rest = memoryview(bytes(self._rest) + said if self._rest else said)
 
     def _say(self) -> None:
-        """Write what OpenSSL has to say, behind all that was encrypted before."""
-        while self._has_something_to_say:
-            if not self._rest:
-                self._rest = memoryview(self._outgoing.read())
-            sent = super().send_nowait((self._rest,))
-            if not sent:
-                return
+        """Write all that was encrypted, as far as that goes. It is not to count as sent."""
+        while self._rest and (sent := super().send_nowait((self._rest,))):
             self._note_sent(sent)
 
     def _answer(self) -> None:
         """Write what reading has led to: the answer to a KeyUpdate, or an alert."""
-        if not self._committed:  # else whoever writes that will write this too
+        self._queue()
+        if not self._committed:  # else whoever writes that will write this too, and count it
             with suppress(*GONE):  # what was read counts all the same
                 self._say()
-        if self._outgoing.pending > MOST_ANSWERS and self._end is None:
-            self._end = ssl.SSLError("the peer makes TLS answer and does not read the answers")
+        if len(self._rest) > AHEAD + MOST_ANSWERS:
+            self._fail(ssl.SSLError("the peer makes TLS answer and does not read the answers"))
 
     # The end…
 
@@ -332,23 +372,21 @@ class TLSTransport(SocketTransport):
         # If something is unread, it has left all the same: nothing can be sent to it any more.
         return self._end is not None or is_hung_up(self._socket.fileno())
 
+    @trio.lowlevel.enable_ki_protection
     def _say_goodbye(self) -> None:
         """Say close_notify, as far as that goes without waiting (RFC 8446 section 6.1)."""
         if not self._through:
             return
-        if self._incoming.pending:
-            # OpenSSL reads on for the peer's goodbye, and fails where it finds anything else.
-            with suppress(*GONE):
-                self.receive_nowait()
-        with suppress(ssl.SSLError):  # it wants to read the peer's goodbye, or TLS has failed
+        with suppress(ssl.SSLError):  # it wants to read the peer's goodbye
             self.tls.unwrap()
+        self._queue()
         with suppress(*GONE):
             self._say()
 
     async def send_eof(self, *, below_tls: bool = False) -> bool:
         """Say goodbye, and hang up as far as writing goes. What the peer still says can be read."""
         self._say_goodbye()
-        while self._has_something_to_say:
+        while self._rest:
             await self.wait_until_writable()
             self._say()
         return await super().send_eof()
@@ -362,14 +400,19 @@ class TLSTransport(SocketTransport):
         return "wss"
 
 
-def _pieces(buffers: Sequence[Buffer], start: int, size: int) -> Iterator[Buffer]:
-    """All but the first `start` bytes, in pieces of `size` bytes; the last may be shorter.
+def _cut() -> ssl.SSLError:
+    """What OpenSSL says where there is no goodbye (RFC 8446 section 6.1)."""
+    return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
 
-    A piece is copied only where it is made of several buffers: the head of a frame and what it
-    holds go into one record.
+
+def _pieces(buffers: Sequence[Buffer], start: int) -> Iterator[Buffer]:
+    """All but the first `start` bytes, in pieces of whole records; the last may be shorter.
+
+    What does not fill a record is copied together with what follows: the head of a frame and what
+    it holds go into one. All else is not copied.
     """
     head: list[memoryview] = []
-    room = size
+    room = RECORD
     for buffer in buffers:
         view = memoryview(buffer)
         if start:
@@ -377,12 +420,17 @@ def _pieces(buffers: Sequence[Buffer], start: int, size: int) -> Iterator[Buffer
             start -= skipped
             view = view[skipped:]
         while view:
+            whole = min(len(view), PIECE) // RECORD * RECORD
+            if whole and not head:
+                yield view[:whole]
+                view = view[whole:]
+                continue
             head.append(view[:room])
             view = view[room:]
             room -= len(head[-1])
             if not room:
-                yield head[0] if len(head) == 1 else b"".join(head)
-                head, room = [], size
+                yield b"".join(head)
+                head, room = [], RECORD
     if head:
         yield head[0] if len(head) == 1 else b"".join(head)
 
