@@ -79,6 +79,15 @@ class Headers(Mapping[str, str]):
         )
 
     @classmethod
+    def _plain(cls, lines: str) -> Headers:
+        """Make headers of whole lines ``name: value``, CRLF included, found to be well-formed."""
+        fields: list[tuple[str, str]] = []
+        for line in lines[:-2].split("\r\n"):
+            name, _, value = line.partition(": ")
+            fields.append((interned(name), interned(value)))
+        return cls._known(fields)
+
+    @classmethod
     def _known(cls, fields: Iterable[tuple[str, str]]) -> Headers:
         """Make headers of fields that need no check."""
         headers = cls.__new__(cls)
