@@ -16,6 +16,7 @@ from .._errors import CloseCode
 from .._log import ConnectionLogger
 from .._nursery import protected_context
 from .._pacing import DEFLATE_WORK, spend
+from .._protocol.deflate import AT_ONCE, IN_STEPS_FROM, StepwiseDeflation
 from .._protocol.events import Event, Fragment
 from .._protocol.wire import LARGE, Wire
 from .ending import OPEN, Ending
@@ -76,13 +77,45 @@ class Sender:
     # Messages…
 
     async def send_in_turn(self, data: str | bytes, *, compress: bool | None) -> None:
-        """Send where `send_now` was in vain: wait for one's turn and for room."""
+        """Send where `send_now` was in vain: wait for one's turn and for room.
+
+        A large message is compressed meanwhile, if it is to be. Tasks that send wait for it; what a
+        broadcast posts, and control frames, do not.
+        """
         self._ending.check_use()
         async with self._my_turn():
-            self.send_now(data, compress=compress, waited=True)
+            deflation = self._wire.begin_steps(data, compress=compress)
+            if deflation is not None:
+                await self._take_steps(deflation)
+            elif len(data) >= IN_STEPS_FROM:
+                compress = False
+            self.send_now(data, compress=compress, waited=True, deflation=deflation)
 
-    def send_now(self, data: str | bytes, *, compress: bool | None, waited: bool = False) -> bool:
-        """Send, if that is possible without having `waited` for one's turn; else return false."""
+    async def _take_steps(self, deflation: StepwiseDeflation) -> None:
+        """Compress, and let others run. If it is cancelled, nothing has happened."""
+        while deflation.step():
+            await trio.lowlevel.checkpoint()
+        if self._ending.state is not OPEN:
+            await self.raise_closed()
+
+    def send_now(
+        self,
+        data: str | bytes,
+        *,
+        compress: bool | None,
+        may_wait: bool = True,
+        waited: bool = False,
+        deflation: StepwiseDeflation | None = None,
+    ) -> bool:
+        """Send, if that is possible without having `waited` for one's turn; else return false.
+
+        Args:
+            data: the message.
+            compress: see `WebSocket.send`.
+            may_wait: whether it can be sent later. What takes long to compress then has to be.
+            waited: whether it is this task's turn.
+            deflation: what compressed a large message.
+        """
         outbox = self._outbox
         if not waited and (
             self._ending.state is not OPEN
@@ -93,7 +126,14 @@ class Sender:
         if len(data) < LARGE:
             frame = self._wire.message(data, compress=compress)
             outbox.write(frame, following=self._inbox.waiting)
+        elif deflation is not None:
+            outbox.write(*self._wire.message_of_steps(data, deflation))
         else:
+            if not waited and len(data) >= IN_STEPS_FROM and compress is not False:
+                if may_wait and self._wire.compresses:
+                    return False
+                if compress is None and len(data) > AT_ONCE:
+                    compress = False
             outbox.write(*self._wire.large_message(data, compress=compress))
         self.messages_sent += 1
         if len(data) >= self._heavy_from:
@@ -156,7 +196,10 @@ class Sender:
     ) -> None:
         await checkpoint()
         await self.wait_to_send()
-        frame = self._wire.fragment(data, final=False, compress=compress)
+        deflation = self._wire.begin_fragment_in_steps(data, compress=compress)
+        if deflation is not None:
+            await self._take_steps(deflation)
+        frame = self._wire.fragment(data, final=False, compress=compress, deflation=deflation)
         self.write(Fragment(data, final=False), frame)
 
     # Frames…

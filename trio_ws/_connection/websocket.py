@@ -245,6 +245,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         first served, while more than `max_send_buffer` bytes are unsent or another task sends a
         message in fragments. If it is cancelled, nothing of the message was sent.
 
+        A message of more than 64 KiB is compressed bit by bit, while other tasks run. What they
+        send comes after it.
+
         Args:
             message: `str`, bytes, or anything else with the buffer protocol, see `Message`. It may
                 be changed as soon as this returns.
@@ -283,6 +286,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         After a failed write it cannot wait for the peer's reason, and reports 1006; `send` does.
 
+        A message of more than 512 KiB goes uncompressed, unless `compress` is true: nothing else
+        could run meanwhile, for 10 ms a mebibyte.
+
         Raises:
             trio.WouldBlock: it would have to; nothing was sent. That is so also inside this task's
                 own `open_message`, where trying again does not help.
@@ -294,7 +300,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             # Where a write failed, this cannot wait for why, even if a Close frame is unread.
             self._ending.lose_unread()
             raise self._ending.error()
-        if not self._sender.send_now(data, compress=compress):
+        if not self._sender.send_now(data, compress=compress, may_wait=False):
             raise trio.WouldBlock
 
     async def send_json(self, value: T, *, dumps: Callable[[T], str | bytes] = to_json) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 
 from .._errors import CloseCode
-from .deflate import RESTART_CHARGE, Agreement, Deflate, Inflater
+from .deflate import RESTART_CHARGE, Agreement, Deflate, Inflater, StepwiseDeflation
 from .events import Refused
 from .prepared import Prepared
 
@@ -79,7 +79,7 @@ class Codec:
     def discard(self) -> None:
         self._inflater = None
 
-    def pays(self, data: bytes) -> bool:
+    def pays(self, data: str | bytes) -> bool:
         return self._deflater.pays(data)
 
     def deflate(self, data: bytes, *, final: bool) -> bytes:
@@ -87,6 +87,16 @@ class Codec:
         self.plain_sent += len(data)
         self.deflated_sent += len(deflated)
         return deflated
+
+    def begin_steps(self, data: str | bytes) -> StepwiseDeflation:
+        return StepwiseDeflation(self._deflater.parameters, data)
+
+    def end_steps(self, deflation: StepwiseDeflation) -> bytearray:
+        """The compressed form, which is now sent. What follows begins anew: see below."""
+        self.restart()
+        self.plain_sent += deflation.size
+        self.deflated_sent += len(deflation.deflated)
+        return deflation.deflated
 
     def deflate_prepared(self, message: Prepared) -> bytes:
         """The frame of a message that other connections also send.

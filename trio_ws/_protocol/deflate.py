@@ -170,13 +170,33 @@ _SLICES, _SLICE = 4, 256
 _WORTHWHILE = 0.9
 
 
-def is_compressible(data: bytes) -> bool:
-    """Whether a sample of `data` gets smaller. Less than a kilobyte is not judged: it may."""
+#: From here on a message is compressed in steps of `STEP` bytes or characters, and other tasks get
+#: their turns in between. A step takes a millisecond at the default level. No window is as large as
+#: this, so it makes no difference that such a message refers to nothing before it.
+IN_STEPS_FROM = 64 * 1024 + 1
+STEP = 32 * 1024
+
+#: The most that is compressed where nobody can wait, unless the application says that it is to be:
+#: 5 ms at the default level, half of that with ISA-L.
+AT_ONCE = 512 * 1024
+
+
+def is_compressible(data: str | bytes) -> bool:
+    """Whether a sample of `data` gets smaller. Less than a kilobyte is not judged: it may.
+
+    Raises:
+        UnicodeEncodeError: the sample is a `str` with lone surrogates.
+    """
     if len(data) < _SLICES * _SLICE:
         return True
     step = (len(data) - _SLICE) // (_SLICES - 1)
-    sample = b"".join(data[start : start + _SLICE] for start in range(0, _SLICES * step, step))
+    slices = [data[start : start + _SLICE] for start in range(0, _SLICES * step, step)]
+    sample = b"".join(map(in_bytes, slices))
     return len(zlib.compress(sample, 1)) < _WORTHWHILE * len(sample)
+
+
+def in_bytes(data: str | bytes) -> bytes:
+    return data.encode() if isinstance(data, str) else data
 
 
 class Deflater:
@@ -193,7 +213,7 @@ class Deflater:
         #: one image was sent, the next message is likely to be another.
         self._in_doubt = False
 
-    def pays(self, data: bytes) -> bool:
+    def pays(self, data: str | bytes) -> bool:
         """Whether to compress a message, where the application leaves it to us.
 
         Messages of a kind that does not get smaller, such as images, video and encrypted data, are
@@ -237,6 +257,50 @@ def deflate_alone(parameters: Parameters, data: bytes) -> bytes:
     compressed = compressor.compress(data) + compressor.flush(Z_FULL_FLUSH)
     give_back(parameters, compressor)
     return compressed[: -len(_TAIL)]
+
+
+@final
+class StepwiseDeflation:
+    """A large message, or a large part of one, that is compressed bit by bit.
+
+    It refers to nothing that was sent before. So whoever sends it may give it up before it is
+    through, and other messages may be sent before it.
+
+    Args:
+        parameters: how to compress.
+        data: what to compress.
+    """
+
+    __slots__ = ("_compressor", "_data", "_parameters", "_position", "deflated", "size")
+
+    def __init__(self, parameters: Parameters, data: str | bytes) -> None:
+        self._parameters = parameters
+        self._data = data
+        self._position = 0
+        self._compressor = take_compressor(parameters)
+        #: How many bytes were compressed, and what they became.
+        self.size = 0
+        self.deflated = bytearray()
+
+    def step(self) -> bool:
+        """Compress the next `STEP`; false if that was the last.
+
+        Raises:
+            UnicodeEncodeError: it is a `str` with lone surrogates.
+        """
+        piece = in_bytes(self._data[self._position : self._position + STEP])
+        self._position += STEP
+        self.size += len(piece)
+        self.deflated += self._compressor.compress(piece)
+        if self._position < len(self._data):
+            return True
+        self.deflated += self._compressor.flush(Z_FULL_FLUSH)
+        give_back(self._parameters, self._compressor)
+        return False
+
+    def end_message(self) -> None:
+        """Leave out what the end of each compressed message leaves out."""
+        del self.deflated[-len(_TAIL) :]
 
 
 # ---------------------------------------------------------------------------

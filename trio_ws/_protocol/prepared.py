@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import inf
 
 from .compressors import Parameters
-from .deflate import SAMPLE_FROM, deflate_alone, is_compressible
+from .deflate import AT_ONCE, SAMPLE_FROM, deflate_alone, is_compressible
 from .frames import BINARY, RSV1, TEXT, make_head
 
 
@@ -18,7 +18,8 @@ class Prepared:
     Args:
         data: the message.
         compress: whether wires that agreed on compression are to compress it. `None` leaves it to
-            each wire's threshold, unless it is large and of a kind that does not get smaller.
+            each wire's threshold, unless it is large and of a kind that does not get smaller, or
+            so large that compressing it would hold up all others.
 
     Raises:
         UnicodeEncodeError: a `str` with lone surrogates.
@@ -37,7 +38,7 @@ class Prepared:
         self.weight: float = len(payload)
         if compress is not None:
             self.weight = inf if compress else -1
-        elif self.weight >= SAMPLE_FROM and not is_compressible(payload):
+        elif self.weight > AT_ONCE or (self.weight >= SAMPLE_FROM and not is_compressible(payload)):
             self.weight = -1
         self._deflated: dict[Parameters, bytes] | None = None
 

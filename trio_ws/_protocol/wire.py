@@ -46,7 +46,14 @@ from wsproto.events import (
 from .._errors import CloseCode
 from .arriving import ArrivingFrame
 from .codec import Codec
-from .deflate import Agreement, Deflate, is_compressible
+from .deflate import (
+    IN_STEPS_FROM,
+    Agreement,
+    Deflate,
+    StepwiseDeflation,
+    in_bytes,
+    is_compressible,
+)
 from .events import (
     CLOSE_CODE,
     NOT_UTF8,
@@ -496,6 +503,11 @@ class Wire:
         return self._threshold
 
     @property
+    def compresses(self) -> bool:
+        """Whether a message is compressed if it is to be."""
+        return self._deflates
+
+    @property
     def may_send(self) -> bool:
         """Whether frames other than Close may be sent: no Close frame went either way.
 
@@ -535,12 +547,47 @@ class Wire:
         self, data: str | bytes, *, compress: bool | None = None
     ) -> tuple[bytes, bytes | bytearray]:
         """`message` for `LARGE` ones: head and payload, to be written one after the other."""
-        first, payload = self._encode(data, compress=compress)
+        return self._large_frame(*self._encode(data, compress=compress))
+
+    def _large_frame(
+        self, first: int, payload: bytes | bytearray
+    ) -> tuple[bytes, bytes | bytearray]:
         if not self.masks:
             return make_head(first, len(payload)), payload
         key = new_key()
         head = make_head(first, len(payload), MASKED) + key
-        return head, mask(payload, 0, len(payload), key)
+        return head, mask(bytes(payload), 0, len(payload), key)
+
+    def begin_steps(self, data: str | bytes, *, compress: bool | None) -> StepwiseDeflation | None:
+        """Begin to compress a message in steps; `None` if it is small, or not to be compressed.
+
+        Nothing has changed for other messages before `message_of_steps`.
+
+        Raises:
+            UnicodeEncodeError: a `str` with lone surrogates.
+        """
+        if len(data) < IN_STEPS_FROM or not self._deflates:
+            return None
+        if compress is None:
+            compress = len(data) >= self._threshold and self._codecs.pays(data)
+        return self._codecs.begin_steps(data) if compress else None
+
+    def begin_fragment_in_steps(
+        self, data: str | bytes, *, compress: bool | None
+    ) -> StepwiseDeflation | None:
+        """The same for a part of a message, and for `fragment`."""
+        if len(data) < IN_STEPS_FROM:
+            return None
+        compress = self._deflates_fragments(data, compress=compress)
+        return self._codecs.begin_steps(data) if compress else None
+
+    def message_of_steps(
+        self, data: str | bytes, deflation: StepwiseDeflation
+    ) -> tuple[bytes, bytes | bytearray]:
+        """`large_message`, once the last step is done."""
+        deflation.end_message()
+        first = (TEXT if isinstance(data, str) else BINARY) | RSV1
+        return self._large_frame(first, self._codecs.end_steps(deflation))
 
     def _encode(self, data: str | bytes, *, compress: bool | None) -> tuple[int, bytes]:
         """The first byte and the payload."""
@@ -574,7 +621,14 @@ class Wire:
         if self._codec is not None:
             self._codec.restart()
 
-    def fragment(self, data: str | bytes, *, final: bool, compress: bool | None = None) -> bytes:
+    def fragment(
+        self,
+        data: str | bytes,
+        *,
+        final: bool,
+        compress: bool | None = None,
+        deflation: StepwiseDeflation | None = None,
+    ) -> bytes:
         """The frame of a part of a message; all of its parts are text, or all are binary.
 
         Args:
@@ -583,16 +637,20 @@ class Wire:
             compress: as for `message`; only the one given with the first part counts. How long
                 the message will be is not known, so `None` means yes, unless the first part is of a
                 kind that does not get smaller.
+            deflation: what compressed the part, if that was done in steps.
         """
-        payload = data.encode() if isinstance(data, str) else data
+        # Text that cannot be encoded has to raise before anything changes.
+        payload = in_bytes(data) if deflation is None else b""
         first = CONTINUATION
         if self._fragments_deflated is None:
             first = TEXT if isinstance(data, str) else BINARY
-            self._fragments_deflated = self._deflates_fragments(payload, compress=compress)
+            self._fragments_deflated = self._deflates_fragments(data, compress=compress)
             if self._fragments_deflated:
                 # Only the first frame of a message is marked as compressed (RFC 7692 section 6).
                 first |= RSV1
-        if self._fragments_deflated:
+        if deflation is not None:
+            payload = bytes(self._codecs.end_steps(deflation))
+        elif self._fragments_deflated:
             payload = self._codecs.deflate(payload, final=final)
         if final:
             self._fragments_deflated = None
@@ -602,10 +660,12 @@ class Wire:
             first &= ~FIN
         return self._frame(first, payload)
 
-    def _deflates_fragments(self, payload: bytes, *, compress: bool | None) -> bool:
-        """Whether to compress the message that begins with `payload`."""
+    def _deflates_fragments(self, data: str | bytes, *, compress: bool | None) -> bool:
+        """Whether to compress the message in fragments that `data` is a part of."""
+        if self._fragments_deflated is not None:
+            return self._fragments_deflated
         if compress is None:
-            compress = is_compressible(payload)
+            compress = is_compressible(data)
         return compress and self._deflates
 
     def ping(self, payload: bytes) -> bytes:
