@@ -1,15 +1,21 @@
-"""Addresses, as people and programs write them.
+"""The ends of a connection: addresses, as people and programs write them, and TLS.
 
-This module owns what an address is here. It knows no sockets.
+This module owns what these are here. It knows no sockets.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from typing import TypeAlias
+
+import trio
 
 #: ``(host, port)`` of a TCP peer, the path of a Unix socket, or `None` if the stream has neither.
 Address: TypeAlias = "tuple[str, int] | str | None"
+
+#: The TLS under a connection: ours, or that of a stream which the application brought.
+TLS: TypeAlias = ssl.SSLObject | trio.SSLStream[trio.abc.Stream]
 
 
 def show_address(address: Address) -> str:

@@ -13,18 +13,32 @@ from typing import Any, TypeAlias
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from tests.connection.reading_helpers import let_receivers_read, receive_alone, send_text
-from tests.helpers import HOST, PATIENCE, REQUEST, TEXT, RawPeer, echo, forever, open_server
+from tests.helpers import (
+    HOST,
+    PATIENCE,
+    REQUEST,
+    TEXT,
+    RawPeer,
+    echo,
+    forever,
+    open_server,
+    tcp_pair,
+)
 from tests.tls_helpers import tls_contexts
 from trio_ws import (
     CloseCode,
     ConnectionLost,
     DropOldest,
+    Request,
     WebSocket,
     WebSocketServer,
     open_broadcast,
     open_websocket_url,
+    wrap_client_stream,
+    wrap_server_stream,
 )
 
 SERVER, CLIENT = tls_contexts(HOST)
@@ -82,6 +96,71 @@ async def open_raw(**options: Any) -> AsyncGenerator[tuple[WebSocket, RawPeer, T
             finally:
                 keeping.done.set()
                 await trio.aclose_forcefully(stream)
+
+
+def asking_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For a server that demands a certificate, and a client that has one."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    client = ssl.create_default_context()
+    authority.issue_cert(HOST).configure_cert(server)
+    authority.issue_cert("ada@example.org").configure_cert(client)
+    for context in (server, client):
+        authority.configure_trust(context)
+        context.set_alpn_protocols(["http/1.1"])
+    server.verify_mode = ssl.CERT_REQUIRED
+    return server, client
+
+
+def name_of(request: Request) -> str:
+    """Whose certificate the other side has shown."""
+    assert request.tls is not None
+    certificate: Any = request.tls.getpeercert()
+    return str(certificate["subjectAltName"][0][1])
+
+
+async def tell_name(ws: WebSocket) -> None:
+    assert ws.tls is not None
+    await ws.send_json([name_of(ws.request), ws.tls.version(), ws.tls.selected_alpn_protocol()])
+
+
+async def test_a_handler_and_a_hook_read_the_certificate_that_the_client_shows() -> None:
+    server_context, client_context = asking_contexts()
+    asked: list[str] = []
+
+    def judge(request: Request) -> None:
+        asked.append(name_of(request))
+
+    async with open_server(tell_name, ssl_context=server_context, process_request=judge) as server:
+        async with open_websocket_url(server.urls[0], ssl_context=client_context) as ws:
+            assert await ws.receive_json() == ["ada@example.org", "TLSv1.3", "http/1.1"]
+            assert ws.tls is ws.request.tls
+            assert name_of(ws.request) == HOST
+    assert asked == ["ada@example.org"]
+
+
+async def test_the_certificate_is_there_for_a_stream_that_was_brought_with_tls() -> None:
+    server_context, client_context = asking_contexts()
+    near, far = await tcp_pair()
+    ours = trio.SSLStream(near, client_context, server_hostname=HOST)
+    theirs = trio.SSLStream(far, server_context, server_side=True)
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            async with wrap_server_stream(theirs) as ws:
+                assert ws.tls is theirs
+                await tell_name(ws)
+
+        nursery.start_soon(serve)
+        async with wrap_client_stream(ours, f"wss://{HOST}/") as ws:
+            assert ws.tls is ours
+            assert await ws.receive_json() == ["ada@example.org", "TLSv1.3", "http/1.1"]
+
+
+async def test_without_tls_there_is_no_certificate_to_ask_for() -> None:
+    async with open_server(echo) as server:
+        async with open_websocket_url(server.urls[0]) as ws:
+            assert ws.tls is None
 
 
 async def test_a_task_in_receive_reads_from_tls_itself() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from tests.helpers import REQUEST
 from tests.protocol.properties import budget
 from trio_ws import InvalidRequest
-from trio_ws._addresses import Address
+from trio_ws._addresses import TLS, Address
 from trio_ws._http.exchange import MAX_HEAD_BYTES
 from trio_ws._http.networks import Networks
 from trio_ws._http.reading import IncomingRequest, RequestReader, check_is_only_a_head
@@ -23,6 +23,7 @@ class Connection:
     scheme: str = "ws"
     remote_address: Address = ("192.0.2.1", 50000)
     local_address: Address = ("192.0.2.2", 80)
+    tls: TLS | None = None
 
 
 def read(data: bytes, step: int = 0, *, tls: bool = False) -> IncomingRequest | None:

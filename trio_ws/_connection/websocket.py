@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, final, overload
 
 import trio
 
-from .._addresses import Address, show_address
+from .._addresses import TLS, Address, show_address
 from .._errors import CloseCode, CloseReason, ConnectionEnded, UnexpectedMessage, close_code
 from .._http.context import Context
 from .._http.values import Request, Response
@@ -188,6 +188,17 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     def state(self) -> State:
         """Open, closing (no more can be sent) or closed, the socket included."""
         return self._ending.state
+
+    @property
+    def tls(self) -> TLS | None:
+        """The TLS under this connection; `None` without.
+
+        Ask it for ``getpeercert()``, ``cipher()``, ``version()``, ``selected_alpn_protocol()``,
+        ``get_channel_binding()`` and the like, which need not wait. Never read or write with it.
+        It is an `ssl.SSLObject`, or the `trio.SSLStream` that you brought, which has the same
+        methods. Behind a proxy that ends TLS, it is that of the proxy.
+        """
+        return self.request.tls
 
     @property
     def context(self) -> Context:

@@ -47,6 +47,7 @@ async def request_connection(
         scheme=url.scheme,
         remote_address=transport.remote_address,
         local_address=transport.local_address,
+        tls=transport.tls,
     )
     exchange = ClientExchange()
     buffer = HeadBuffer(ClientExchange.STARTS)

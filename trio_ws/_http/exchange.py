@@ -12,7 +12,7 @@ import re
 
 import h11
 
-from .._addresses import Address
+from .._addresses import TLS, Address
 from .._redaction import without_secrets
 from .headers import Headers
 from .values import Request, Response
@@ -211,6 +211,7 @@ class ServerExchange:
         scheme: str,
         remote_address: Address,
         local_address: Address = None,
+        tls: TLS | None = None,
     ) -> tuple[Request, str]:
         """The request in `head`, and its HTTP version.
 
@@ -220,7 +221,7 @@ class ServerExchange:
         plain = _take_plain(head)
         if plain is not None:
             self._head = head
-            request = Request("GET", *plain, scheme, remote_address, b"", local_address)
+            request = Request("GET", *plain, scheme, remote_address, b"", local_address, tls)
             return request, "1.1"
         event = _parse(self._h11, head)
         assert isinstance(event, h11.Request)  # anything else was an error
@@ -231,6 +232,7 @@ class ServerExchange:
             scheme=scheme,
             remote_address=remote_address,
             local_address=local_address,
+            tls=tls,
         )
         self._wants_body = request.method != "HEAD"
         self._is_chunked = "Transfer-Encoding" in request.headers

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from typing import NamedTuple, Protocol, final
 
-from .._addresses import Address
+from .._addresses import TLS, Address
 from .exchange import HeadBuffer, HeadTooLarge, MalformedHead, ServerExchange, StartLineTooLong
 from .forwarded import from_client
 from .headers import Headers
@@ -26,6 +26,9 @@ class Ends(Protocol):
     def scheme(self) -> str:
         """``"ws"``, or ``"wss"`` over TLS."""
         ...
+
+    @property
+    def tls(self) -> TLS | None: ...
 
     @property
     def local_address(self) -> Address: ...
@@ -95,6 +98,7 @@ class RequestReader:
                 scheme=ends.scheme,
                 remote_address=self._client or ends.remote_address,
                 local_address=ends.local_address,
+                tls=ends.tls,
             )
         except StartLineTooLong as exc:  # RFC 9112 section 3
             raise refusal(414, "the request target is too long") from exc

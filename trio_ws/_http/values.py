@@ -14,7 +14,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 from urllib.parse import unquote
 
-from .._addresses import Address
+from .._addresses import TLS, Address
 from .._buffer import bytes_of
 from .._errors import HandshakeError
 from .._json import from_json, to_json
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
 
 #: How much of a rejecting response's body a client keeps.
 MAX_BODY_BYTES = 64 * 1024
@@ -52,6 +51,8 @@ class Request:
             WebSockets have none.
         local_address: this end of the stream: of a server's addresses and ports, for example, the
             one that the client connected to. Behind a proxy, the one that the proxy connected to.
+        tls: the TLS that it came over, to be asked for the client's certificate, the cipher and the
+            like; `None` without. See `WebSocket.tls`.
     """
 
     method: str
@@ -61,6 +62,7 @@ class Request:
     remote_address: Address = None
     body: bytes = field(default=b"", repr=False)
     local_address: Address = None
+    tls: TLS | None = field(default=None, repr=False, compare=False)
 
     @property
     def path(self) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import trio
 
-from .._addresses import Address
+from .._addresses import TLS, Address
 from .._nursery import raise_as_is
 from .stream import RECEIVE_SIZE, Buffer, OwnTransport, Transport
 from .system import Failure, SystemAddress, broken, failure_of, readable
@@ -143,6 +143,10 @@ class SocketTransport(Transport):
     @property
     def scheme(self) -> str:
         return "ws"
+
+    @property
+    def tls(self) -> TLS | None:
+        return None
 
     @property
     def local_address(self) -> Address:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias, cast
 
 import trio
 
-from .._addresses import Address
+from .._addresses import TLS, Address
 from .system import GONE, below_tls, broken, is_hung_up, socket_address
 
 #: What can be written.
@@ -216,6 +216,12 @@ class Transport:
         # For tests, a stream in memory may ask to be treated as one over TLS.
         is_tls = isinstance(self._stream, trio.SSLStream)
         return "wss" if is_tls or getattr(self._stream, "stands_for_tls", False) else "ws"
+
+    @property
+    def tls(self) -> TLS | None:
+        """What to ask for a certificate or a cipher; `None` without TLS."""
+        is_tls = isinstance(self._stream, trio.SSLStream)
+        return cast("TLS", self._stream) if is_tls else None
 
     @property
     def local_address(self) -> Address:

@@ -85,8 +85,8 @@ class TLSTransport(SocketTransport):
         "_outgoing",
         "_rest",
         "_through",
+        "_tls",
         "_unread",
-        "tls",
     )
 
     def __init__(
@@ -99,7 +99,7 @@ class TLSTransport(SocketTransport):
     ) -> None:
         super().__init__(sock, peer)
         self._incoming, self._outgoing = _shared.incoming, _shared.outgoing
-        self.tls = context.wrap_bio(
+        self._tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
             server_side=server_hostname is None,
@@ -144,7 +144,7 @@ class TLSTransport(SocketTransport):
         while not (self._through or self._unread):
             self._nothing_more()
             try:
-                self.tls.do_handshake()
+                self._tls.do_handshake()
                 done = True
             except ssl.SSLWantReadError:
                 done = False
@@ -216,7 +216,7 @@ class TLSTransport(SocketTransport):
 
     def _decrypt(self) -> bytes:
         """What the incoming bytes say, up to the last record that is whole. None are left."""
-        incoming, read = self._incoming, self.tls.read
+        incoming, read = self._incoming, self._tls.read
         parts: list[bytes] = []
         try:
             # After the last whole record, OpenSSL would only raise that it wants more, which takes
@@ -239,7 +239,7 @@ class TLSTransport(SocketTransport):
 
     def _end_unannounced(self) -> None:
         """The peer has hung up without a goodbye."""
-        if self.tls.context.options & ssl.OP_IGNORE_UNEXPECTED_EOF:
+        if self._tls.context.options & ssl.OP_IGNORE_UNEXPECTED_EOF:
             self._end = b""
         else:
             self._fail(_cut())
@@ -301,7 +301,7 @@ class TLSTransport(SocketTransport):
         if not data:
             return 0  # OpenSSL takes an empty one for the end
         try:
-            return self.tls.write(data)
+            return self._tls.write(data)
         except ssl.SSLWantReadError as exc:
             # In the middle of a renegotiation, which only TLS 1.2 has and nobody needs.
             raise self._failed(exc, "the peer renegotiates TLS") from exc
@@ -378,7 +378,7 @@ class TLSTransport(SocketTransport):
         if not self._through:
             return
         with suppress(ssl.SSLError):  # it wants to read the peer's goodbye
-            self.tls.unwrap()
+            self._tls.unwrap()
         self._queue()
         with suppress(*GONE):
             self._say()
@@ -398,6 +398,10 @@ class TLSTransport(SocketTransport):
     @property
     def scheme(self) -> str:
         return "wss"
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        return self._tls
 
 
 def _cut() -> ssl.SSLError:
