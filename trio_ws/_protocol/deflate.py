@@ -279,8 +279,8 @@ class StepwiseDeflation:
         self._position = 0
         self._compressor = take_compressor(parameters)
         #: How many bytes were compressed, and what they became.
-        self.size = 0
-        self.deflated = bytearray()
+        self.size: int = 0
+        self.deflated: bytearray = bytearray()
 
     def step(self) -> bool:
         """Compress the next `STEP`; false if that was the last.
