@@ -18,6 +18,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.connection.reading_helpers import AWAY
 from tests.helpers import (
     CLOSE,
     CONTINUATION,
@@ -433,16 +434,17 @@ async def test_a_step_that_is_not_in_the_row_changes_nothing_but_the_time(
         scene = Scene(ws, peer, nursery)
         for act in LATE[phase][0]:
             await act(scene)
+        await trio.sleep(AWAY)  # the reader task reads
         await trio.testing.wait_all_tasks_blocked()
         *_, (last, step) = [each for each in trace if each[1] in STEPS[each[0]]]
         assert STEPS[last][step] is phase
         end = ws._ending
-        before, deadline = (end.reason, end.state, ws.statistics().bytes_sent), end.scope.deadline
+        before, deadline = (end.reason, end.state, ws.statistics().bytes_sent), end.deadline
         trace.clear()
         late(end)
         assert [each for each in trace if each[1] in STEPS[each[0]]] == []
         assert (end.reason, end.state, ws.statistics().bytes_sent) == before
-        assert end.scope.deadline <= deadline
+        assert end.deadline <= deadline
 
 
 async def test_where_no_byte_goes_either_way_any_more_no_close_frame_is_made() -> None:

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.connection.reading_helpers import AWAY
 from tests.helpers import open_server
 from trio_ws import WebSocket, open_websocket_url
 from trio_ws._connection.flusher import Flusher
@@ -84,6 +85,7 @@ async def test_a_sender_that_waits_for_something_else_holds_nothing_back(wait: s
     answered = trio.Event()
 
     async def handler(ws: WebSocket) -> None:
+        await trio.sleep(AWAY)  # the reader task reads
         await trio.testing.wait_all_tasks_blocked()  # until all messages are in the queue
         assert ws.statistics().queued_messages == 20
         for number in range(5):

@@ -13,6 +13,7 @@ import trio.testing
 
 import trio_ws
 from tests.connection.connection_helpers import BOTH_SIDES
+from tests.connection.reading_helpers import AWAY
 from tests.helpers import (
     TEXT,
     URL,
@@ -153,6 +154,7 @@ async def test_a_group_with_an_error_in_it_closes_with_1011_and_one_of_exits_wit
 async def test_repr_tells_side_peer_state_and_queue_depth() -> None:
     async with open_pair(streams=await tcp_pair()) as (client, server):
         await client.send("x")
+        await trio.sleep(AWAY)  # the reader task reads
         await trio.testing.wait_all_tasks_blocked()
         port = client.remote_address[1] if isinstance(client.remote_address, tuple) else 0
         assert repr(client) == (

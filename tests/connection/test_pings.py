@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import math
 from typing import Any
 
@@ -417,6 +418,25 @@ async def test_the_hook_sees_keepalive_s_pongs_and_may_send() -> None:
         await trio.sleep(1.5)
         assert await server.receive() == "pong of 4"
         assert seen == ["pong"]
+
+
+@pytest.mark.parametrize("wait", [0, 1])
+async def test_whichever_task_reads_the_hook_has_the_context_of_the_opening(wait: float) -> None:
+    variable = contextvars.ContextVar[str]("variable")
+    seen: list[str] = []
+
+    def tell(ws: WebSocket, kind: str, payload: bytes) -> None:
+        seen.append(variable.get())
+
+    variable.set("at the opening")
+    streams = socket_pair()
+    async with open_server_with_raw_client(streams=streams, on_ping_pong=tell) as (ws, peer):
+        await trio.sleep(wait)
+        variable.set("while receiving")
+        await peer.send_frame(PING)
+        await peer.send_frame(TEXT, b"text")
+        assert await ws.receive() == "text"
+    assert seen == ["at the opening"]
 
 
 async def test_a_hook_that_fails_is_logged_and_the_connection_goes_on(

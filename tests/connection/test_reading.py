@@ -35,7 +35,7 @@ class Scene:
         peer: trio.SocketStream,
         nursery: trio.Nursery,
     ) -> None:
-        self.reading = Reading(transport, watchdog)
+        self.reading = Reading(transport, watchdog, nursery.start_soon)
         self.transport = transport
         self.peer = peer
         self.nursery = nursery
@@ -53,9 +53,14 @@ class Scene:
 
     async def _stand_by(self) -> None:
         try:
-            self.news.append(await self.reading.stand_by())
+            if await self.reading.stand_by():
+                self.news.append(self.reading.take_news())
         except Exception as exc:
             self.raised.append(exc)
+
+    async def run(self) -> None:
+        """What a reader task does that had to be started."""
+        self.news.append(self.reading.take_news())
 
     async def receive(self) -> None:
         """Start a receiver, which waits for the socket if nothing has come."""
@@ -115,6 +120,50 @@ async def test_the_reader_task_stands_by_again_and_again() -> None:
             assert scene.news == [None] * (number + 1)
             await scene.stand_by()
             assert scene.reading.reads is NOBODY
+
+
+# There is none…
+
+
+async def test_no_reader_task_is_started_before_it_has_to_read() -> None:
+    async with open_scene() as scene:
+        scene.reading.let_go()
+        scene.reading.begin(scene.run, b"")
+        await scene.receive()
+        await scene.peer.send_all(b"data")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (scene.received, scene.news) == ([b"data"], [])
+        scene.reading.hand_back(b"the rest")
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.news == [b"the rest"]
+
+
+async def test_a_reader_task_takes_in_what_came_behind_the_handshake() -> None:
+    async with open_scene() as scene:
+        scene.reading.let_go()
+        scene.reading.begin(scene.run, b"received")
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.news == [b"received"]
+
+
+async def test_where_the_reader_task_was_just_let_go_another_is_started() -> None:
+    async with open_scene() as scene:
+        scene.reading.begin(scene.run, b"")
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        scene.reading.let_go()
+        scene.reading.let_go()  # which means nothing more
+        scene.reading.recall()  # before the first has come to its end
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.news == [None]
+        assert trio.lowlevel.current_statistics().tasks_living == tasks - 1
+
+
+async def test_a_reader_task_that_is_cancelled_cannot_be_let_go() -> None:
+    async with open_scene() as scene:
+        scene.nursery.cancel_scope.cancel()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        scene.reading.let_go()
+        assert scene.news == []
 
 
 # Nobody reads…

@@ -124,13 +124,39 @@ async def test_what_is_no_whole_message_is_left_to_the_reader_task(side: str) ->
         assert frames[:3] == [(FIN | PONG, b"1"), (FIN | PONG, b"3"), frames[-1]]
 
 
+async def test_the_first_message_needs_no_reader_task() -> None:
+    async with open_server_with_raw_client(streams=socket_pair()) as (ws, peer):
+        await peer.send_frame(TEXT, b"first")
+        assert await receive_alone(ws) == "first"
+
+
 async def test_the_reader_task_stands_by_after_a_message_that_was_waited_for() -> None:
     async with open_server_with_raw_client(streams=socket_pair()) as (ws, peer):
+        await trio.sleep(AWAY)
         with counted_reader_steps() as steps:
             assert await receive_while(ws, partial(peer.send_frame, TEXT, b"first")) == "first"
         assert steps.count > 0
         await peer.send_frame(TEXT, b"second")
         assert await receive_alone(ws) == "second"
+
+
+async def test_a_reader_task_that_has_stood_by_for_a_while_is_let_go() -> None:
+    def living() -> int:
+        return trio.lowlevel.current_statistics().tasks_living
+
+    async with open_server_with_raw_client(streams=socket_pair(), ping_interval=10) as (ws, peer):
+        without = living()
+        await trio.sleep(AWAY)
+        assert await receive_while(ws, partial(peer.send_frame, TEXT, b"1")) == "1"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.receive)
+            await trio.sleep(5)
+            assert living() == without + 2
+            await trio.sleep(10)
+            assert living() == without + 1
+            await peer.send_frame(TEXT, b"2")
+        await trio.sleep(AWAY)
+        assert living() == without + 1  # as there is need of it again
 
 
 async def test_the_reader_task_reads_on_where_no_task_waits() -> None:

@@ -47,6 +47,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from math import inf
 from typing import Final, final
 
 import trio
@@ -186,10 +187,11 @@ class Ending:
         "_outbox",
         "_phase",
         "_reading",
+        "_scope",
         "_wire",
+        "deadline",
         "is_ours",
         "reason",
-        "scope",
         "state",
     )
 
@@ -222,8 +224,10 @@ class Ending:
         self._cause: Exception | None = None
         #: The application called `aclose`, or left: using the connection is now its mistake.
         self.is_ours = False
-        #: Of the reader task. Its deadline is when the closing has to be over.
-        self.scope = trio.CancelScope(shield=True)
+        #: When the closing has to be over.
+        self.deadline = inf
+        #: Of the reader task, while there is one: that deadline is its.
+        self._scope: trio.CancelScope | None = None
         #: Where tasks wait for the closed socket; made for the first.
         self._finished: trio.Event | None = None
         #: Of the blocks of `open_nursery` that are open; made for the first.
@@ -339,7 +343,8 @@ class Ending:
     def abort(self) -> None:
         """No time is left: the reader task closes the socket at its next turn."""
         self._leave_seconds(0)
-        self.scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def settle(self) -> None:
         """The socket is closed: everything that still waits for this connection learns it."""
@@ -360,6 +365,18 @@ class Ending:
             self._cancel_nurseries()
         self._inbox.close()
 
+    # The reader task, which brings it to the end…
+
+    def open_scope(self) -> trio.CancelScope:
+        """In which a reader task runs: until the deadline, whatever else is cancelled."""
+        self._scope = trio.CancelScope(shield=True, deadline=self.deadline)
+        return self._scope
+
+    def close_scope(self, scope: trio.CancelScope) -> None:
+        """That reader task was let go. By now there may be another."""
+        if self._scope is scope:
+            self._scope = None
+
     # What every step comes down to…
 
     def _leads_on(self, step: Step) -> bool:
@@ -377,8 +394,10 @@ class Ending:
             self._outbox.seal()
             self._reading.reclaim()
         deadline = trio.current_time() + seconds
-        if deadline < self.scope.deadline:  # noqa: PLR1730 - setting it costs more than asking
-            self.scope.deadline = deadline
+        if deadline < self.deadline:
+            self.deadline = deadline
+            if self._scope is not None:
+                self._scope.deadline = deadline
 
     def _decide(self, reason: CloseReason) -> None:
         """Say how it ended: nothing more will be received. The first to say so is right."""

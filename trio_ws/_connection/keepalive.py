@@ -20,13 +20,23 @@ from .frame_log import log_frame
 from .liveness import Due, Liveness
 from .outbox import Outbox
 from .pings import SentPings
+from .reading import Reading
 
 
 @final
 class Keepalive:
     """Watches one connection."""
 
-    __slots__ = ("__weakref__", "_ending", "_liveness", "_logger", "_outbox", "_pings", "_wire")
+    __slots__ = (
+        "__weakref__",
+        "_ending",
+        "_liveness",
+        "_logger",
+        "_outbox",
+        "_pings",
+        "_reading",
+        "_wire",
+    )
 
     def __init__(
         self,
@@ -35,6 +45,7 @@ class Keepalive:
         outbox: Outbox,
         pings: SentPings,
         *,
+        reading: Reading,
         ending: Ending,
         logger: ConnectionLogger,
     ) -> None:
@@ -42,6 +53,7 @@ class Keepalive:
         self._wire = wire
         self._outbox = outbox
         self._pings = pings
+        self._reading = reading
         self._ending = ending
         self._logger = logger
 
@@ -50,6 +62,8 @@ class Keepalive:
         """Do what is due, and return when the watchdog has to look again."""
         if self._ending.state is not OPEN:
             return inf
+        # Where receivers have read for a while, they will go on, and a task less is to be kept.
+        self._reading.let_go()
         due, again = self._liveness.check(now, self._outbox)
         if due is Due.PING:
             self._ping()

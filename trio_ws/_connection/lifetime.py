@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import final
 
@@ -84,7 +86,7 @@ def _close_code_for(exc: BaseException | None) -> CloseCode:
 
 
 def _start(websocket: WebSocket, services: Services) -> None:
-    """Start the reader task. From here on only `aclose` or the end of its peer ends it."""
+    """Let the connection be read. From here on only `aclose` or the end of its peer ends it."""
     # What the outbox is given must not refer back to the connection, which would then be freed only
     # when the garbage collector looks. `ending` does refer to the outbox: `Outbox.stop` lets go of
     # it when the connection is over.
@@ -94,19 +96,20 @@ def _start(websocket: WebSocket, services: Services) -> None:
     outbox = Outbox(
         transport,
         options.max_send_buffer,
-        services.nursery.start_soon,
-        services.flusher.flush_soon,
+        services.start_task,
+        services.flush_soon,
         ending.write_failed,
         patience=options.ping_interval + options.ping_timeout,
     )
-    reading = Reading(transport, services.watchdog)
+    reading = Reading(transport, services.watchdog, services.start_task)
     ending.attach(outbox, reading)
     websocket._outbox = outbox
     websocket._reading = reading
     websocket._sender = Sender(
         wire, inbox, outbox, reading=reading, ending=ending, liveness=liveness, logger=logger
     )
-    websocket._reader = Reader(
+    hook = options.on_ping_pong
+    reader = websocket._reader = Reader(
         transport,
         wire,
         inbox,
@@ -116,8 +119,11 @@ def _start(websocket: WebSocket, services: Services) -> None:
         ending=ending,
         liveness=liveness,
         logger=logger,
-        received=websocket._received,
+        # Whichever task reads, the hook finds the context variables of the task that opened this.
+        tell=None if hook is None else partial(copy_context().run, hook, websocket),
     )
-    websocket._keepalive = Keepalive(liveness, wire, outbox, pings, ending=ending, logger=logger)
-    services.nursery.start_soon(websocket._reader.run, options.on_ping_pong, websocket)
+    websocket._keepalive = Keepalive(
+        liveness, wire, outbox, pings, reading=reading, ending=ending, logger=logger
+    )
+    reading.begin(reader.run, websocket._received)
     services.watchdog.watch(websocket._keepalive)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
+from typing import TypeAlias
 
 import trio
 from trio.lowlevel import ParkingLot
@@ -60,6 +61,11 @@ SLOWEST = 4 * 1024
 #: How many bytes leave the line at a time: enough to be worth a system call, and no more, because
 #: they cannot be taken back afterwards.
 TURN = 16 * 1024
+
+
+#: What a task of a connection runs, and what starts one.
+ConnectionTask: TypeAlias = Callable[[], Awaitable[None]]
+StartTask: TypeAlias = Callable[[ConnectionTask], None]
 
 
 class Taken(enum.Enum):
@@ -116,7 +122,7 @@ class Outbox:
         self,
         transport: Transport,
         high_water: float,
-        start_task: Callable[[Callable[[], Awaitable[None]]], None],
+        start_task: StartTask,
         flush_soon: Callable[[Outbox], None],
         on_broken: Callable[[Exception], None],
         *,

@@ -5,13 +5,14 @@ also owns the last steps of a connection: what is unsent goes out, the peer gets
 up, and the socket is closed. `reading` decides who reads, and `ending` why a connection ends.
 
 The reader task never waits for a writer: what it writes goes to the outbox, which takes frames
-without waiting. While a task waits in `receive` it stands by, and that task reads.
+without waiting. While a task waits in `receive`, that task reads, and this one stands by or does
+not exist.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from typing import Literal, TypeAlias, final
 
@@ -19,7 +20,6 @@ import trio
 
 from .._errors import CloseCode
 from .._log import ConnectionLogger
-from .._options import PingPongHook
 from .._pacing import FRAME_WORK, MESSAGE_WORK, WORK_PER_CHECKPOINT
 from .._protocol.events import Event, Fragment, Messages, Ping, Pong, Role
 from .._protocol.wire import Wire
@@ -47,6 +47,14 @@ LAST_ANSWERS = 1.0
 Tell: TypeAlias = Callable[[Literal["ping", "pong"], bytes], object]
 
 
+class Outcome(enum.Enum):
+    """Why the reader task reads no more."""
+
+    LET_GO = "receivers read; another reader task is started when there is need of one"
+    LAST_FRAME = "the peer's last frame was read"
+    OVER = "nothing more can be read"
+
+
 @final
 class Reader:
     """The reader task of one connection; see the module.
@@ -59,7 +67,7 @@ class Reader:
         ending: is told of the end that the peer or the network makes.
         liveness: is told when something came.
         logger: belongs to the connection.
-        received: the bytes that came behind the opening handshake.
+        tell: is called with each ping and pong, if anybody wants to know.
     """
 
     __slots__ = (
@@ -71,7 +79,6 @@ class Reader:
         "_outbox",
         "_pings",
         "_reading",
-        "_received",
         "_tell",
         "_transport",
         "_wire",
@@ -91,7 +98,7 @@ class Reader:
         ending: Ending,
         liveness: Liveness,
         logger: ConnectionLogger,
-        received: bytes,
+        tell: Tell | None,
     ) -> None:
         self._transport = transport
         self._wire = wire
@@ -102,10 +109,9 @@ class Reader:
         self._ending = ending
         self._liveness = liveness
         self._logger = logger
-        self._received = received
         #: Whether somebody wants to know of each message.
         self._notes_messages = liveness.counts_idleness or logger.shows_frames
-        self._tell: Tell | None = None
+        self._tell = tell
         self.bytes_received = self.messages_received = 0
 
     # A receiving task's way…
@@ -115,7 +121,7 @@ class Reader:
 
         Cancelling loses nothing.
         """
-        if self._reading.reads is NOBODY:
+        while self._reading.reads is NOBODY:
             data = await self._reading.receive()
             message = self._first_message(data) if data is not None else None
             if message is not None:
@@ -144,14 +150,15 @@ class Reader:
     # The reader task's way…
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, hook: PingPongHook | None, websocket: object) -> None:
-        """Read until the end and close the socket. `hook` is called with the `websocket`."""
-        if hook is not None:
-            self._tell = partial(hook, websocket)
+    async def run(self) -> None:
+        """Read until this task is let go, or until the end, and then close the socket."""
+        outcome = Outcome.OVER
+        scope = self._ending.open_scope()
         try:
-            with self._ending.scope:
+            with scope:
                 try:
-                    if await self._read_until_over():
+                    outcome = await self._read()
+                    if outcome is Outcome.LAST_FRAME:
                         await self._outbox.wait_until_empty()
                         await self._hang_up()
                 except GONE as exc:
@@ -162,42 +169,52 @@ class Reader:
                     self._logger.exception("the connection failed")
                     self._ending.lose(exc, f"the connection failed: {exc!r}")
         finally:
-            # Nothing here can be cancelled: the socket is closed, whatever came before.
-            self._tell = None  # it has the connection, which has this
-            self._outbox.stop()
-            try:
-                await self._transport.aclose_forcefully()
-            except Exception:
-                self._logger.exception("the stream could not be closed")
-            finally:
-                self._ending.settle()
-                self._pings.give_up()
+            if outcome is Outcome.LET_GO:
+                self._ending.close_scope(scope)
+            else:
+                await self._close()
 
-    async def _read_until_over(self) -> bool:
-        """Read until the last frame; false if the peer hung up before that."""
-        if self._received:
-            await self._take_in(self._received)
-            self._received = b""
-        handed_over = False
+    async def _close(self) -> None:
+        """Close the socket, whatever came before. Nothing here can be cancelled."""
+        self._tell = None  # it has the connection, which has this
+        self._reading.end()
+        self._outbox.stop()
+        try:
+            await self._transport.aclose_forcefully()
+        except Exception:
+            self._logger.exception("the stream could not be closed")
+        finally:
+            self._ending.settle()
+            self._pings.give_up()
+
+    async def _read(self) -> Outcome:
+        data = await self._take_news()
         while self._wire.end is None:
-            data: bytes | None = None
-            if handed_over and self._may_stand_by:
-                data = await self._reading.stand_by()
-                if self._inbox.full:  # a receiver read more than there was room for
-                    await self._wait_for_room()
             if data is None:
                 data = await self._transport.receive()
             if not data:
                 self._ending.lose(None, "the peer hung up without a Close frame")
-                return False
+                return Outcome.OVER
             self._liveness.heard_at = trio.current_time()
             handed_over = await self._take_in(data)
+            data = None
+            if handed_over and self._may_stand_by:
+                if not await self._reading.stand_by():
+                    return Outcome.LET_GO
+                data = await self._take_news()
         if self._ending.state is OPEN and self._wire.end.code != CloseCode.MESSAGE_TOO_BIG:
             # What came before was right, and one read may have brought both: whether it is answered
             # must not depend on how TCP cut up the bytes.
             await self._wait_for_last_answers()
         self._ending.heed_peer()
-        return True
+        return Outcome.LAST_FRAME
+
+    async def _take_news(self) -> bytes | None:
+        """What a receiver has read and left to this task, once there is room for more."""
+        news = self._reading.take_news()
+        if self._inbox.full:  # it read more than there was room for
+            await self._wait_for_room()
+        return news
 
     @property
     def _may_stand_by(self) -> bool:
@@ -208,6 +225,7 @@ class Reader:
         return (
             self._transport.is_direct
             and self._ending.state is OPEN
+            and self._wire.end is None
             and self._wire.is_between_messages
             and not self._inbox.is_awaited
             and not self._pings.are_awaited

@@ -6,13 +6,15 @@ This module owns how long these live: longer than any connection among them.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import final
 
 import trio
 
 from .._nursery import open_bare_nursery, protected_context
-from .flusher import Flusher
+from .flusher import Flusher, Gathering
+from .outbox import ConnectionTask, StartTask
 from .watchdog import Watchdog
 
 
@@ -21,12 +23,17 @@ from .watchdog import Watchdog
 class Services:
     """What connections share: the watchdog, the flusher, and a nursery for the connections' tasks.
 
-    The tasks of a connection raise nothing, and end when it does.
+    Attributes:
+        watchdog: looks at each connection now and then.
+        start_task: starts a task of a connection. It raises nothing, and ends when the connection
+            does. Its context variables are those of the block, so that it keeps nothing of the
+            task that happened to start it.
+        flush_soon: see `Flusher`.
     """
 
-    nursery: trio.Nursery
     watchdog: Watchdog
-    flusher: Flusher
+    start_task: StartTask
+    flush_soon: Callable[[Gathering], None]
 
 
 @protected_context
@@ -41,7 +48,12 @@ async def open_services() -> AsyncGenerator[Services, None]:
         for scope, run in zip(scopes, (watchdog.run, flusher.run), strict=True):
             nursery.start_soon(_run_within, scope, run)
         try:
-            yield Services(nursery, watchdog, flusher)
+            context = copy_context()
+
+            def start_task(run: ConnectionTask) -> None:
+                context.run(nursery.start_soon, run)
+
+            yield Services(watchdog, start_task, flusher.flush_soon)
         finally:
             for scope in scopes:
                 scope.cancel()

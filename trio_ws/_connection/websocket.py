@@ -8,8 +8,8 @@ The parts, and the tasks that run them:
 
 - *Application tasks* send through `sender` and `outbox`, and receive from `inbox`.
 - The *reader task* (`reader`) reads, decodes, answers pings, fills the inbox, and at the end shuts
-  the transport down. It stands by while a task waits in `receive`, because that task reads the next
-  message itself (`reading`).
+  the transport down. While a task waits in `receive`, that task reads the next message itself, and
+  the reader task stands by or does not exist (`reading`).
 - The *watchdog*, one per server and one per client connection, has `keepalive` send pings and drop
   peers that are gone.
 - `ending` holds how the connection ends, whoever ends it.
