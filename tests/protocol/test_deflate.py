@@ -329,6 +329,49 @@ def test_messages_that_become_large_come_one_by_one(limit: float) -> None:
     assert in_batches(wire(limit), some * 5) == [2, 2, 1]
 
 
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("size", [2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20])
+def test_without_a_limit_a_frame_that_stays_small_comes_whole_and_others_in_pieces(
+    size: int, takeover: bool
+) -> None:
+    noise = random.Random(1).randbytes(20_000)
+    large = (noise * (size // len(noise) + 1))[:size]
+    agreement = Agreement(client_context_takeover=takeover)
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    frames = b""
+    for message in (noise, large, noise):
+        if not takeover:
+            compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+        data = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        assert len(data) > 1024 or takeover
+        frames += frame(BINARY, data[:-4], rsv=RSV1)
+    receiver = wire(math.inf, agreement)
+    first, *pieces, last = decode(receiver, frames)
+    assert (first, last) == (noise, noise)
+    if size <= 2**20:
+        assert pieces == [large]
+    else:
+        assert b"".join(piece.data for piece in pieces if isinstance(piece, Fragment)) == large  # type: ignore[misc] # a message of bytes
+        assert max(len(piece.data) for piece in pieces if isinstance(piece, Fragment)) < 2**20
+    assert receiver.compression_received == pytest.approx(
+        (2 * len(noise) + size) / len(frames), rel=0.01
+    )
+
+
+def test_a_frame_above_the_limit_and_a_step_is_refused_whatever_it_inflates_to() -> None:
+    data = (deflated(b"x" * 6000) + b"\x00\x00\xff\xff" + b"\x00\x00\x00\xff\xff" * 250_000)[:-4]
+    for limit, code in ((5000, 1009), (2**21, None)):
+        (event,) = decode(wire(limit), frame(BINARY, data, rsv=RSV1))
+        assert (event.code if isinstance(event, Violation) else None) == code
+
+
+def test_what_is_wrong_in_a_frame_that_may_become_large_is_1007() -> None:
+    data = deflated(random.Random(1).randbytes(2000)) + b"\xff" * 10
+    assert decode(wire(math.inf), frame(BINARY, data, rsv=RSV1)) == [
+        Violation(1007, "data that is not DEFLATE")
+    ]
+
+
 @pytest.mark.parametrize("wrong", [b"\xff" * 10, deflated(b"\xff"), deflated(bytes(5001))])
 def test_what_is_right_before_a_compressed_message_that_is_wrong_is_received(wrong: bytes) -> None:
     right = frame(TEXT, deflated(b"right"), rsv=RSV1) * 2

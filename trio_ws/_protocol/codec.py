@@ -47,6 +47,22 @@ class Codec:
         self.plain_received += len(plain)
         return plain
 
+    def inflate_small(self, data: bytes | bytearray, most: float) -> bytes | None:
+        """`inflate_whole`, if it has at most so many bytes; else nothing has happened, and `None`.
+
+        Raises:
+            Refused: `data` is not DEFLATE.
+        """
+        before = None if self._inflater is None else self._inflater.copy()
+        try:
+            return self.inflate_whole(data, most)
+        except Refused as exc:
+            if exc.violation.code != CloseCode.MESSAGE_TOO_BIG:
+                raise
+            self._inflater = before
+            self.deflated_received -= len(data)
+            return None
+
     def inflate(
         self, data: bytes, limit: float, *, already: float = 0, final: bool = False
     ) -> bytes:

@@ -316,6 +316,7 @@ class _Decompressor(Protocol):
     @property
     def unused_data(self) -> bytes: ...
     def decompress(self, data: bytes | bytearray, max_length: int = ..., /) -> bytes: ...
+    def copy(self) -> _Decompressor: ...
 
 
 class Inflater:
@@ -334,6 +335,13 @@ class Inflater:
     def idle(self) -> bool:
         """Whether it holds no memory, as `Deflater.idle`."""
         return self._decompressor is None
+
+    def copy(self) -> Inflater:
+        """Another one that goes on from here."""
+        other = Inflater(bits=self._bits, takeover=self._takeover)
+        if self._decompressor is not None:
+            other._decompressor = self._decompressor.copy()
+        return other
 
     def inflate_whole(self, data: bytes | bytearray, room: float) -> bytes | None:
         """What a whole message inflates to; `None` if that is more than `room` bytes.

@@ -308,7 +308,7 @@ class Wire:
                 messages += plain
                 continue
             head = read_head(data, position)
-            if head is None or not self._is_right(head) or head.length > self._step:
+            if head is None or not self._is_right(head):
                 break
             start = position + head.size
             stop = start + head.length
@@ -318,7 +318,13 @@ class Wire:
             if head.masked:
                 payload = mask(data, start, stop, data[start - 4 : start])
             try:
-                message = codec.inflate_whole(payload, self._limit)
+                if head.length <= self._step:  # it cannot become large
+                    message = codec.inflate_whole(payload, self._limit)
+                else:
+                    small = codec.inflate_small(payload, min(self._limit, MAX_STEP))
+                    if small is None:
+                        break  # it comes in pieces
+                    message = small
                 is_bytes = head.first == BINARY | RSV1
                 messages.append(message if is_bytes else self._read_text(message))
             except Refused as exc:
