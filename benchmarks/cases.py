@@ -8,7 +8,7 @@ import statistics
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -101,7 +101,7 @@ class Case(ABC):
 
     @property
     def is_tls(self) -> bool:
-        return self.mode is Mode.TLS
+        return self.mode in (Mode.TLS, Mode.BROADCAST_TLS)
 
     def load_in_c(self, load: str | None) -> Path | None:
         """The program, if it is what loads here: because "c" was asked for, or nothing."""
@@ -299,12 +299,22 @@ class Broadcast(Case):
         reply_size = len(wire.frame(wire.FIN | wire.TEXT, payload, masked=False))
         with (
             stage.server(peer) as server,
-            open_connections(server.ports[self.mode], self.connections) as sockets,
+            self._open_pipes(server.ports[self.mode], stage) as pipes,
         ):
-            exchange = BroadcastExchange(sockets, frame, reply_size)
+            exchange = BroadcastExchange(pipes, frame, reply_size)
             measured = timed(exchange, seconds, server)
         measured.details["first_to_last_ms"] = statistics.median(exchange.spreads) * 1000
         return measured
+
+    @contextmanager
+    def _open_pipes(self, port: int, stage: Stage) -> Iterator[list[Pipe]]:
+        if not self.is_tls:
+            with open_connections(port, self.connections) as sockets:
+                yield [Pipe(sock) for sock in sockets]
+            return
+        endpoint = Endpoint(port, stage.client_context)
+        with ExitStack() as stack:
+            yield [stack.enter_context(open_pipe(endpoint)) for _ in range(self.connections)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -426,6 +436,13 @@ MAIN = (
         mode=Mode.DEFLATE,
     ),
     Broadcast(name="broadcast", title="broadcast of 125 B to 1000", size=125, connections=1000),
+    Broadcast(
+        name="broadcast-tls",
+        title="TLS, broadcast of 125 B to 1000",
+        size=125,
+        connections=1000,
+        mode=Mode.BROADCAST_TLS,
+    ),
     Client(name="client-16", title="client, 16 B, 64 in flight", size=16, in_flight=64),
     Opening(name="handshake", title="open and close, one at a time", at_once=1),
     Opening(name="handshake-8", title="open and close, 8 at once", at_once=8),

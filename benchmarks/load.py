@@ -108,6 +108,9 @@ def check_response(head: bytes, extension: str | None = None) -> None:
 class Pipe:
     """A connection that is written and read without waiting for either."""
 
+    #: How many more bytes a small message takes on the way.
+    OVERHEAD = 0
+
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._unsent: list[memoryview] = []
@@ -147,6 +150,8 @@ class Pipe:
 
 class TLSPipe(Pipe):
     """The same over TLS, with the socket in our hands, so that what came is decrypted at once."""
+
+    OVERHEAD = 22  # head, type and tag of a record (RFC 8446 section 5.2)
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(sock)
@@ -380,11 +385,12 @@ def _some(poll: Callable[[], Sequence[tuple[int, int]]]) -> Sequence[tuple[int, 
 class BroadcastExchange(InThisProcess):
     """Many connections to a broadcaster. The first says something, and all hear it."""
 
-    def __init__(self, sockets: Sequence[socket.socket], frame: bytes, reply_size: int) -> None:
-        self._speaker = sockets[0]
-        self._sockets = {sock.fileno(): sock for sock in sockets}
-        self._frame = frame
-        self._all = reply_size * len(sockets)
+    def __init__(self, pipes: Sequence[Pipe], frame: bytes, reply_size: int) -> None:
+        self._speaker = pipes[0]
+        self._sockets = {pipe.sock.fileno(): pipe.sock for pipe in pipes}
+        self._frame = memoryview(frame)
+        # Over TLS, nobody decrypts what comes here: that would be most of the load.
+        self._all = (reply_size + self._speaker.OVERHEAD) * len(pipes)
         self.spreads: list[float] = []
 
     def run(self, seconds: float) -> float:
@@ -397,7 +403,7 @@ class BroadcastExchange(InThisProcess):
             end = start + seconds
             self.spreads.clear()
             while now < end:
-                self._speaker.sendall(self._frame)
+                self._speaker.send(self._frame)
                 first, now = self._hear(poll)
                 self.spreads.append(now - first)
         return len(self.spreads) * len(self._sockets) / (now - start)

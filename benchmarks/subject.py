@@ -42,6 +42,7 @@ class Mode(StrEnum):
     TLS = "tls"  # the same over TLS
     DEFLATE = "deflate"  # the same with permessage-deflate, where the client asks for it
     BROADCAST = "broadcast"  # each message to all connections
+    BROADCAST_TLS = "broadcast-tls"  # the same over TLS
     IDLE = "idle"  # as ECHO, with keepalive on, however the peer does it
     IDLE_DEFLATE = "idle-deflate"  # as DEFLATE, with keepalive on
 

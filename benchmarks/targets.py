@@ -46,6 +46,7 @@ TARGETS = (
     *targets("deflate-1k", websockets_asyncio=1.0),
     *targets("deflate-1k", subject=SPEEDUPS, aiohttp=1.0),
     *targets("broadcast", picows=1.0, websockets_trio=8),
+    *targets("broadcast-tls", websockets_asyncio=1.0),
     *targets("handshake", "handshake-8", websockets_asyncio=0.9, websockets_trio=2.3),
     *targets("handshake-8", websockets_uvloop=1.0),
     *targets("handshake-tls", "handshake-8-tls", websockets_asyncio=0.9),

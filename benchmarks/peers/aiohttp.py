@@ -66,6 +66,7 @@ async def serve(context: ssl.SSLContext) -> None:
             Mode.TLS: await listen(echo, context),
             Mode.DEFLATE: await listen(partial(echo, compress=True)),
             Mode.BROADCAST: await listen(Hall().enter),
+            Mode.BROADCAST_TLS: await listen(Hall().enter, context),
             Mode.IDLE: await listen(partial(echo, heartbeat=KEEPALIVE)),
             Mode.IDLE_DEFLATE: await listen(partial(echo, compress=True, heartbeat=KEEPALIVE)),
         }

@@ -79,6 +79,7 @@ async def serve(context: ssl.SSLContext) -> None:
             Mode.ECHO: await listen(),
             Mode.TLS: await listen(ssl=context),
             Mode.BROADCAST: await listen(lambda: Visitor(present)),
+            Mode.BROADCAST_TLS: await listen(lambda: Visitor(present), ssl=context),
             Mode.IDLE: await listen(enable_auto_ping=True),
         }
     )

@@ -41,6 +41,9 @@ async def serve(context: ssl.SSLContext) -> None:
             Mode.TLS: partial(plain, echo, ssl_context=context),
             Mode.DEFLATE: partial(deflate, echo),
             Mode.BROADCAST: partial(plain, partial(talk_to_all, broadcast)),
+            Mode.BROADCAST_TLS: partial(
+                plain, partial(talk_to_all, broadcast), ssl_context=context
+            ),
             Mode.IDLE: partial(alive, echo, compression=None),
             Mode.IDLE_DEFLATE: partial(alive, echo),
         }

@@ -45,6 +45,7 @@ async def serve(context: ssl.SSLContext) -> None:
         Mode.TLS: partial(plain, echo, ssl=context),
         Mode.DEFLATE: partial(deflate, echo),
         Mode.BROADCAST: partial(plain, Hall().enter),
+        Mode.BROADCAST_TLS: partial(plain, Hall().enter, ssl=context),
         Mode.IDLE: partial(alive, echo, compression=None),
         Mode.IDLE_DEFLATE: partial(alive, echo),
     }
