@@ -5,9 +5,12 @@ How TLS itself behaves is tested in `tests/transport/test_tls.py`.
 
 from __future__ import annotations
 
+import random
+import socket
 import ssl
+import struct
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import pytest
@@ -325,3 +328,59 @@ async def test_no_handshake_keeps_others_waiting() -> None:
                 await trio.sleep(0.01)
         for stream in silent:
             await trio.aclose_forcefully(stream)
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of tasks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: object) -> None:
+        self.count += 1
+
+
+def misbehave(how: str, sock: socket.socket, unsent: bytes, dice: random.Random) -> None:
+    """End a client's part, wherever it is in TLS."""
+    if how == "half-close":
+        sock.shutdown(socket.SHUT_WR)
+    elif how == "garbage":
+        sock.send(dice.randbytes(dice.choice([1, 5, 6, 100, 20_000])))
+    elif how == "reset":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    elif how == "half a record" and unsent:
+        sock.send(unsent[: len(unsent) // 2 + 1])
+
+
+@pytest.mark.parametrize("how", ["stall", "half-close", "garbage", "reset", "half a record"])
+async def test_no_step_of_tls_at_which_a_peer_misbehaves_makes_the_server_spin(how: str) -> None:
+    """A server with nothing to do runs no tasks, whatever it waits for."""
+    dice = random.Random(how)
+    turns = Turns()
+    async with open_server(echo, ssl_context=SERVER, grace_period=0.01) as server:
+        for steps in range(13):
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = CLIENT.wrap_bio(incoming, outgoing, server_hostname=HOST)
+            unsent, asked = b"", False
+            with socket.create_connection((HOST, server.port)) as sock:
+                sock.setblocking(False)
+                for _ in range(steps):
+                    with suppress(ssl.SSLWantReadError):
+                        tls.do_handshake()
+                        if not asked:
+                            asked = True
+                            tls.write(REQUEST + b"\x81\x85\0\0\0\0hello" * 100)
+                        tls.read(1000)
+                    unsent += outgoing.read()
+                    unsent = unsent[sock.send(unsent[: dice.choice([7, 100, 100_000])]) :]
+                    await trio.sleep(0.001)
+                    with suppress(BlockingIOError):
+                        incoming.write(sock.recv(dice.choice([100, 100_000])))
+                misbehave(how, sock, unsent, dice)
+                await trio.sleep(0.01)
+                turns.count = 0
+                trio.lowlevel.add_instrument(turns)
+                await trio.sleep(0.01)
+                trio.lowlevel.remove_instrument(turns)
+                assert turns.count < 100

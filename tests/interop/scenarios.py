@@ -25,6 +25,7 @@ from typing import Any
 
 import trio
 
+from tests.interop.certificates import client_context, scheme, server_context
 from tests.interop.messages import SIZES, describe, make
 from tests.interop.processes import Peer, run_peer
 from trio_ws import (
@@ -135,9 +136,16 @@ async def run_client(
 ) -> list[dict[str, Any]]:
     """The reports of a client peer about its conversation with our server."""
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_websocket, ours.handle, HOST, 0, process_request=ours.answer)
+        serve = partial(
+            serve_websocket,
+            ours.handle,
+            HOST,
+            0,
+            process_request=ours.answer,
+            ssl_context=server_context(),
+        )
         server: WebSocketServer = await nursery.start(serve)
-        url = f"ws://{HOST}:{server.port}/{scenario}"
+        url = f"{scheme()}://{HOST}:{server.port}/{scenario}"
         async with run_peer(*command, url, scenario) as peer:
             reports = await peer.all_reports()
         await server.aclose()
@@ -177,7 +185,7 @@ async def check_close_to_client(
 async def url_of(peer: Peer, path: str = "/") -> str:
     listening = await peer.next_report()
     assert listening["event"] == "listening"
-    return f"ws://{HOST}:{listening['port']}{path}"
+    return f"{scheme()}://{HOST}:{listening['port']}{path}"
 
 
 async def check_echo_from_server(
@@ -188,7 +196,9 @@ async def check_echo_from_server(
     reported_code: int = 1000,
 ) -> None:
     async with run_peer(*command) as peer:
-        async with open_websocket_url(await url_of(peer)) as websocket:
+        async with open_websocket_url(
+            await url_of(peer), ssl_context=client_context()
+        ) as websocket:
             for size in SIZES:
                 message = make(kind, size)
                 await websocket.send(message)
@@ -205,7 +215,9 @@ async def check_echo_from_server(
 
 async def check_close_by_server(command: Sequence[str]) -> None:
     async with run_peer(*command) as peer:
-        async with open_websocket_url(await url_of(peer, "/close")) as websocket:
+        async with open_websocket_url(
+            await url_of(peer, "/close"), ssl_context=client_context()
+        ) as websocket:
             end = await websocket.wait_closed()
         assert await peer.next_report() == closed_report(4000, "bye")
     assert end == CloseReason(4000, "bye", Initiator.REMOTE)
@@ -215,7 +227,9 @@ async def check_close_to_server(
     command: Sequence[str], answer: tuple[int, str] | None = WITH_REASON
 ) -> None:
     async with run_peer(*command) as peer:
-        async with open_websocket_url(await url_of(peer)) as websocket:
+        async with open_websocket_url(
+            await url_of(peer), ssl_context=client_context()
+        ) as websocket:
             # A server may not answer a Close frame that overtakes the start of its handler.
             await websocket.send("a")
             assert await websocket.receive() == "a"

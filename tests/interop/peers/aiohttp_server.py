@@ -7,6 +7,7 @@ import sys
 
 from aiohttp import WSMsgType, web
 
+from tests.interop.certificates import server_context
 from tests.interop.messages import describe
 from tests.interop.peers.reporting import report
 
@@ -34,7 +35,7 @@ async def main() -> None:
     application.router.add_get("/{path:.*}", handle)
     runner = web.AppRunner(application)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context())
     await site.start()
     report("listening", port=runner.addresses[0][1])
     await asyncio.to_thread(sys.stdin.read)

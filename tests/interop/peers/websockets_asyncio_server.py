@@ -9,6 +9,7 @@ from contextlib import suppress
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from tests.interop.certificates import server_context
 from tests.interop.messages import describe
 from tests.interop.peers.reporting import report
 
@@ -25,7 +26,7 @@ async def handle(websocket: ServerConnection) -> None:
 
 
 async def main() -> None:
-    async with serve(handle, "127.0.0.1", 0, max_size=None) as server:
+    async with serve(handle, "127.0.0.1", 0, max_size=None, ssl=server_context()) as server:
         report("listening", port=server.sockets[0].getsockname()[1])
         await asyncio.to_thread(sys.stdin.read)
 
