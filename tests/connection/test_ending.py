@@ -454,3 +454,22 @@ async def test_where_no_byte_goes_either_way_any_more_no_close_frame_is_made() -
         ws._ending.fail(1011, "late")  # before the reader task has had its turn
         assert ws.statistics().bytes_sent == sent
         assert (await ws.wait_closed()).code == 1006
+
+
+async def test_only_the_reader_task_that_there_is_has_the_deadline() -> None:
+    async with open_server_with_raw_client(streams=socket_pair()) as (ws, _):
+        end = ws._ending
+        first, second = end.open_scope(), end.open_scope()
+        end.close_scope(first)  # which was let go when the second had been started
+        end.close(1000, "")
+        assert second.deadline == end.deadline < inf == first.deadline
+        end.abort()
+        assert (first.cancel_called, second.cancel_called) == (False, True)
+
+
+async def test_where_there_is_no_reader_task_the_next_one_has_no_time() -> None:
+    async with open_server_with_raw_client(streams=socket_pair()) as (ws, _):
+        start = trio.current_time()
+        ws._ending.abort()
+        await ws.wait_closed()
+        assert trio.current_time() - start < 0.1
