@@ -409,7 +409,7 @@ def echo_once(sockets: list[socket.socket]) -> None:
 KIB, MIB = 2**10, 2**20
 
 #: Whose cost is followed as the load grows.
-SCALING = (*(peer.name for peer in (*OURS, *BESIDE)), "websockets_trio", "picows")
+SCALING = (*(peer.name for peer in (*OURS, *BESIDE)), "websockets_trio", "picows", "bare_trio")
 
 MAIN = (
     Echo(name="echo-16", title="16 B, one in flight", size=16),
