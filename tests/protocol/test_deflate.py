@@ -23,6 +23,7 @@ from tests.helpers import (
     TEXT,
     Decoded,
     close_code,
+    close_frame,
     decode,
     frame,
     open_pair,
@@ -363,6 +364,25 @@ def test_a_frame_above_the_limit_and_a_step_is_refused_whatever_it_inflates_to()
     for limit, code in ((5000, 1009), (2**21, None)):
         (event,) = decode(wire(limit), frame(BINARY, data, rsv=RSV1))
         assert (event.code if isinstance(event, Violation) else None) == code
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_compressed_message_without_payload_is_empty(cut: bool) -> None:
+    data = frame(TEXT, b"", rsv=RSV1) + frame(BINARY, deflated(b"next"), rsv=RSV1)
+    pieces = [data[:1], data[1:]] if cut else [data]
+    first, last = decode(wire(), *pieces)
+    assert (first.data if isinstance(first, Fragment) else first) == ""
+    assert last == b"next"
+
+
+def test_what_is_discarded_is_not_inflated_and_its_frames_are_still_taken_apart() -> None:
+    receiver = wire()
+    receiver.discard()
+    whole = frame(BINARY, deflated(bytes(1000)), rsv=RSV1)
+    part = frame(BINARY, deflated(bytes(1000)), rsv=RSV1, fin=False)
+    events = decode(receiver, whole + part + frame(CONTINUATION, b"\x00") + close_frame(1000))
+    assert events[-1] == Close(1000, "")
+    assert receiver.bytes_inflated == 0
 
 
 def test_what_is_wrong_in_a_frame_that_may_become_large_is_1007() -> None:
