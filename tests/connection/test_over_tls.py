@@ -5,12 +5,14 @@ How TLS itself behaves is tested in `tests/transport/test_tls.py`.
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 import ssl
 import struct
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from math import inf
 from typing import Any, TypeAlias
 
 import pytest
@@ -31,10 +33,13 @@ from tests.helpers import (
     tcp_pair,
 )
 from tests.tls_helpers import tls_contexts
+from tests.whole.sweeping import CancelAtStep, converse
 from trio_ws import (
     CloseCode,
+    ConnectionClosed,
     ConnectionLost,
     DropOldest,
+    HandshakeError,
     Request,
     WebSocket,
     WebSocketServer,
@@ -384,3 +389,82 @@ async def test_no_step_of_tls_at_which_a_peer_misbehaves_makes_the_server_spin(h
                 await trio.sleep(0.01)
                 trio.lowlevel.remove_instrument(turns)
                 assert turns.count < 100
+
+
+# Sweeps: a fault one step later each time…
+
+
+async def respond(ws: WebSocket) -> None:
+    with suppress(ConnectionClosed):
+        async for message in ws:
+            await ws.send(message)
+
+
+async def test_cancelling_a_client_at_every_step_leaves_nothing() -> None:
+    async with open_server(respond, ssl_context=SERVER) as server:
+        for step in itertools.count(1):
+            with trio.CancelScope() as scope:
+                canceller = CancelAtStep(scope, trio.lowlevel.current_task(), step)
+                trio.lowlevel.add_instrument(canceller)
+                try:
+                    async with open_websocket_url(server.urls[0], ssl_context=CLIENT) as ws:
+                        await converse(ws)
+                finally:
+                    trio.lowlevel.remove_instrument(canceller)
+            if not scope.cancelled_caught:
+                break
+        assert step > 10
+        await until_empty(server)
+
+
+async def until_empty(server: WebSocketServer) -> None:
+    with trio.fail_after(PATIENCE):
+        while server.connections or server.statistics().handshakes:
+            await trio.sleep(0.001)
+
+
+async def pass_on(source: trio.SocketStream, target: trio.SocketStream, left: float) -> None:
+    """Pass on so many bytes, then cut both connections."""
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async for data in source:
+            piece = data[: int(min(left, len(data)))]
+            await target.send_all(piece)
+            left -= len(piece)
+            if not left:
+                break
+    await source.aclose()
+    await target.aclose()
+
+
+async def relay(listener: trio.SocketListener, port: int, up: float, down: float) -> None:
+    """Pass on what one client and the server say, so many bytes each way."""
+    near = await listener.accept()
+    far = await trio.open_tcp_stream(HOST, port)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pass_on, near, far, up)
+        nursery.start_soon(pass_on, far, near, down)
+
+
+@pytest.mark.parametrize("cut", ["to the server", "to the client"])
+async def test_a_cut_after_any_byte_is_a_documented_exception_and_leaves_nothing(cut: str) -> None:
+    async with open_server(respond, ssl_context=SERVER, close_timeout=1) as server:
+        (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+        url = f"wss://{HOST}:{listener.socket.getsockname()[1]}/"
+        endings: set[str] = set()
+        async with listener:
+            for size in range(1, 8000, 97):
+                up, down = (size, inf) if cut == "to the server" else (inf, size)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(relay, listener, server.port, up, down)
+                    ending = "done"
+                    with trio.fail_after(PATIENCE):
+                        try:
+                            async with open_websocket_url(url, ssl_context=CLIENT) as ws:
+                                await converse(ws)
+                        except (HandshakeError, ConnectionClosed, trio.ClosedResourceError) as exc:
+                            ending = type(exc).__name__
+                endings.add(ending)
+                if ending == "done":
+                    break
+        assert {"done", "ConnectionFailed", "ConnectionLost"} <= endings
+        await until_empty(server)

@@ -609,6 +609,35 @@ async def open_to_openssl(
             await ours.aclose_forcefully()
 
 
+class Wrapped(trio.abc.Listener[trio.abc.Stream]):
+    """A listener of the application's own kind."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+async def test_tls_over_another_kind_of_listener_stays_trio_s() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with trio.SSLListener(Wrapped(listener), SERVER) as tls:
+        acceptor = await wrap_listener(cast("Any", tls), lambda exc: None)
+        with trio.fail_after(PATIENCE):
+            async with await trio.open_tcp_stream(*listener.socket.getsockname()) as near:
+                client = trio.SSLStream(near, CLIENT, server_hostname=NAME)
+                (accepted,) = await acceptor.accept()
+                assert not accepted.is_direct
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.send_all, b"x")
+                    assert await accepted.receive() == b"x"
+                assert isinstance(accepted.tls, trio.SSLStream)
+                await accepted.aclose_forcefully()
+
+
 async def test_keys_are_updated_as_often_as_the_peer_asks() -> None:
     async with open_to_openssl(ssl.TLSVersion.TLSv1_3) as (ours, write):
         for number in range(5):
@@ -801,6 +830,43 @@ async def test_a_goodbye_of_the_peer_is_the_end_and_stays_it(side: str) -> None:
         assert ours.is_drained()
         await ours.send_all(b"something more")  # TLS is over one way only
         assert await ours.send_eof()
+
+
+async def test_what_follows_a_goodbye_counts_for_nobody() -> None:
+    """All connections share the buffers to OpenSSL."""
+    async with open_with_memory() as (ours, peer), open_through() as (others, theirs):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.shake_hands)
+            await ours.shake_hands()
+        peer.tls.write(b"last words")
+        with suppress(ssl.SSLWantReadError):
+            peer.tls.unwrap()
+        await peer.stream.send_all(peer.outgoing.read() + b"garbage" * 1000)
+        await trio.sleep(0.01)
+        assert await ours.receive() == b"last words"
+        await theirs.send_all(b"x")
+        assert await others.receive() == b"x"
+        await others.send_all(b"y")
+        assert await theirs.receive_some() == b"y"
+        assert await ours.receive() == b""
+
+
+async def test_a_failure_of_one_connection_is_none_of_others() -> None:
+    async with open_through() as (ours, theirs), open_through() as (others, of_others):
+        await theirs.transport_stream.send_all(b"\x17\x03\x03\x00\x20" + b"wrong" * 2000)
+        with broken("(?i)bad record mac"):
+            await ours.receive()
+        await of_others.send_all(b"x")
+        assert await others.receive() == b"x"
+        await others.send_all(b"y")
+        assert await of_others.receive_some() == b"y"
+
+
+async def test_nothing_can_be_sent_after_our_goodbye() -> None:
+    async with open_through() as (ours, _):
+        await ours.send_eof()
+        with broken("(?i)protocol is shutdown"):
+            ours.send_nowait([b"x"])
 
 
 async def test_a_connection_that_is_cut_is_told_from_one_that_ended() -> None:
