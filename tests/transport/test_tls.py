@@ -16,7 +16,7 @@ import subprocess
 import tracemalloc
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -554,6 +554,46 @@ async def test_a_peer_that_never_reads_has_little_kept_for_it() -> None:
             tracemalloc.stop()
         assert rest
         assert kept < 2 * AHEAD
+
+
+def resident() -> int:
+    """How many bytes this process takes, with those of OpenSSL, which Python does not see."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def test_what_a_connection_has_carried_takes_no_memory_afterwards() -> None:
+    """Two buffers for each connection would keep 40 KiB and more."""
+    size, count = 60_000, 60
+    async with AsyncExitStack() as stack:
+        kept: list[TLSTransport] = []
+
+        async def carry() -> None:
+            near, far = await tcp_pair()
+            await stack.enter_async_context(near)
+            await stack.enter_async_context(far)
+            ours, peer = over(near, SERVER), InMemory(far)
+            kept.append(ours)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(peer.shake_hands)
+                await ours.shake_hands()
+            peer.tls.write(bytes(size))
+            await peer.send()
+            await read(ours, size)
+            await ours.send_all(bytes(size))
+            received = 0
+            while received < size:
+                data = peer.reads()
+                received += 0 if data == b"nothing yet" else len(data)
+                if data == b"nothing yet":
+                    await peer.take()
+
+        with trio.fail_after(PATIENCE):
+            for _ in range(10):
+                await carry()
+            before = resident()
+            for _ in range(count):
+                await carry()
+        assert (resident() - before) / count < 40 * 1024
 
 
 async def test_what_was_not_taken_goes_out_when_there_is_room() -> None:
