@@ -21,10 +21,11 @@ import trio
 from .._errors import CloseCode
 from .._log import ConnectionLogger
 from .._pacing import FRAME_WORK, MESSAGE_WORK, WORK_PER_CHECKPOINT
-from .._protocol.events import Event, Fragment, Messages, Ping, Pong, Role
+from .._protocol.arriving import HEADROOM, PLACE_SIZE, borrow_place, return_place
+from .._protocol.events import Event, Fragment, Messages, Ping, Pong, Role, Violation
 from .._protocol.wire import Wire
 from .._reasons import reason_of
-from .._transport.stream import Transport
+from .._transport.stream import RECEIVE_SIZE, Transport
 from .._transport.system import GONE
 from .ending import OPEN, Ending
 from .frame_log import log_frame
@@ -42,6 +43,10 @@ LINGER = 1.0
 #: came before, counted from when it took the last message (RFC 6455 section 5.5.1 allows an
 #: endpoint to delay its Close frame for that).
 LAST_ANSWERS = 1.0
+
+#: A frame that lacks at least this much is received into place. The next read of the ordinary kind
+#: would bring less.
+IN_PLACE_FROM = RECEIVE_SIZE
 
 #: Called with each ping and pong that came.
 Tell: TypeAlias = Callable[[Literal["ping", "pong"], bytes], object]
@@ -197,6 +202,8 @@ class Reader:
                 return Outcome.OVER
             self._liveness.heard_at = trio.current_time()
             handed_over = await self._take_in(data)
+            if self._wire.left_of_frame >= IN_PLACE_FROM and self._transport.plain_socket:
+                handed_over = await self._take_rest_of_frame()
             data = None
             if handed_over and self._may_stand_by:
                 if not await self._reading.stand_by():
@@ -259,6 +266,42 @@ class Reader:
                 work, inflated = 0, wire.bytes_inflated
                 await trio.lowlevel.checkpoint()
         return handed_over
+
+    async def _take_rest_of_frame(self) -> bool:
+        """Handle the rest of a large frame as it comes, received into place.
+
+        Returns:
+            As `_take_in`. Where the peer has hung up, the next read says so.
+        """
+        wire, inbox = self._wire, self._inbox
+        handed_over = False
+        while left := wire.left_of_frame:
+            came, event = self._receive_in_place(min(left, PLACE_SIZE))
+            if came and event is not None:
+                self.bytes_received += came
+                self._liveness.heard_at = trio.current_time()
+                log_frame(self._logger, "received %s", event)
+                handed_over = self._handle(event, 0)
+                if inbox.full:
+                    await self._wait_for_room()
+            elif came == 0:
+                break
+            if came == PLACE_SIZE:  # there is likely to be more
+                await trio.lowlevel.checkpoint()
+            elif wire.left_of_frame:
+                await self._transport.wait_until_readable()
+        return handed_over
+
+    def _receive_in_place(self, most: int) -> tuple[int | None, Fragment | Violation | None]:
+        """How many bytes came, `None` if none have yet, and what the wire makes of them."""
+        # Nothing is awaited while the place is borrowed: it is for all connections.
+        place = borrow_place()
+        try:
+            with memoryview(place) as whole, whole[HEADROOM : HEADROOM + most] as room:
+                came = self._transport.receive_into_nowait(room)
+            return came, self._wire.receive_in_place(place, came) if came else None
+        finally:
+            return_place(place)
 
     def _handle(self, event: Event, pings: int) -> bool:
         """Handle what is not a whole message; so many `pings` came in the same read before it.

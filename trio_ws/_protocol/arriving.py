@@ -1,6 +1,11 @@
 """A plain frame that arrives in pieces: its payload, unmasked and decoded as it comes.
 
-This module owns where a piece of a text may end. It knows nothing of messages and limits.
+This module owns where a piece of a text may end, and the places that large frames are received
+into. It knows nothing of messages and limits.
+
+Memory that a program gets from the system costs more when it is first touched than all else that is
+done with a message: up to three microseconds for each 4 KiB. So the payload of a large frame is
+received into a place that is used again and again, unmasked there, and decoded from there.
 """
 
 from __future__ import annotations
@@ -9,7 +14,31 @@ import codecs
 
 from .events import Fragment
 from .frames import TEXT, Head
-from .masking import mask
+from .masking import mask, mask_in_place
+
+#: How many bytes of payload a place has room for: most messages fit in, and reading, unmasking and
+#: decoding that many take half a millisecond with NumPy.
+PLACE_SIZE = 2**20
+
+#: Where they begin. Before them there is room for the beginning of a character that came before.
+#: Words of eight bytes are unmasked fastest where they do not begin in between.
+HEADROOM = 8
+
+#: The places that nobody uses. A place is lent from a read until what came is decoded, with no
+#: wait in between: so there are as many as threads that read at the same time, and connections that
+#: wait for the rest of a large frame have none.
+_free: list[bytearray] = []
+
+
+def borrow_place() -> bytearray:
+    """A place with room for `PLACE_SIZE` bytes behind `HEADROOM`; `return_place` it soon."""
+    try:
+        return _free.pop()  # one step, which no other thread can interrupt
+    except IndexError:
+        return bytearray(HEADROOM + PLACE_SIZE)
+
+
+return_place = _free.append
 
 
 class ArrivingFrame:
@@ -32,25 +61,40 @@ class ArrivingFrame:
         Raises:
             UnicodeDecodeError: it belongs to a text, and can no longer become UTF-8.
         """
-        self.left -= stop - start
-        final = not self.left
-        piece: bytes | bytearray = data[start:stop]
+        piece: bytes | bytearray
+        piece = mask(data, start, stop, self._key) if self._key else data[start:stop]
+        if self._begun_character:
+            piece = self._begun_character + piece
+        return self._decode(piece, stop - start)
+
+    def take_in_place(self, place: bytearray, size: int) -> Fragment:
+        """`take_piece` of so many bytes, which are in a borrowed place. They are changed there."""
+        start, stop = HEADROOM, HEADROOM + size
         if self._key:
-            piece = mask(data, start, stop, self._key)
+            mask_in_place(place, start, stop, self._key)
+        if self._begun_character:
+            start -= len(self._begun_character)
+            place[start:HEADROOM] = self._begun_character
+        with memoryview(place) as whole, whole[start:stop] as piece:
+            return self._decode(piece, size)
+
+    def _decode(self, piece: bytes | bytearray | memoryview, size: int) -> Fragment:
+        """The next `size` bytes of payload, unmasked, behind the beginning of a character."""
+        self.left -= size
+        final = not self.left
+        if self._key:
             # The key repeats over the whole payload (RFC 6455 section 5.3): the next piece goes on
             # with the byte of it that comes next.
-            turn = (stop - start) % 4
+            turn = size % 4
             self._key = self._key[turn:] + self._key[:turn]
         if self._begun_character is None:
             return Fragment(bytes(piece), final)
-        if self._begun_character:
-            piece = self._begun_character + piece
         # Unless it is `final`, this stops before a character that is not complete. Whatever cannot
         # become UTF-8 it refuses at once, surrogates aside.
         text, read = codecs.utf_8_decode(piece, "strict", final)
         self._begun_character = bytes(piece[read:])
         if is_half_surrogate(self._begun_character):
-            raise UnicodeDecodeError("utf-8", piece, read, len(piece), "half a surrogate")
+            raise UnicodeDecodeError("utf-8", bytes(piece), read, len(piece), "half a surrogate")
         return Fragment(text if self._decode_text else bytes(piece[:read]), final)
 
 

@@ -40,7 +40,7 @@ SPARE = [8 * (-size % 4) for size in range(SHORT)]
 KEYS_AT_ONCE = 256
 
 
-def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
+def mask(data: bytes | bytearray, start: int, stop: int, key: bytes) -> bytes | bytearray:
     """A part of `data` with `key` applied, which is also how a key is taken off again.
 
     Args:
@@ -54,7 +54,9 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
     """
     size = stop - start
     if size >= _integer_below:
-        return _mask_large(data, start, stop, key)
+        masked = bytearray(memoryview(data)[start:stop])
+        mask_in_place(masked, 0, size, key)
+        return masked
     # Big-endian, so that the first byte of the key meets the first byte of the part, whatever the
     # length.
     if size < SHORT:
@@ -64,16 +66,22 @@ def mask(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
     return (int.from_bytes(data[start:stop]) ^ pattern).to_bytes(size)
 
 
-def _mask_by_translation(data: bytes, start: int, stop: int, key: bytes) -> bytearray:
+def mask_in_place(buffer: bytearray, start: int, stop: int, key: bytes) -> None:
+    """`mask`, where the part is: without a copy, if it is large."""
+    if stop - start >= _integer_below:
+        _mask_large(buffer, start, stop, key)
+    else:
+        buffer[start:stop] = mask(buffer, start, stop, key)
+
+
+def _mask_by_translation(buffer: bytearray, start: int, stop: int, key: bytes) -> None:
     """Translate every fourth byte of the data with the table for one byte of the key."""
     tables = _tables()
-    masked = bytearray(stop - start)
     for begin in range(start, stop, TRANSLATE_STEP):
         end = min(begin + TRANSLATE_STEP, stop)
         for index, byte in enumerate(key):
-            piece = data[begin + index : end : 4].translate(tables[byte])
-            masked[begin - start + index : end - start : 4] = piece
-    return masked
+            every_fourth = slice(begin + index, end, 4)
+            buffer[every_fourth] = buffer[every_fourth].translate(tables[byte])
 
 
 @functools.cache
@@ -95,26 +103,24 @@ def load_numpy() -> None:
         _integer_below, _mask_large = TRANSLATE_FROM, _mask_by_translation
         return
 
-    def mask_by_words(data: bytes, start: int, stop: int, key: bytes) -> bytearray:
-        """In place after one copy, eight bytes at a time; the odd ones at the end."""
-        masked = bytearray(memoryview(data)[start:stop])
+    def mask_by_words(buffer: bytearray, start: int, stop: int, key: bytes) -> None:
+        """Eight bytes at a time; the odd ones at the end."""
         size = stop - start
-        words = np.frombuffer(masked, np.uint64, size // 8)
+        words = np.frombuffer(buffer, np.uint64, size // 8, start)
         words ^= np.frombuffer(key * 2, np.uint64)
         for index in range(size - size % 8, size):
-            masked[index] ^= key[index % 4]
-        return masked
+            buffer[start + index] ^= key[index % 4]
 
     _integer_below, _mask_large = WORDS_FROM, mask_by_words
 
 
-def _mask_first(data: bytes, start: int, stop: int, key: bytes) -> bytes | bytearray:
+def _mask_first(buffer: bytearray, start: int, stop: int, key: bytes) -> None:
     load_numpy()
-    return mask(data, start, stop, key)
+    mask_in_place(buffer, start, stop, key)
 
 
 _integer_below = WORDS_FROM
-_mask_large: Callable[[bytes, int, int, bytes], bytes | bytearray] = _mask_first
+_mask_large: Callable[[bytearray, int, int, bytes], None] = _mask_first
 
 
 # Keys…

@@ -392,6 +392,26 @@ class Wire:
             self._arriving = None
         return fragment, stop
 
+    @property
+    def left_of_frame(self) -> int:
+        """How many bytes of payload the plain frame that is arriving still lacks.
+
+        0 where none is arriving, and where no more is looked at.
+        """
+        return self._arriving.left if self._arriving is not None and self.end is None else 0
+
+    def receive_in_place(self, place: bytearray, size: int) -> Fragment | Violation:
+        """`receive`, for bytes that are in a borrowed place: no more than are `left_of_frame`."""
+        assert self._arriving is not None
+        try:
+            fragment = self._arriving.take_in_place(place, size)
+        except UnicodeDecodeError:
+            self.end = NOT_UTF8
+            return self.end
+        if fragment.final:
+            self._arriving = None
+        return fragment
+
     def _take_control_frame(self, head: Head, data: bytes, position: int) -> Event | None:
         """Take a control frame, if it is all here; else give `None`.
 

@@ -75,6 +75,17 @@ class SocketTransport(Transport):
         self._receive_size = RECEIVE_SIZE if len(data) < RECEIVE_SIZE else LARGE_RECEIVE_SIZE
         return data
 
+    def receive_into_nowait(self, place: memoryview) -> int | None:
+        try:
+            size = os.readv(self._descriptor(), (place,))
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise broken(exc) from exc
+        # What comes next is likely to be read into place as well, but for its head.
+        self._receive_size = RECEIVE_SIZE
+        return size
+
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         try:
             if len(buffers) == 1:

@@ -78,6 +78,13 @@ class Transport:
         """What `receive` would give, where that is known without waiting; else `None`."""
         return None
 
+    def receive_into_nowait(self, place: memoryview) -> int | None:
+        """`receive_nowait` into `place`: how many bytes came. Only where there is a `plain_socket`.
+
+        Memory that is used again costs half as much as memory that each read gets anew.
+        """
+        raise NotImplementedError
+
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         """Write as much as goes out without waiting; how many bytes that was, perhaps 0.
 
