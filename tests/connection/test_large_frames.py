@@ -18,10 +18,13 @@ from tests.helpers import (
     BINARY,
     TEXT,
     RawPeer,
+    counting_turns,
     frame,
     open_client_with_raw_server,
     open_server_with_raw_client,
+    reset,
     socket_pair,
+    tcp_pair,
     untraced,
 )
 from trio_ws import CloseCode, ConnectionLost, WebSocket
@@ -146,3 +149,33 @@ def test_a_text_that_drips_in_is_held_in_few_pieces_and_counted() -> None:
     incoming.add(Fragment("日", final=True))
     assert incoming.whole() == "ab" * 5000 + "日"
     assert incoming.bytes_held == incoming.whole().__sizeof__()
+
+
+@BOTH_SIDES
+async def test_a_frame_that_fills_its_place_again_and_again_lets_others_run(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_ws._connection.reader.PLACE_SIZE", 4096)
+    async with open_over_socket(side) as (ws, peer), counting_turns() as turns:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(peer.send_frame, BINARY, bytes(1_000_000)))
+            assert await ws.receive() == bytes(1_000_000)
+        await peer.send_close(1000)
+    assert turns.count > 100
+
+
+@BOTH_SIDES
+async def test_a_reset_within_a_large_frame_is_noticed(side: str) -> None:
+    opener = open_server_with_raw_client if side == "server" else open_client_with_raw_server
+    async with opener(streams=await tcp_pair()) as (ws, peer), trio.open_nursery() as nursery:
+
+        async def send_half() -> None:
+            data = frame(BINARY, bytes(1_000_000), mask=side == "server")
+            await peer.stream.send_all(data[:300_000])
+            await trio.testing.wait_all_tasks_blocked()
+            assert isinstance(peer.stream, trio.SocketStream)
+            reset(peer.stream)
+
+        nursery.start_soon(send_half)
+        with pytest.raises(ConnectionLost):
+            await ws.receive()
