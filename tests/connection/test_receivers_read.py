@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any
@@ -388,6 +389,77 @@ async def test_a_ping_is_answered_at_once_while_a_receiver_waits() -> None:
             await peer.send_frame(PING, b"are you there?")
             assert await peer.receive_frame() == (FIN | PONG, b"are you there?")
         assert trio.current_time() == start
+        await peer.send_frame(TEXT, b"the end")
+
+
+@BOTH_SIDES
+@pytest.mark.parametrize("peer_pings", [False, True])
+async def test_keepalive_leaves_an_idle_connection_without_a_reader_task(
+    side: str, peer_pings: bool
+) -> None:
+    async with open_raw(side, ping_interval=10) as (ws, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(ws.receive)
+        await trio.sleep(1)
+        with counted_reader_steps() as steps:
+            for _ in range(3):
+                ping = await peer.receive_frame()
+                assert ping is not None
+                first, payload = ping
+                assert first == FIN | PING
+                both = [frame(PONG, payload, mask=peer.masks)]
+                if peer_pings:
+                    both.insert(0, frame(PING, b"and you?", mask=peer.masks))
+                await peer.send(*both)
+                if peer_pings:
+                    assert await peer.receive_frame() == (FIN | PONG, b"and you?")
+        assert steps.count == 0
+        assert ws.latency is not None
+        await peer.send_frame(TEXT, b"the end")
+
+
+@BOTH_SIDES
+@pytest.mark.parametrize(
+    ("opcode", "payload", "times", "code"),
+    [
+        (PING, b"x", 3, None),
+        (PONG, b"", 3, None),
+        (PING, bytes(126), 1, 1002),
+        (CLOSE, b"", 1, 1005),
+    ],
+)
+async def test_more_than_two_pings_or_pongs_and_any_other_frame_are_for_the_reader_task(
+    side: str, opcode: int, payload: bytes, times: int, code: int | None
+) -> None:
+    async with open_raw(side) as (ws, peer), trio.open_nursery() as nursery:
+
+        async def receive() -> None:
+            with suppress(ConnectionEnded, ConnectionLost):
+                await ws.receive()
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        with counted_reader_steps() as steps:
+            await peer.send(frame(opcode, payload, mask=peer.masks) * times)
+            await trio.testing.wait_all_tasks_blocked()
+        assert steps.count > 0
+        if code is None:
+            await peer.send_frame(TEXT, b"the end")
+        else:
+            assert ws.close_reason is not None
+            assert ws.close_reason.code == code
+
+
+async def test_a_task_that_waits_for_a_pong_gets_it_from_a_receiver() -> None:
+    async with open_raw() as (ws, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(ws.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        with counted_reader_steps() as steps:
+            nursery.start_soon(ws.ping, b"payload")
+            assert await peer.receive_frame() == (FIN | PING, b"payload")
+            await peer.send_frame(PONG, b"payload")
+            await trio.testing.wait_all_tasks_blocked()
+        assert steps.count == 0
+        assert ws.latency is not None
         await peer.send_frame(TEXT, b"the end")
 
 

@@ -48,6 +48,10 @@ LAST_ANSWERS = 1.0
 #: would bring less.
 IN_PLACE_FROM = RECEIVE_SIZE
 
+#: How many pings and pongs a receiver handles itself. Where both ends ping at once, a ping and a
+#: pong come together.
+KEEPALIVE_FRAMES = 2
+
 #: Called with each ping and pong that came.
 Tell: TypeAlias = Callable[[Literal["ping", "pong"], bytes], object]
 
@@ -138,7 +142,7 @@ class Reader:
         reading = self._reading
         messages, position = self._wire.receive_messages(data)
         if not messages:
-            reading.hand_back(data)
+            self._take_keepalive(data)
             return None
         self._liveness.heard_at = now = trio.current_time()
         self.bytes_received += position
@@ -146,11 +150,35 @@ class Reader:
         message = self._inbox.put_but_first(messages, now)
         if position < len(data):
             reading.hand_back(data[position:])
-        elif self._inbox.is_awaited or self._pings.are_awaited:
-            reading.hand_back()  # another task waits, which does not read while nobody does
         else:
-            reading.leave(now)
+            self._leave(now)
         return message
+
+    def _take_keepalive(self, data: bytes) -> None:
+        """Handle a ping and a pong, if a read brought these, and leave all else to the reader task.
+
+        Idle connections read nothing else, and would have a reader task for its sake.
+        """
+        self._liveness.heard_at = now = trio.current_time()
+        position = 0
+        for _ in range(KEEPALIVE_FRAMES):
+            event, position = self._wire.receive_ping_or_pong(data, position)
+            if event is None:
+                break
+            log_frame(self._logger, "received %s", event)
+            self._handle(event, 0)
+        self.bytes_received += position
+        if 0 < position == len(data):  # at the end of file, both are 0
+            self._leave(now)
+        else:
+            self._reading.hand_back(data[position:])
+
+    def _leave(self, now: float) -> None:
+        """All that a receiver read has been dealt with."""
+        if self._inbox.is_awaited or self._pings.are_awaited:
+            self._reading.hand_back()  # another task waits, which does not read while nobody does
+        else:
+            self._reading.leave(now)
 
     # The reader task's way…
 

@@ -17,7 +17,8 @@ reads     who waits for the peer   what ends it
 READER    the reader task          it handed a message to a task that waited for one: NOBODY
 NOBODY    no task                  a task asks for the next message: RECEIVER
                                    a task waits for anything else, or time is up: READER
-RECEIVER  a task in `receive`      it read only messages, and no other task waits: NOBODY
+RECEIVER  a task in `receive`      it read only messages, or a ping and a pong, and no other task
+                                   waits: NOBODY
                                    it read anything else, failed or was cancelled: READER
                                    another task waits: READER
                                    the connection begins to end: READER
@@ -207,12 +208,12 @@ class Reading:
         self._pause = 0 if found else min(2 * self._pause + 1, LONGEST_PAUSE)
 
     def leave(self, now: float) -> None:
-        """All that came was messages: the task that took the first may come back for the next."""
+        """What came has been dealt with: the task that read it may come back for more."""
         self.reads = NOBODY
         self._watchdog.leave(self, now)
 
     def hand_back(self, news: bytes | None = None) -> None:
-        """Have the reader task read again, beginning with what came and is no message."""
+        """Have the reader task read again, beginning with what came and is for it."""
         self._resume(news)
 
     # Everybody's side…

@@ -275,6 +275,20 @@ class Wire:
         """
         return self._take_whole_messages(data, 0)
 
+    def receive_ping_or_pong(self, data: bytes, position: int) -> tuple[Ping | Pong | None, int]:
+        """Take a ping or pong that is all here. The wire has to be `is_between_messages`.
+
+        Returns:
+            It, and where what follows it begins: that is for `receive`. Or `None` and `position`.
+        """
+        head = read_head(data, position)
+        if head is not None and head.first in (PING, PONG):
+            event = self._take_control_frame(head, data, position)
+            assert not isinstance(event, Close)
+            if event is not None:
+                return event, position + head.size + head.length
+        return None, position
+
     # Receiving, the short way…
 
     def _take_whole_messages(self, data: bytes, position: int) -> tuple[Messages, int]:
@@ -412,7 +426,9 @@ class Wire:
             self._arriving = None
         return fragment
 
-    def _take_control_frame(self, head: Head, data: bytes, position: int) -> Event | None:
+    def _take_control_frame(
+        self, head: Head, data: bytes, position: int
+    ) -> Ping | Pong | Close | None:
         """Take a control frame, if it is all here; else give `None`.
 
         One that is wrong is also left to wsproto, which says what is wrong with it. So is one that
