@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import subprocess
+import sys
 import tracemalloc
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -889,6 +890,45 @@ async def test_what_follows_a_goodbye_counts_for_nobody() -> None:
         await others.send_all(b"y")
         assert await theirs.receive_some() == b"y"
         assert await ours.receive() == b""
+
+
+async def test_what_runs_while_one_connection_encrypts_cannot_mix_in_another() -> None:
+    """A finalizer or a signal handler runs between any two lines; here, a trace function does."""
+    async with open_through() as (ours, theirs), open_through() as (others, far):
+        sent: list[tuple[int, bytes | None]] = []
+
+        def interrupt(frame: object, event: str, arg: object) -> None:
+            if event == "c_return" and getattr(arg, "__name__", "") == "write":
+                sys.setprofile(None)
+                sent.append((others.send_nowait([b"meanwhile"]), others.receive_nowait()))
+
+        sys.setprofile(interrupt)
+        try:
+            assert ours.send_nowait([b"x" * 1000]) == 1000
+        finally:
+            sys.setprofile(None)
+        assert sent == [(0, None)]
+        assert await read_theirs(theirs, 1000) == b"x" * 1000
+        await others.send_all(b"y")
+        assert await read_theirs(far, 1) == b"y"
+
+
+async def test_what_a_connection_leaves_when_it_is_taken_by_surprise_is_for_no_other() -> None:
+    async with open_through() as (ours, _), open_through() as (others, far):
+
+        def surprise(frame: object, event: str, arg: object) -> None:
+            if event == "c_return" and getattr(arg, "__name__", "") == "write":
+                sys.setprofile(None)
+                raise MemoryError
+
+        sys.setprofile(surprise)
+        try:
+            with pytest.raises(MemoryError):
+                ours.send_nowait([b"for one alone"])
+        finally:
+            sys.setprofile(None)
+        await others.send_all(b"y")
+        assert await read_theirs(far, 1) == b"y"
 
 
 async def test_a_failure_of_one_connection_is_none_of_others() -> None:

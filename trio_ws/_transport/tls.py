@@ -20,14 +20,21 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import trio
 
 from .sockets import SocketTransport, wrap_stream
 from .stream import Buffer, OwnTransport, Transport
 from .system import GONE, SystemAddress, broken, is_hung_up
+
+P = ParamSpec("P")
+R = TypeVar("R")
+D = TypeVar("D")
+Method: TypeAlias = Callable[Concatenate["TLSTransport", P], R]
 
 #: How many bytes one record holds at most (RFC 8446 section 5.1).
 RECORD = 16 * 1024
@@ -45,21 +52,63 @@ AHEAD = 128 * 1024
 MOST_ANSWERS = 16 * 1024
 
 
-class _Shared(threading.local):
-    """The buffers between OpenSSL and the sockets, for all connections of a thread.
+class _Buffers:
+    """The two buffers between OpenSSL and the sockets."""
 
-    They are empty whenever no method of a connection runs, and none of these waits. Buffers of its
-    own would cost each connection tens of KiB, because they never shrink, and find no cache warm.
-    What runs in between is only OpenSSL, and what an application has it call. That may send on
-    other connections, because a callback of TLS is called where nothing is in these buffers.
-    """
+    __slots__ = ("busy", "incoming", "outgoing")
 
     def __init__(self) -> None:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
+        #: A method of a connection runs that has something in them.
+        self.busy = False
 
 
-_shared = _Shared()
+class _OfThread(threading.local):
+    """The buffers of all connections of a thread.
+
+    They are empty whenever no method of a connection runs, and none of these waits. Buffers of its
+    own would cost each connection tens of KiB, because they never shrink, and find no cache warm.
+    """
+
+    def __init__(self) -> None:
+        self.buffers = _Buffers()
+
+
+_of_thread = _OfThread()
+
+
+def _alone(
+    otherwise: D,
+) -> Callable[[Callable[Concatenate[TLSTransport, P], R]], Method[P, R | D]]:
+    """Let a method have the buffers for itself.
+
+    While it runs, the interpreter may run something that sends on another connection: a finalizer,
+    a signal handler, a callback of OpenSSL's. What two connections encrypt must not mix. So that
+    call finds that the socket takes and has nothing now, and gives `otherwise`.
+    """
+
+    def decorate(method: Callable[Concatenate[TLSTransport, P], R]) -> Method[P, R | D]:
+        @wraps(method)
+        @trio.lowlevel.enable_ki_protection
+        def alone(self: TLSTransport, /, *args: P.args, **kwargs: P.kwargs) -> R | D:
+            buffers = self._buffers
+            if buffers.busy:
+                return otherwise
+            buffers.busy = True
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException:
+                # What this connection leaves, if it was taken by surprise, is for no other.
+                buffers.incoming.read()
+                buffers.outgoing.read()
+                raise
+            finally:
+                buffers.busy = False
+
+        return alone
+
+    return decorate
 
 
 class TLSTransport(SocketTransport):
@@ -79,6 +128,7 @@ class TLSTransport(SocketTransport):
     """
 
     __slots__ = (
+        "_buffers",
         "_committed",
         "_end",
         "_incoming",
@@ -98,7 +148,8 @@ class TLSTransport(SocketTransport):
         server_hostname: str | None = None,
     ) -> None:
         super().__init__(sock, peer)
-        self._incoming, self._outgoing = _shared.incoming, _shared.outgoing
+        self._buffers = buffers = _of_thread.buffers
+        self._incoming, self._outgoing = buffers.incoming, buffers.outgoing
         self._tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
@@ -128,13 +179,16 @@ class TLSTransport(SocketTransport):
         Raises:
             trio.BrokenResourceError: it failed, and the peer was told why if that was possible.
         """
-        while not self._get_through():
+        while not self._go_on():
             if self._rest:
                 await self.wait_until_writable()
             else:
                 await super().wait_until_readable()
 
-    @trio.lowlevel.enable_ki_protection
+    @_alone(otherwise=False)
+    def _go_on(self) -> bool:
+        return self._get_through()
+
     def _get_through(self) -> bool:
         """Go on with the handshake as far as possible without waiting, perhaps to its end.
 
@@ -193,7 +247,7 @@ class TLSTransport(SocketTransport):
             if data is not None:
                 return data
 
-    @trio.lowlevel.enable_ki_protection
+    @_alone(otherwise=None)
     def receive_nowait(self) -> bytes | None:
         if not self._through and not self._get_through():
             return None
@@ -270,7 +324,7 @@ class TLSTransport(SocketTransport):
 
     # Sending…
 
-    @trio.lowlevel.enable_ki_protection
+    @_alone(otherwise=0)
     def send_nowait(self, buffers: Sequence[Buffer]) -> int:
         if self._rest or not self._through:
             return self._send_behind_the_rest(buffers)
@@ -372,7 +426,7 @@ class TLSTransport(SocketTransport):
         # If something is unread, it has left all the same: nothing can be sent to it any more.
         return self._end is not None or is_hung_up(self._socket.fileno())
 
-    @trio.lowlevel.enable_ki_protection
+    @_alone(otherwise=None)
     def _say_goodbye(self) -> None:
         """Say close_notify, as far as that goes without waiting (RFC 8446 section 6.1)."""
         if not self._through:
