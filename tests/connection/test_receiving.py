@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ from trio_ws import (
     open_websocket_url,
 )
 from trio_ws._connection.inbox import Inbox
-from trio_ws._pacing import CALLS_PER_CHECKPOINT
+from trio_ws._pacing import CALLS_PER_CHECKPOINT, WORK_PER_CHECKPOINT, spend
 
 pytestmark = pytest.mark.autojump
 
@@ -324,6 +325,28 @@ async def test_asking_an_ended_connection_again_and_again_can_be_cancelled(by: s
                 scope.cancel()
                 await ask()
             assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("ask", [WebSocket.receive, WebSocket.__anext__])
+async def test_a_task_whose_message_another_took_during_its_checkpoint_waits_for_the_next(
+    ask: Callable[[WebSocket], Awaitable[str | bytes]],
+) -> None:
+    received: list[str | bytes] = []
+    async with open_pair() as (client, server):
+
+        async def take_one() -> None:
+            received.append(await ask(server))
+
+        await client.send("one")
+        await trio.testing.wait_all_tasks_blocked()
+        spend(WORK_PER_CHECKPOINT)  # whichever asks first lets the other run
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_one)
+            nursery.start_soon(take_one)
+            await trio.testing.wait_all_tasks_blocked()
+            assert received == ["one"]
+            await client.send("two")
+    assert received == ["one", "two"]
 
 
 async def test_draining_a_full_queue_lets_other_tasks_run_now_and_then() -> None:

@@ -15,6 +15,7 @@ import trio.testing
 import trustme
 
 from tests.helpers import PATIENCE, reset, socket_pair, tcp_pair
+from tests.tls_helpers import tls_contexts
 from trio_ws._transport.sockets import LARGE_RECEIVE_SIZE, SocketTransport, wrap_stream
 from trio_ws._transport.stream import RECEIVE_SIZE, Transport
 from trio_ws._transport.system import socket_address
@@ -151,6 +152,8 @@ async def test_other_streams_take_nothing_without_waiting() -> None:
             await wait()
     with pytest.raises(NotImplementedError):
         transport.end_waits()
+    with pytest.raises(NotImplementedError):
+        transport.receive_into_nowait(memoryview(bytearray(1)))
     await transport.send_all(b"hello")
     assert await wrap_stream(other).receive() == b"hello"
 
@@ -209,6 +212,21 @@ async def test_eof_is_sent_where_the_stream_can_and_below_tls_only_when_asked() 
         assert await other.receive_some() == b""
     faulty = wrap_stream(FaultyStream(trio.testing.memory_stream_pair()[0], half_close=False))
     assert not await faulty.send_eof(below_tls=True)
+
+
+async def test_nothing_can_be_sent_before_the_handshake_of_an_application_s_tls() -> None:
+    one, other = await tcp_pair()
+    server, client = tls_contexts("localhost")
+    ours = trio.SSLStream(one, server, server_side=True)
+    theirs = trio.SSLStream(other, client, server_hostname="localhost")
+    transport = wrap_stream(ours)
+    async with one, other:
+        answers = [transport.is_through]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(theirs.do_handshake)
+            await ours.do_handshake()
+        assert [*answers, transport.is_through] == [False, True]
+    assert wrap_stream(trio.testing.memory_stream_pair()[0]).is_through
 
 
 async def test_addresses_of_every_kind_of_stream(tmp_path: Path) -> None:

@@ -913,6 +913,21 @@ async def test_what_runs_while_one_connection_encrypts_cannot_mix_in_another() -
         assert await read_theirs(far, 1) == b"y"
 
 
+async def test_what_is_sent_in_the_middle_of_sending_has_to_wait() -> None:
+    async with open_through() as (ours, theirs), open_through() as (others, _):
+        sent: list[int] = []
+
+        class Interrupting(list[bytes]):
+            def __getitem__(self, index: Any) -> Any:
+                sent.append(others.send_nowait([b"meanwhile"]))
+                return super().__getitem__(index)
+
+        assert ours.send_nowait(Interrupting([b"x"])) == 1
+        assert sent
+        assert not any(sent)
+        assert await read_theirs(theirs, 1) == b"x"
+
+
 async def test_what_a_connection_leaves_when_it_is_taken_by_surprise_is_for_no_other() -> None:
     async with open_through() as (ours, _), open_through() as (others, far):
 

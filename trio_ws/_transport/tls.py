@@ -310,8 +310,10 @@ class TLSTransport(SocketTransport):
 
     def _fail(self, exc: ssl.SSLError) -> None:
         """TLS has failed: tell the peer why, if that goes without waiting."""
-        # Its traceback would keep this frame alive, and with it the transport.
+        # Its traceback would keep this frame alive, and with it the transport. So would that of an
+        # exception that is being handled while TLS fails.
         self._end = exc.with_traceback(None)
+        exc.__context__ = None
         self._through = False
         self._incoming.read()
         self._queue()
