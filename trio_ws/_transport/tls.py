@@ -27,8 +27,8 @@ from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import trio
 
-from .sockets import SocketTransport, wrap_stream
-from .stream import Buffer, OwnTransport, Transport
+from .sockets import LARGE_RECEIVE_SIZE, SocketTransport, wrap_stream
+from .stream import RECEIVE_SIZE, Buffer, OwnTransport, Transport
 from .system import GONE, SystemAddress, broken, is_hung_up
 
 P = ParamSpec("P")
@@ -53,15 +53,19 @@ MOST_ANSWERS = 16 * 1024
 
 
 class _Buffers:
-    """The two buffers between OpenSSL and the sockets."""
+    """The two buffers between OpenSSL and the sockets, and the place for what sockets give.
 
-    __slots__ = ("busy", "incoming", "outgoing")
+    Fresh memory for each large read would cost a tenth of what its bytes do.
+    """
+
+    __slots__ = ("busy", "incoming", "outgoing", "place")
 
     def __init__(self) -> None:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         #: A method of a connection runs that has something in them.
         self.busy = False
+        self.place = memoryview(bytearray(LARGE_RECEIVE_SIZE))
 
 
 class _OfThread(threading.local):
@@ -256,11 +260,13 @@ class TLSTransport(SocketTransport):
             return data
         if self._end is not None:
             return self._nothing_more()
-        raw = super().receive_nowait()
-        if raw is None:
+        place = self._buffers.place
+        came = super().receive_into_nowait(place[: self._receive_size])
+        if came is None:
             return None
-        if raw:
-            self._incoming.write(raw)
+        self._receive_size = RECEIVE_SIZE if came < RECEIVE_SIZE else LARGE_RECEIVE_SIZE
+        if came:
+            self._incoming.write(place[:came])
             data = self._decrypt()
             if data:
                 return data
