@@ -96,7 +96,8 @@ async def longest_share(one: WebSocket, other: WebSocket, message: bytes) -> flo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(discard)
         nursery.start_soon(watch)
-        await trio.lowlevel.checkpoint()  # the others have begun
+        while not longest:  # it has not begun
+            await trio.lowlevel.checkpoint()
         start = time.thread_time()
         await one.send(message)
         whole = time.thread_time() - start

@@ -145,6 +145,7 @@ class Broadcast:
             exclude: a connection that does not get it, for example the sender's; or several.
                 Subscribers in other processes are not affected.
             compress: as for `WebSocket.send_nowait`: more than 512 KiB only if it is true.
+                A message of any size is encoded at once.
             keep: whether histories keep it, here and in other processes. False suits state rather
                 than news, such as the number of people present: a later subscriber would be sent
                 all the old numbers. A message that is not kept has an empty id, because no client

@@ -33,7 +33,7 @@ class Line:
 
     def __init__(self) -> None:
         #: By their parcels; those that cannot be taken back by their number.
-        self._frames: OrderedDict[Parcel | int, Buffer] = OrderedDict()
+        self._frames: OrderedDict[Parcel | int, tuple[Buffer, ...]] = OrderedDict()
         #: How many frames were put here that cannot be taken back. A parcel with a smaller
         #: `barrier` stands before the last of these: another frame in its place would overtake it.
         self.barriers = 0
@@ -45,29 +45,31 @@ class Line:
     def __bool__(self) -> bool:
         return bool(self._frames)
 
-    def put(self, frame: Buffer) -> None:
-        """Put a frame at the end for good."""
+    def put(self, *frame: Buffer) -> None:
+        """Put a frame at the end for good: one buffer, or several that leave together."""
         self.barriers += 1
         self._frames[self.barriers] = frame
 
     def post(self, parcel: Parcel, frame: Buffer) -> None:
         """Put a frame at the end that may be taken back."""
         parcel.barrier = self.barriers
-        self._frames[parcel] = frame
+        self._frames[parcel] = (frame,)
         self.messages += 1
         self.size += len(frame)
 
     def take_back(self, parcel: Parcel) -> int:
         """Take a frame out of the line, and return its size."""
-        size = len(self._frames.pop(parcel))
+        (frame,) = self._frames.pop(parcel)
+        size = len(frame)
         self.messages -= 1
         self.size -= size
         return size
 
     def exchange(self, parcel: Parcel, frame: Buffer) -> int:
         """Put another frame in its place, and return by how many bytes that is longer."""
-        more = len(frame) - len(self._frames[parcel])
-        self._frames[parcel] = frame
+        (before,) = self._frames[parcel]
+        more = len(frame) - len(before)
+        self._frames[parcel] = (frame,)
         self.size += more
         return more
 
@@ -76,11 +78,12 @@ class Line:
         frames: list[Buffer] = []
         while self._frames and size > 0:
             who, frame = self._frames.popitem(last=False)
-            frames.append(frame)
-            size -= len(frame)
+            frames += frame
+            length = sum(map(len, frame))
+            size -= length
             if isinstance(who, Parcel):
                 self.messages -= 1
-                self.size -= len(frame)
+                self.size -= length
                 who.leave(sent=True)
         return frames
 

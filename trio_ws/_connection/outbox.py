@@ -197,7 +197,7 @@ class Outbox:
 
     # Taking frames…
 
-    def write(self, frame: Buffer, payload: Buffer = b"", *, following: int = 0) -> None:
+    def write(self, frame: Buffer, *payload: Buffer, following: int = 0) -> None:
         """Write a whole frame: at once as far as possible, the rest as soon as possible.
 
         Never waits and never fails. A broken transport is reported to `on_broken`, and frames
@@ -205,33 +205,36 @@ class Outbox:
 
         Args:
             frame: the frame in one piece, or only its head.
-            payload: what follows the head. It is not copied, which would cost a large one much.
+            payload: what follows the head, in one piece or in several. It is not copied, which
+                would cost a large one much. Nothing comes in between.
             following: how many more messages wait for the sender. Their answers may follow soon.
         """
         if self._taken is NONE:
             return
-        size = len(frame) + len(payload)
+        size = len(frame)
+        if payload:
+            size += sum(map(len, payload))
         self.bytes_taken += size
         if not self._frames:
             if following < GATHER_FROM:
-                self._write_at_once((frame, payload) if payload else (frame,), size)
+                self._write_at_once((frame, *payload) if payload else (frame,), size)
                 return
             # The sender may wait for anything after this, and nobody else would write the frame.
             self._flush_soon(self)
             self._ready = None
         self.unsent += size
         # Behind what was posted before it. Only the frames that a held line waits for go past it.
-        put = self._line.put if self._line and not self._held else self._frames.append
-        put(frame)
-        if payload:
-            put(payload)
+        if self._line and not self._held:
+            self._line.put(frame, *payload)
+        else:
+            self._frames += (frame, *payload)
         if not self._blocked and (not following or self.unsent >= self._gather_up_to):
             self._write_what_waits()
 
     def _write_at_once(self, frame: Sequence[Buffer], size: int) -> None:
         """Write a frame, where nothing waits before it."""
         try:
-            sent = self._transport.send_nowait(frame)
+            sent = self._transport.send_nowait(frame[:MOST_BUFFERS])
         except GONE as exc:
             self._break(exc)
             return

@@ -16,8 +16,9 @@ from .._errors import CloseCode
 from .._log import ConnectionLogger
 from .._nursery import protected_context
 from .._pacing import DEFLATE_WORK, spend
-from .._protocol.deflate import AT_ONCE, IN_STEPS_FROM, StepwiseDeflation
+from .._protocol.deflate import AT_ONCE, IN_STEPS_FROM
 from .._protocol.events import Event, Fragment
+from .._protocol.stepwise import StepwiseMessage
 from .._protocol.wire import LARGE, Wire
 from .ending import OPEN, Ending
 from .frame_log import log_frame
@@ -79,21 +80,21 @@ class Sender:
     async def send_in_turn(self, data: str | bytes, *, compress: bool | None) -> None:
         """Send where `send_now` was in vain: wait for one's turn and for room.
 
-        A large message is compressed meanwhile, if it is to be. Tasks that send wait for it; what a
-        broadcast posts, and control frames, do not.
+        A large message is made into a frame meanwhile: compressed, or encoded, and masked. Tasks
+        that send wait for it; what a broadcast posts, and control frames, do not.
         """
         self._ending.check_use()
         async with self._my_turn():
-            deflation = self._wire.begin_steps(data, compress=compress)
-            if deflation is not None:
-                await self._take_steps(deflation)
+            steps = self._wire.begin_steps(data, compress=compress)
+            if steps is not None:
+                await self._take_steps(steps.step)
             elif len(data) >= IN_STEPS_FROM:
                 compress = False
-            self.send_now(data, compress=compress, waited=True, deflation=deflation)
+            self.send_now(data, compress=compress, waited=True, steps=steps)
 
-    async def _take_steps(self, deflation: StepwiseDeflation) -> None:
-        """Compress, and let others run. If it is cancelled, nothing has happened."""
-        while deflation.step():
+    async def _take_steps(self, step: Callable[[], bool]) -> None:
+        """Take each step, and let others run. If it is cancelled, nothing has happened."""
+        while step():
             await trio.lowlevel.checkpoint()
         if self._ending.state is not OPEN:
             await self.raise_closed()
@@ -105,16 +106,16 @@ class Sender:
         compress: bool | None,
         may_wait: bool = True,
         waited: bool = False,
-        deflation: StepwiseDeflation | None = None,
+        steps: StepwiseMessage | None = None,
     ) -> bool:
         """Send, if that is possible without having `waited` for one's turn; else return false.
 
         Args:
             data: the message.
             compress: see `WebSocket.send`.
-            may_wait: whether it can be sent later. What takes long to compress then has to be.
+            may_wait: whether it can be sent later. What takes long to make then has to be.
             waited: whether it is this task's turn.
-            deflation: what compressed a large message.
+            steps: what made a large message, step by step.
         """
         outbox = self._outbox
         if not waited and (
@@ -126,11 +127,12 @@ class Sender:
         if len(data) < LARGE:
             frame = self._wire.message(data, compress=compress)
             outbox.write(frame, following=self._inbox.waiting)
-        elif deflation is not None:
-            outbox.write(*self._wire.message_of_steps(data, deflation))
+        elif steps is not None:
+            head, pieces = self._wire.message_of_steps(data, steps)
+            outbox.write(head, *pieces)
         else:
-            if not waited and len(data) >= IN_STEPS_FROM and compress is not False:
-                if may_wait and self._wire.compresses:
+            if not waited and len(data) >= IN_STEPS_FROM:
+                if may_wait and self._wire.may_take_steps(data, compress=compress):
                     return False
                 if compress is None and len(data) > AT_ONCE:
                     compress = False
@@ -198,7 +200,7 @@ class Sender:
         await self.wait_to_send()
         deflation = self._wire.begin_fragment_in_steps(data, compress=compress)
         if deflation is not None:
-            await self._take_steps(deflation)
+            await self._take_steps(deflation.step)
         frame = self._wire.fragment(data, final=False, compress=compress, deflation=deflation)
         self.write(Fragment(data, final=False), frame)
 

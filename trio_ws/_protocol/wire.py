@@ -94,6 +94,7 @@ from .frames import (
 from .judge import Guard
 from .masking import mask, new_key
 from .prepared import Prepared
+from .stepwise import PIECES_FROM, StepwiseMessage
 
 #: RFC 6455 section 5.5.
 MAX_CONTROL_PAYLOAD = 125
@@ -545,11 +546,6 @@ class Wire:
         return self._threshold
 
     @property
-    def compresses(self) -> bool:
-        """Whether a message is compressed if it is to be."""
-        return self._deflates
-
-    @property
     def may_send(self) -> bool:
         """Whether frames other than Close may be sent: no Close frame went either way.
 
@@ -589,30 +585,37 @@ class Wire:
         self, data: str | bytes, *, compress: bool | None = None
     ) -> tuple[bytes, bytes | bytearray]:
         """`message` for `LARGE` ones: head and payload, to be written one after the other."""
-        return self._large_frame(*self._encode(data, compress=compress))
-
-    def _large_frame(
-        self, first: int, payload: bytes | bytearray
-    ) -> tuple[bytes, bytes | bytearray]:
+        first, payload = self._encode(data, compress=compress)
         if not self.masks:
             return make_head(first, len(payload)), payload
         key = new_key()
         head = make_head(first, len(payload), MASKED) + key
-        return head, mask(bytes(payload), 0, len(payload), key)
+        return head, mask(payload, 0, len(payload), key)
 
-    def begin_steps(self, data: str | bytes, *, compress: bool | None) -> StepwiseDeflation | None:
-        """Begin to compress a message in steps; `None` if it is small, or not to be compressed.
+    def may_take_steps(self, data: str | bytes, *, compress: bool | None) -> bool:
+        """Whether `begin_steps` may begin to make this message in steps."""
+        if compress is not False and self._deflates and len(data) >= IN_STEPS_FROM:
+            return True
+        # The payload of a server's binary message is the message: nothing has to be made.
+        return len(data) >= PIECES_FROM and (self.masks or isinstance(data, str))
+
+    def begin_steps(self, data: str | bytes, *, compress: bool | None) -> StepwiseMessage | None:
+        """Begin to make a message in steps; `None` if it is small, or goes as it is.
 
         Nothing has changed for other messages before `message_of_steps`.
 
         Raises:
             UnicodeEncodeError: a `str` with lone surrogates.
         """
-        if len(data) < IN_STEPS_FROM or not self._deflates:
+        deflation = None
+        if len(data) >= IN_STEPS_FROM and self._deflates:
+            if compress is None:
+                compress = len(data) >= self._threshold and self._codecs.pays(data)
+            deflation = self._codecs.begin_steps(data) if compress else None
+        if deflation is None and not self.may_take_steps(data, compress=False):
             return None
-        if compress is None:
-            compress = len(data) >= self._threshold and self._codecs.pays(data)
-        return self._codecs.begin_steps(data) if compress else None
+        key = new_key() if self.masks else b""
+        return StepwiseMessage(data, key=key, deflation=deflation)
 
     def begin_fragment_in_steps(
         self, data: str | bytes, *, compress: bool | None
@@ -624,12 +627,15 @@ class Wire:
         return self._codecs.begin_steps(data) if compress else None
 
     def message_of_steps(
-        self, data: str | bytes, deflation: StepwiseDeflation
-    ) -> tuple[bytes, bytes | bytearray]:
-        """`large_message`, once the last step is done."""
-        deflation.end_message()
-        first = (TEXT if isinstance(data, str) else BINARY) | RSV1
-        return self._large_frame(first, self._codecs.end_steps(deflation))
+        self, data: str | bytes, steps: StepwiseMessage
+    ) -> tuple[bytes, list[bytes | bytearray]]:
+        """The head and the pieces of the payload, once the last step is done."""
+        first = TEXT if isinstance(data, str) else BINARY
+        if steps.deflation is not None:
+            first |= RSV1
+            self._codecs.end_steps(steps.deflation)
+        length = sum(map(len, steps.pieces))
+        return make_head(first, length, MASKED if steps.key else 0) + steps.key, steps.pieces
 
     def _encode(self, data: str | bytes, *, compress: bool | None) -> tuple[int, bytes]:
         """The first byte and the payload."""
