@@ -22,8 +22,9 @@ NO_LIMIT = 2**40
 
 
 async def echo(request: WebSocketRequest) -> None:
-    websocket = await request.accept()
+    # A client that is gone by now would end the server.
     with suppress(ConnectionClosed):
+        websocket = await request.accept()
         while True:
             await websocket.send_message(await websocket.get_message())
 
