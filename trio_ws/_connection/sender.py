@@ -90,7 +90,7 @@ class Sender:
                 await self._take_steps(steps.step)
             elif len(data) >= IN_STEPS_FROM:
                 compress = False
-            self.send_now(data, compress=compress, waited=True, steps=steps)
+            self._write_message(data, compress=compress, steps=steps)
 
     async def _take_steps(self, step: Callable[[], bool]) -> None:
         """Take each step, and let others run. If it is cancelled, nothing has happened."""
@@ -99,31 +99,34 @@ class Sender:
         if self._ending.state is not OPEN:
             await self.raise_closed()
 
-    def send_now(
-        self,
-        data: str | bytes,
-        *,
-        compress: bool | None,
-        may_wait: bool = True,
-        waited: bool = False,
-        steps: StepwiseMessage | None = None,
-    ) -> bool:
-        """Send, if that is possible without having `waited` for one's turn; else return false.
+    def send_now(self, data: str | bytes, *, compress: bool | None, may_wait: bool) -> bool:
+        """Send, if that is possible without waiting for one's turn; else return false.
 
         Args:
             data: the message.
             compress: see `WebSocket.send`.
             may_wait: whether it can be sent later. What takes long to make then has to be.
-            waited: whether it is this task's turn.
-            steps: what made a large message, step by step.
         """
         outbox = self._outbox
-        if not waited and (
+        if (
             self._ending.state is not OPEN
             or outbox.unsent > outbox.high_water
             or (self._turn is not None and self._turn.locked())
         ):
             return False
+        if len(data) >= IN_STEPS_FROM:
+            if may_wait and self._wire.may_take_steps(data, compress=compress):
+                return False
+            if compress is None and len(data) > AT_ONCE:
+                compress = False
+        self._write_message(data, compress=compress, steps=None)
+        return True
+
+    def _write_message(
+        self, data: str | bytes, *, compress: bool | None, steps: StepwiseMessage | None
+    ) -> None:
+        """Write a message; a large one may have been made in `steps`."""
+        outbox = self._outbox
         if len(data) < LARGE:
             frame = self._wire.message(data, compress=compress)
             outbox.write(frame, following=self._inbox.waiting)
@@ -131,11 +134,6 @@ class Sender:
             head, pieces = self._wire.message_of_steps(data, steps)
             outbox.write(head, *pieces)
         else:
-            if not waited and len(data) >= IN_STEPS_FROM:
-                if may_wait and self._wire.may_take_steps(data, compress=compress):
-                    return False
-                if compress is None and len(data) > AT_ONCE:
-                    compress = False
             outbox.write(*self._wire.large_message(data, compress=compress))
         self.messages_sent += 1
         if len(data) >= self._heavy_from:
@@ -143,7 +141,6 @@ class Sender:
             spend(DEFLATE_WORK * len(data) if compressed else len(data))
         if self._notes_messages:
             self.note_sent(data)
-        return True
 
     def note_sent(self, data: str | bytes) -> None:
         """A message is out, or on its way. Not worth the call unless `_notes_messages`."""

@@ -282,7 +282,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         data = message if isinstance(message, (str, bytes)) else checked_message(message)
         await next_checkpoint()()
         sender = self._sender
-        if not sender.send_now(data, compress=compress):
+        if not sender.send_now(data, compress=compress, may_wait=True):
             await sender.send_in_turn(data, compress=compress)
         if self._ending.state is not OPEN:  # the write found the connection broken
             await sender.raise_closed()
