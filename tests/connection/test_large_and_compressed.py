@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from math import inf
 
 import pytest
 import trio
 
+from tests.connection.connection_helpers import longest_share
 from tests.helpers import Options, counting_turns, forever, open_pair
 from tests.whole.sweeping import CancelAtStep
 from trio_ws import ConnectionClosed, Deflate, WebSocket, open_broadcast
@@ -75,42 +75,22 @@ async def test_others_run_while_a_large_message_is_compressed() -> None:
         assert await other.receive() == LARGE
 
 
-async def longest_share(one: WebSocket, other: WebSocket, message: bytes) -> float:
-    """How much of the time that it takes to send it no other task can run, at most at a time."""
-    longest = 0.0
-
-    async def watch() -> None:
-        nonlocal longest
-        while True:
-            start = time.thread_time()
-            try:
-                await trio.lowlevel.checkpoint()
-            finally:
-                longest = max(longest, time.thread_time() - start)
-
-    async def discard() -> None:
-        async with other.receive_message() as chunks:
-            async for _ in chunks:
-                pass
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(discard)
-        nursery.start_soon(watch)
-        while not longest:  # it has not begun
-            await trio.lowlevel.checkpoint()
-        start = time.thread_time()
-        await one.send(message)
-        whole = time.thread_time() - start
-        nursery.cancel_scope.cancel()
-    return longest / whole
-
-
 async def test_no_step_takes_a_tenth_of_the_time_for_four_mebibytes() -> None:
     message = document(2**22).encode()
     shares: list[float] = []
+
+    async def discard(ws: WebSocket) -> None:
+        async with ws.receive_message() as chunks:
+            async for _ in chunks:
+                pass
+
     for _ in range(3):
-        async with open_pair(client=UNLIMITED, server=UNLIMITED) as (one, other):
-            shares.append(await longest_share(one, other, message))
+        async with (
+            open_pair(client=UNLIMITED, server=UNLIMITED) as (one, other),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(discard, other)
+            shares.append(await longest_share(one, message))
     assert min(shares) < 0.1
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from math import inf
 
 import pytest
 import trio
 
+from tests.connection.connection_helpers import longest_share
 from tests.helpers import Options, counting_turns, open_pair
 from tests.whole.sweeping import CancelAtStep
-from trio_ws import Deflate, WebSocket
+from trio_ws import Deflate
 from trio_ws._connection.line import Line, Parcel
 from trio_ws._connection.outbox import MOST_BUFFERS, Outbox
 from trio_ws._protocol.stepwise import PIECE, PIECES_FROM
@@ -113,30 +113,6 @@ async def test_a_ping_is_answered_meanwhile() -> None:
             with pytest.raises(trio.WouldBlock):
                 one.send_nowait("small")
         assert await other.receive() == MIXED * 4
-
-
-async def longest_share(one: WebSocket, message: str | bytes) -> float:
-    """How much of the time that it takes to send it no other task can run, at most at a time."""
-    longest = 0.0
-
-    async def watch() -> None:
-        nonlocal longest
-        while True:
-            start = time.thread_time()
-            try:
-                await trio.lowlevel.checkpoint()
-            finally:
-                longest = max(longest, time.thread_time() - start)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        while not longest:  # it has not begun
-            await trio.lowlevel.checkpoint()
-        start = time.thread_time()
-        await one.send(message)
-        whole = time.thread_time() - start
-        nursery.cancel_scope.cancel()
-    return longest / whole
 
 
 @pytest.mark.parametrize("message", ["aü日😀x" * 2**21, "plain" * 2**22, b"plain" * 2**22])

@@ -14,7 +14,7 @@ import codecs
 
 from .events import Fragment
 from .frames import TEXT, Head
-from .masking import mask, mask_in_place
+from .masking import mask, mask_in_place, turned
 
 #: How many bytes of payload a place has room for: most messages fit in, and reading, unmasking and
 #: decoding that many take half a millisecond with NumPy.
@@ -83,10 +83,7 @@ class ArrivingFrame:
         self.left -= size
         final = not self.left
         if self._key:
-            # The key repeats over the whole payload (RFC 6455 section 5.3): the next piece goes on
-            # with the byte of it that comes next.
-            turn = size % 4
-            self._key = self._key[turn:] + self._key[:turn]
+            self._key = turned(self._key, size)
         if self._begun_character is None:
             return Fragment(bytes(piece), final)
         # Unless it is `final`, this stops before a character that is not complete. Whatever cannot

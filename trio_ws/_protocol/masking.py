@@ -126,6 +126,15 @@ _mask_large: Callable[[bytearray, int, int, bytes], None] = _mask_first
 # Keys…
 
 
+def turned(key: bytes, size: int) -> bytes:
+    """The key for what follows `size` bytes: it repeats over the whole payload (section 5.3).
+
+    The next piece goes on with the byte of it that comes next.
+    """
+    turn = size % 4
+    return key[turn:] + key[:turn]
+
+
 def new_key() -> bytes:
     """Four bytes that cannot be predicted (RFC 6455 section 10.3)."""
     global _keys  # noqa: PLW0603

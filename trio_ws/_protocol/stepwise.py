@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import final
 
 from .deflate import StepwiseDeflation
-from .masking import mask
+from .masking import mask, turned
 
 #: From this many bytes or characters on, a message that goes uncompressed is encoded and masked in
 #: steps of `PIECE`. All at once, 64 MiB would take 40 ms to encode and as long to mask.
@@ -65,9 +65,6 @@ class StepwiseMessage:
         else:
             self.pieces.append(data)  # nothing is left to do
             return False
-        # The key repeats over the whole payload (RFC 6455 section 5.3): the next piece goes on with
-        # the byte of it that comes next.
-        turn = len(piece) % 4
-        self._turned = self._turned[turn:] + self._turned[:turn]
+        self._turned = turned(self._turned, len(piece))
         self.pieces.append(piece)
         return stop < len(data)

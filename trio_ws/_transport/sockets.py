@@ -77,11 +77,11 @@ class SocketTransport(Transport):
 
     def receive_into_nowait(self, place: memoryview) -> int | None:
         try:
-            size = os.readv(self._descriptor(), (place,))
+            size = os.readv(self._socket.fileno(), (place,))
         except BlockingIOError:
             return None
         except OSError as exc:
-            raise broken(exc) from exc
+            raise_as_is(failure_of(exc))
         # What comes next is likely to be read into place as well, but for its head.
         self._receive_size = RECEIVE_SIZE
         return size
