@@ -59,7 +59,7 @@ class Scene:
             self.raised.append(exc)
 
     async def run(self) -> None:
-        """What a reader task does that had to be started."""
+        """Read as a reader task does that had to be started."""
         self.news.append(self.reading.take_news())
 
     async def receive(self) -> None:

@@ -137,7 +137,7 @@ IRREGULAR = {
     "chunks": head_of(*FIELDS, b"Transfer-Encoding: chunked"),
     "an unknown coding": head_of(*FIELDS, b"Transfer-Encoding: gzip"),
     "two codings": head_of(*FIELDS, b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
-    # What is no request for a WebSocket: h11 has to write its response anyway.
+    # Requests for pages: h11 has to write the response anyway.
     "a page": head_of(FIELDS[0]),
 }
 

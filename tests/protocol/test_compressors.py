@@ -27,7 +27,7 @@ def make_deflater(*, bits: int = 12, takeover: bool = False) -> Deflater:
 
 
 def inflate_alone(data: bytes, *, bits: int = 15) -> bytes:
-    """What a peer makes of it that got nothing before."""
+    """Inflate it as a peer does that got nothing before."""
     inflater = zlib.decompressobj(-bits)
     plain = b""
     data += TAIL

@@ -63,7 +63,7 @@ SLOWEST = 4 * 1024
 TURN = 16 * 1024
 
 
-#: What a task of a connection runs, and what starts one.
+#: The function of a connection's task, and the function that starts such a task.
 ConnectionTask: TypeAlias = Callable[[], Awaitable[None]]
 StartTask: TypeAlias = Callable[[ConnectionTask], None]
 

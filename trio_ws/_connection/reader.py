@@ -245,7 +245,7 @@ class Reader:
         return Outcome.LAST_FRAME
 
     async def _take_news(self) -> bytes | None:
-        """What a receiver has read and left to this task, once there is room for more."""
+        """Take over what a receiver read and left to this task, once there is room for more."""
         news = self._reading.take_news()
         if self._inbox.full:  # it read more than there was room for
             await self._wait_for_room()

@@ -97,7 +97,7 @@ class Reading:
         self._watchdog = watchdog
         self._start_task = start_task
         self.reads = Reads.READER
-        #: What the reader task runs, from when the connection begins until it is over.
+        #: The function of the reader task, from when the connection begins until it is over.
         self._run: ConnectionTask | None = None
         #: The reader task, when it has stood by and is to go on.
         self._resumed: Task | None = None
