@@ -1,41 +1,32 @@
 """Clients: from a URL, or any stream, to an open connection.
 
-This module owns how a stream to the server comes about (name look-up, TCP, TLS, Unix sockets,
-redirects) and the deadline over all of it.
+This module owns the public entry points, and who the stream belongs to until it is open. How a
+stream to the server comes about is in `connecting`, and where a refusal leads in `redirects`.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncGenerator
 from typing import Unpack
 
 import trio
 
-from .._addresses import show_address
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
-from .._errors import InvalidResponse, InvalidURL, TooManyRedirects
 from .._handshake.requesting import request_connection
-from .._http.headers import Headers
-from .._http.url import WebSocketURL, follow_redirect, join_url, parse_url
-from .._http.values import ConnectionRejected, Response
+from .._http.url import WebSocketURL, join_url, parse_url
+from .._http.values import ConnectionRejected
 from .._keywords import ClientKeywords, ClientStreamKeywords
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import protected_context
 from .._options import ClientOptions, ClientStreamOptions, make_options
-from .._reasons import connection_failed, root_of
-from .._redaction import is_secret_field, masked
+from .._redaction import masked
 from .._transport.checks import check_stream
 from .._transport.opening import opening_deadline
 from .._transport.sockets import wrap_stream
 from .._transport.stream import Transport
-from .._transport.tls import open_tls
-
-_REDIRECTS = {301, 302, 303, 307, 308}
+from .connecting import open_transport
+from .redirects import follow_redirects
 
 
 @protected_context
@@ -128,7 +119,7 @@ async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
 
 
 async def _connect_once(url: WebSocketURL, options: ClientOptions) -> WebSocket:
-    return await shake_hands(await _open_transport(url, options), url, options)
+    return await shake_hands(await open_transport(url, options), url, options)
 
 
 async def shake_hands(
@@ -150,121 +141,3 @@ async def shake_hands(
         raise
     logger.debug("connected to %s", url)
     return WebSocket(transport, opening, connection_id, options, logger)
-
-
-# ---------------------------------------------------------------------------
-# Transports
-# ---------------------------------------------------------------------------
-
-
-async def _open_transport(url: WebSocketURL, options: ClientOptions) -> Transport:
-    try:
-        stream: trio.SocketStream
-        if options.path is not None:
-            stream = await trio.open_unix_socket(os.fspath(options.path))
-        else:
-            stream = await trio.open_tcp_stream(url.host, url.port)  # happy eyeballs, RFC 8305
-    except OSError as exc:
-        where = options.path or show_address((url.host, url.port))
-        raise connection_failed(f"cannot connect to {where}", exc) from root_of(exc)
-    if not url.secure:
-        return wrap_stream(stream, own=True)
-    return await _start_tls(stream, url, options)
-
-
-async def _start_tls(
-    stream: trio.SocketStream, url: WebSocketURL, options: ClientOptions
-) -> Transport:
-    # Certificates name hosts without the root's dot and without the zone index of an address.
-    name = (options.server_hostname or url.host).partition("%")[0].removesuffix(".")
-    context = options.ssl_context or _default_ssl_context()
-    try:
-        return await open_tls(stream, context, name)
-    except (trio.BrokenResourceError, ssl.SSLError) as exc:
-        raise connection_failed(f"the TLS handshake with {name} failed", exc) from root_of(exc)
-
-
-@functools.cache
-def _default_ssl_context() -> ssl.SSLContext:
-    """The system's trust store, with host names checked. It takes milliseconds to load."""
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-# ---------------------------------------------------------------------------
-# Redirects
-# ---------------------------------------------------------------------------
-
-
-async def follow_redirects(
-    url: WebSocketURL,
-    options: ClientOptions,
-    connect: Callable[[WebSocketURL, ClientOptions], Awaitable[WebSocket]],
-) -> WebSocket:
-    """Call `connect`, and again for each redirect, all within `open_timeout`.
-
-    Raises:
-        TooManyRedirects: there was one more than `max_redirects`.
-        InvalidResponse: a redirect leads to no WebSocket, or from ``wss`` to ``ws``.
-        HandshakeError: `connect` raised it. A `ConnectionRejected` is raised if it is no redirect,
-            or none that is to be followed.
-    """
-    followed = 0
-    with opening_deadline(options.open_timeout):
-        while True:
-            try:
-                return await connect(url, options)
-            except ConnectionRejected as exc:
-                further = _follow(exc, url, options, followed)
-                if further is None:
-                    raise
-                url, options = further
-                followed += 1
-
-
-def _follow(
-    refusal: ConnectionRejected, url: WebSocketURL, options: ClientOptions, followed: int
-) -> tuple[WebSocketURL, ClientOptions] | None:
-    """The URL and the options to try after a refusal, when so many redirects were `followed`.
-
-    `None` if it is no redirect, or if redirects are not to be followed.
-    """
-    location = location_in(refusal.response) if options.max_redirects else None
-    if location is None:
-        return None
-    if followed == options.max_redirects:
-        raise TooManyRedirects(f"there were more than {followed} redirects") from refusal
-    return _redirected(url, options, location)
-
-
-def location_in(response: Response) -> str | None:
-    """Where a redirect leads; `None` if `response` is no redirect.
-
-    Raises:
-        InvalidResponse: the redirect leads to more than one place.
-    """
-    locations = set(response.headers.get_all("Location") if response.status in _REDIRECTS else ())
-    if len(locations) > 1:  # a comma may be part of a URL, so they cannot be joined into a list
-        raise InvalidResponse("the server redirects to more than one place")
-    return locations.pop() if locations else None
-
-
-def _redirected(
-    url: WebSocketURL, options: ClientOptions, location: str
-) -> tuple[WebSocketURL, ClientOptions]:
-    """The URL and the options to try next. Credentials stay with the origin that they are for."""
-    try:
-        target = follow_redirect(url, location)
-    except InvalidURL as exc:
-        raise InvalidResponse(
-            f"the server redirects to {masked(location)!r}: {exc.problem}"
-        ) from exc
-    if url.secure and not target.secure:
-        raise InvalidResponse(f"the redirect from {url} to {target} would give up TLS")
-    if target.origin == url.origin:
-        return replace(target, authorization=url.authorization), options
-    kept = [pair for pair in options.extra_headers.fields if not is_secret_field(pair[0])]
-    # Another origin is another server, which the Unix socket and the certificate's name of the
-    # first one are not for.
-    return target, replace(options, headers=Headers(kept), path=None, server_hostname=None)

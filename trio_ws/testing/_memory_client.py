@@ -24,7 +24,8 @@ import trio.testing
 
 from .._addresses import Address, show_address
 from .._buffer import bytes_of
-from .._client.client import follow_redirects, location_in, shake_hands
+from .._client.client import shake_hands
+from .._client.redirects import follow_redirects, location_in
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
 from .._errors import ConnectionFailed, InvalidResponse
