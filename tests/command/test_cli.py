@@ -301,8 +301,8 @@ def test_a_mistake_of_our_own_keeps_its_traceback(
 def test_what_the_system_does_not_have_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, what: str
 ) -> None:
-    monkeypatch.setattr("trio_ws._command.cli.CAN_REUSE_PORT", False)
-    monkeypatch.setattr("trio_ws._command.cli.HAS_UNIX", False)
+    monkeypatch.setattr("trio_ws._command.serve.CAN_REUSE_PORT", False)
+    monkeypatch.setattr("trio_ws._command.serve.HAS_UNIX", False)
     assert run("serve", "chat:handler", option) == 2
     assert f"{what}, which this system does not have" in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ import trustme
 import trio_ws
 from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
 from trio_ws import ConnectionLost, open_websocket_url
-from trio_ws._command.cli import GARBAGE_THRESHOLDS
+from trio_ws._command.serve import GARBAGE_THRESHOLDS
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -43,7 +43,7 @@ from trio_ws import (
     _redaction,
     basic_auth,
 )
-from trio_ws._command import cli as _cli, talking as _talking
+from trio_ws._command import arguments as _arguments, talking as _talking
 from trio_ws._command.application import load_application
 from trio_ws._command.exits import CommandFailed
 from trio_ws._handshake.requesting import request_connection
@@ -506,9 +506,14 @@ parser(_streams.milliseconds_in, ANSWERS | st.lists(octets(b"1700000000")), None
 parser(_streams.time_of, octets(b"1700000000000-0", b"9" * 5000), None, BrokerRefused)
 parser(_talking._printable, st.one_of(st.text(), st.binary(), texts("\x1b[2J\n\u202e")))
 parser(load_application, texts("a.b:c.d", "trio_ws:testing"), None, CommandFailed)
-for number in (_cli._port, _cli._count, _cli._seconds, _cli._number):
+for number in (
+    _arguments.port_number,
+    _arguments.process_count,
+    _arguments.seconds,
+    _arguments.number,
+):
     parser(number, texts("80", "1e3", "nan"), None, ArgumentTypeError)
-parser(_cli._header, texts("A: b"), None, ArgumentTypeError)
+parser(_arguments.header_field, texts("A: b"), None, ArgumentTypeError)
 
 
 # ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
 """The command ``trio-ws``: serve an application, in one process or several, and talk to a server.
 
-Read `cli` first: each subcommand begins there. Nothing in other rooms knows the command line.
+Read `cli` first: it has the table of the commands. Nothing in other rooms knows the command line.
 """

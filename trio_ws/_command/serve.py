@@ -1,0 +1,260 @@
+"""``trio-ws serve``: its arguments, and how they become a service.
+
+This module also owns the log of the command. `serving` and `workers` do the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any, Final, cast
+
+import trio
+
+from .._keywords import ListenerKeywords
+from .._options import ListenerOptions
+from .._reasons import reason_of
+from .._server.listening import CAN_REUSE_PORT, HAS_UNIX, port_of
+from .application import load_application
+from .arguments import (
+    Subcommand,
+    check_options,
+    host_name,
+    number,
+    path_name,
+    port_number,
+    process_count,
+    timeout,
+)
+from .exits import CommandFailed
+from .limits import LIMITS
+from .listening import reserved_port
+from .reload import reload_worker
+from .serving import Service, serve_alone, serve_as_worker
+from .workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+#: For `gc.set_threshold`. Ten thousand connections are a million objects, and a round of messages
+#: makes and drops many more. At Python's default thresholds, the collector takes half the time. A
+#: connection that is over needs no collector, because it leaves no reference cycle.
+GARBAGE_THRESHOLDS: Final = (100_000, 50, 100)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "application",
+        metavar="module:attribute",
+        help="a handler, a Router, or a function without parameters that is decorated with "
+        "contextlib.asynccontextmanager and yields one; modules in the current directory are found",
+    )
+
+    where = parser.add_argument_group("where to listen")
+    where.add_argument(
+        "--host",
+        action="append",
+        type=host_name,
+        help="a name or an address, several if repeated; 0.0.0.0 and :: stand for every interface "
+        "(default: localhost)",
+    )
+    where.add_argument("--port", type=port_number, help="0 for any free port (default: 8765)")
+    where.add_argument(
+        "--unix", type=path_name, metavar="PATH", help="a Unix socket instead of a port"
+    )
+    where.add_argument(
+        "--certfile", type=path_name, metavar="FILE", help="certificate chain, for TLS"
+    )
+    where.add_argument(
+        "--keyfile",
+        type=path_name,
+        metavar="FILE",
+        help="its private key, if that is in another file",
+    )
+
+    how = parser.add_argument_group("how to run")
+    how.add_argument(
+        "--workers", type=process_count, default=1, metavar="N", help="processes (default: 1)"
+    )
+    how.add_argument(
+        "--start-timeout",
+        type=timeout,
+        default=START_TIMEOUT,
+        metavar="N",
+        help="how many seconds a worker may take to be ready, before it is stopped and counts as "
+        f"failed; inf for no limit (default: {START_TIMEOUT:g})",
+    )
+    how.add_argument(
+        "--reload",
+        action="store_true",
+        help="restart when a .py file under the current directory changes; for development",
+    )
+    how.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="(default: info)")
+    how.add_argument("--access-log", action="store_true", help="log a line when a connection ends")
+    how.add_argument("--as-worker", type=_link, help=argparse.SUPPRESS)
+
+    limits = parser.add_argument_group(
+        "limits", "Times are in seconds, sizes in bytes, and inf is no limit."
+    )
+    limits.add_argument(
+        "--origin",
+        action="append",
+        help="an accepted Origin header, several if repeated; 'none' accepts requests without one "
+        "(default: every origin)",
+    )
+    limits.add_argument("--no-compression", action="store_true", help="no permessage-deflate")
+    for name, what in LIMITS.items():
+        default = str(getattr(ListenerOptions, name)).removesuffix(".0")
+        limits.add_argument(
+            "--" + name.replace("_", "-"),
+            type=number,
+            default=argparse.SUPPRESS,
+            metavar="N",
+            help=f"{what} (default: {default})".replace("%", "%%"),
+        )
+
+
+def _link(text: str) -> tuple[int, int]:
+    """The argument that a supervisor gives a worker: a descriptor, and the port."""
+    descriptor, _, port = text.partition(":")
+    return int(descriptor), int(port)
+
+
+# ---------------------------------------------------------------------------
+# From arguments to a service
+# ---------------------------------------------------------------------------
+
+
+def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Serve as `parsed` says. A supervisor passes `arguments` on to its workers unchanged."""
+    _check_combinations(parsed)
+    service = _service(parsed)
+    several = parsed.reload or parsed.workers > 1
+    if several and parsed.as_worker is None:
+        _configure_logging(parsed)
+        return trio.run(_supervise, parsed, service, arguments)
+
+    # An application may set the thresholds, or configure logging, when it is imported. Its choice
+    # holds: our thresholds are set before that, and our logging is configured after it, if at all.
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    application = load_application(parsed.application)
+    _configure_logging(parsed)
+    if parsed.as_worker is None:
+        return trio.run(serve_alone, service, application)
+    return trio.run(serve_as_worker, service, application, parsed.as_worker[0])
+
+
+def _check_combinations(parsed: argparse.Namespace) -> None:
+    several = parsed.workers > 1
+    wrong = {
+        "--reload runs one process: leave --workers out": parsed.reload and several,
+        "--workers share a port, and not a Unix socket: leave one out": parsed.unix and several,
+        "--unix takes the place of --host and --port: leave one out": (
+            parsed.unix and (parsed.host or parsed.port is not None)
+        ),
+        "--keyfile needs --certfile": parsed.keyfile and not parsed.certfile,
+        "--workers and --reload need SO_REUSEPORT, which this system does not have": (
+            (several or parsed.reload) and not CAN_REUSE_PORT
+        ),
+        "--unix needs Unix sockets, which this system does not have": (
+            parsed.unix and not HAS_UNIX
+        ),
+    }
+    for message, applies in wrong.items():
+        if applies:
+            parsed.parser.error(message)
+
+
+def _service(parsed: argparse.Namespace) -> Service:
+    port = 8765 if parsed.port is None else parsed.port
+    if parsed.as_worker is not None:
+        port = parsed.as_worker[1]
+    return Service(
+        name=parsed.application,
+        hosts=parsed.host or ["localhost"],
+        port=port,
+        unix=parsed.unix,
+        reuse_port=parsed.as_worker is not None,
+        ssl_context=_server_context(parsed.certfile, parsed.keyfile) if parsed.certfile else None,
+        options=_listener_options(parsed),
+    )
+
+
+def _listener_options(parsed: argparse.Namespace) -> ListenerKeywords:
+    given = vars(parsed)
+    options: dict[str, Any] = {name: given[name] for name in LIMITS if name in given}
+    if parsed.origin is not None:
+        options["origins"] = [None if origin == "none" else origin for origin in parsed.origin]
+    if parsed.no_compression:
+        options["compression"] = None
+    check_options(parsed, ListenerOptions, options)
+    return cast("ListenerKeywords", options)
+
+
+def _server_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except OSError as exc:  # ssl.SSLError is one
+        files = certfile if keyfile is None else f"{certfile} with {keyfile}"
+        raise CommandFailed(f"cannot use the certificate {files}: {reason_of(exc)}") from None
+    return context
+
+
+async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Sequence[str]) -> int:
+    limits = ListenerOptions(**service.options)
+    patience = limits.grace_period + limits.close_timeout + MARGIN
+    make_crew = partial(
+        Crew,
+        arguments,
+        patience=patience,
+        # With --reload a person waits, perhaps in a debugger.
+        start_timeout=inf if parsed.reload else parsed.start_timeout,
+        foreground=parsed.reload,
+    )
+    if service.unix is not None:
+        return await make_crew(0).run(reload_worker(Path.cwd(), service.where([])))
+    async with reserved_port(service.hosts, service.port) as sockets:
+        where = service.where(sockets)
+        crew = make_crew(port_of(sockets))
+        if parsed.reload:
+            return await crew.run(reload_worker(Path.cwd(), where))
+        return await crew.run(keep_workers(parsed.workers, where), [signal.SIGHUP])
+
+
+def _configure_logging(parsed: argparse.Namespace) -> None:
+    """Write the log to the standard error, unless the application has configured logging."""
+    if logging.getLogger().hasHandlers():
+        return
+    level = logging.getLevelNamesMapping()[parsed.log_level.upper()]
+    who = ""
+    if parsed.as_worker is not None and not parsed.reload:
+        who = f"[worker {os.environ[WORKER_VARIABLE]}] "
+    logging.basicConfig(level=level, format=f"%(asctime)s %(levelname)s {who}%(message)s")
+    logging.getLogger("trio_ws.serve").setLevel(level)
+    # The access log consists of the lines that connections log at INFO.
+    of_connections = min(level, logging.INFO) if parsed.access_log else max(level, logging.WARNING)
+    logging.getLogger("trio_ws").setLevel(level if level == logging.DEBUG else of_connections)
+
+
+SERVE: Final = Subcommand(
+    name="serve",
+    summary="run a server, in one process or several",
+    description=(
+        "Serve WebSockets until SIGINT (Ctrl-C) or SIGTERM asks to stop. Then every client is sent "
+        "1001, and handlers get the grace period. A second signal ends the process at once."
+    ),
+    epilog=(
+        "Exit codes: 0 stopped gracefully, 1 could not start or failed, 2 wrong command line, "
+        "130 and 143 stopped at once by a second SIGINT or SIGTERM."
+    ),
+    add_arguments=_add_arguments,
+    run=_run,
+)
