@@ -52,6 +52,7 @@ EXAMPLES: list[WebSocketError] = [
     BackplaneError("text"),
     UnexpectedMessage("text"),
     UnexpectedMessage(b"binary"),
+    ConnectionRejected(Response(429, {"Retry-After": "3"}), "wss://example.org/"),
     ConnectionFailed(errno.ECONNREFUSED, "refused"),
 ]
 
@@ -145,7 +146,11 @@ def assert_same(copied: WebSocketError, error: WebSocketError) -> None:
     [
         (EXAMPLES[2], "'http://x' is not a WebSocket URL: it must start with ws:// or wss://"),
         (EXAMPLES[6], "no Host"),
-        (EXAMPLES[7], "the handshake ended with HTTP status 403"),
+        (EXAMPLES[7], "the handshake ended with HTTP status 403: go away"),
+        (
+            ConnectionRejected(Response(503, body="Busy.\n"), "wss://h/"),
+            "the handshake with wss://h/ ended with HTTP status 503: Busy.",
+        ),
         (EXAMPLES[10], "1001 (going away), closed by the peer: later"),
         (EXAMPLES[11], "1006 (abnormal closure), closed by us"),
         (EXAMPLES[-1], "refused"),
@@ -156,7 +161,14 @@ def test_an_exception_says_in_words_what_happened(error: WebSocketError, text: s
 
 
 def test_a_rejection_in_a_log_does_not_bring_its_whole_body() -> None:
-    assert len(repr(ConnectionRejected(Response(403, body=b"x" * 65536)))) < 200
+    error = ConnectionRejected(Response(403, body=b"x" * 65536))
+    assert len(repr(error)) < 200
+    assert len(str(error)) < 200
+
+
+def test_a_rejection_says_when_to_try_again() -> None:
+    assert ConnectionRejected(Response(503, {"Retry-After": "120"})).retry_after == 120
+    assert ConnectionRejected(Response(503)).retry_after is None
 
 
 # Close codes…

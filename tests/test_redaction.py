@@ -30,7 +30,7 @@ from trio_ws import (
     wrap_server_stream,
 )
 from trio_ws._http.url import WebSocketURL, follow_redirect, parse_url
-from trio_ws._redaction import masked, without_secrets
+from trio_ws._redaction import first_words, masked, printable, without_secrets
 from trio_ws.backplane import RedisBackplane
 
 #: In every URL here, and nowhere in what is shown.
@@ -255,3 +255,59 @@ async def test_a_malformed_response_is_refused_without_its_cookies() -> None:
 def test_a_request_line_is_quoted_without_its_user() -> None:
     text = "illegal request line: GET ws://u:xyzzy@h/ HTTP/9"
     assert without_secrets(text) == "illegal request line: GET ws://***@h/ HTTP/9"
+
+
+# What a peer wrote…
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", ""),
+        (b" \r\n", ""),
+        (b"Rate limit exceeded.\n", "Rate limit exceeded."),
+        (b"two\r\nlines\tand  more", "two lines and more"),
+        (b"a\x1b[31mred\x00\x07", "a\\x1b[31mred\\x00\\x07"),
+        ("\u202eright to left, Grüße".encode(), "\\u202eright to left, Grüße"),
+        (b"caf\xe9", "caf\\xe9"),
+        (b"\x89PNG\r\n\x1a\n\x00", "\\x89PNG \\x1a \\x00"),
+        (
+            b"<!DOCTYPE html>\n<html lang=en><title>403 Forbidden</title><p>No.",
+            "403 Forbidden No.",
+        ),
+        (b"  <h1>502</h1> <!-- <a", "502"),
+        (b"<!-- <a> --><h1>502 <a", "502"),
+        (b"1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
+        (b'{"error": "no such key"}', '{"error": "no such key"}'),
+        (b"x" * 120, "x" * 120),
+        (b"x" * 121, "x" * 120 + "…"),
+        (b"\x00" * 2**16, "\\x00" * 120 + "…"),
+        (b"Authorization required", "Authorization required"),
+        (b'{"Cookie": "a=xyzzy"}', '{"Cookie": ***'),
+        (b"you sent\nauthorization: Basic xyzzy\n", "you sent authorization: ***"),
+        (b"no such page: https://u:xyzzy@h/", "no such page: https://***@h/"),
+    ],
+)
+def test_the_first_words_of_a_body_are_one_short_line_without_secrets(
+    body: bytes, words: str
+) -> None:
+    assert first_words(body) == words
+
+
+@given(st.text())
+def test_what_is_printable_is_one_line(text: str) -> None:
+    assert printable(text).isprintable()
+
+
+async def test_a_refusal_is_told_without_the_user_and_the_query_of_its_url() -> None:
+    def refuse(request: Request) -> Response:
+        return Response(403, {}, f"You sent Cookie: {request.headers['Cookie']}")
+
+    async with open_server(_nothing, process_request=refuse) as server:
+        url = f"ws://u:{SECRET}@localhost:{server.port}/feed?token={SECRET}"
+        with pytest.raises(ConnectionRejected, match="/feed ended with HTTP status 403") as caught:
+            async with open_websocket_url(url, headers={"Cookie": f"a={SECRET}"}):
+                pass
+    assert caught.value.url == f"ws://localhost:{server.port}/feed"
+    assert str(caught.value).endswith(": You sent Cookie: ***")
+    assert SECRET not in told(caught.value)

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ._redaction import masked
+from ._redaction import masked, printable
 
 # ---------------------------------------------------------------------------
 # Why a connection closed
@@ -158,8 +158,7 @@ class CloseReason:
         if self.code in _REGISTERED:
             name = f" ({CloseCode(self.code).name.lower().replace('_', ' ')})"
         # The peer's words go into logs and tracebacks, and must not be able to begin a new line.
-        shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in self.reason)
-        text = f": {shown}" if self.reason else ""
+        text = f": {printable(self.reason)}" if self.reason else ""
         return f"{self.code}{name}, closed by {self.initiator.value}{text}"
 
 

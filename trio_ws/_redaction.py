@@ -1,7 +1,7 @@
 """Redaction: passwords in URLs and credentials in header fields do not show in errors and logs.
 
-This module owns what counts as secret, and what replaces it in errors, logs and reprs. It works on
-text, and does not know what the text is for.
+This module owns what counts as secret, and what replaces it in errors, logs and reprs; and how the
+words of a peer are quoted there. It works on text, and does not know what the text is for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,17 @@ _SECRET_FIELD = re.compile(_CREDENTIALS, re.IGNORECASE)
 
 _QUOTED_USERINFO = re.compile(r"//[^/?#\s]*@")
 _QUOTED_FIELD = re.compile(rf"\b({_CREDENTIALS})\b.*", re.IGNORECASE | re.DOTALL)
+
+
+#: A page or an error in JSON that shows the request's own fields.
+_SHOWN_FIELD = re.compile(rf"\b({_CREDENTIALS})\b([\"']?\s*[:=]).*", re.IGNORECASE)
+
+#: How much of a body is looked at for its first words, in bytes, and how much of those is quoted.
+_MAX_LOOK = 4096
+_MAX_WORDS = 120
+
+#: A comment or a tag of HTML, which may go on after what is looked at.
+_TAG = re.compile(r"<!--.*?(?:-->|\Z)|<[^<>]*(?:>|\Z)", re.DOTALL)
 
 
 def masked(url: str) -> str:
@@ -51,3 +62,23 @@ def masked_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 def without_secrets(text: str) -> str:
     """`text` without the secrets that it has if it quotes a line of a request or response."""
     return _QUOTED_FIELD.sub(rf"\1 {_HIDDEN}", _QUOTED_USERINFO.sub(f"//{_HIDDEN}@", text))
+
+
+def printable(text: str) -> str:
+    """`text` on one line: what cannot be printed, control characters above all, is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def first_words(body: bytes) -> str:
+    """The first words of a response's body, for an error: one short line, without tags of HTML.
+
+    Octets that are no UTF-8 are escaped. The client's own credentials are hidden where the server
+    repeats them.
+    """
+    text = body[:_MAX_LOOK].decode("utf-8", "backslashreplace")
+    if text.lstrip().startswith("<"):
+        text = _TAG.sub(" ", text)
+    text = _QUOTED_USERINFO.sub(f"//{_HIDDEN}@", " ".join(text.split()))
+    text = _SHOWN_FIELD.sub(rf"\1\2 {_HIDDEN}", text)
+    cut = len(text) > _MAX_WORDS
+    return printable(text[:_MAX_WORDS]) + ("…" if cut else "")

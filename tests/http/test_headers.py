@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given, strategies as st
 
 from tests.helpers import least_cpu_seconds
 from trio_ws import Headers
-from trio_ws._http.headers import http_date, is_field_value, is_token
+from trio_ws._http.headers import http_date, is_field_value, is_token, retry_after
 
 REPEATED = Headers([("Cookie", "a=1"), ("X-A", "x"), ("COOKIE", "b=2")])
 
@@ -197,3 +198,48 @@ def test_every_date_that_is_sent_is_read_again(seconds: int) -> None:
 @given(st.one_of(st.text(), st.text("0123456789 :,-GMTSunJa+"), st.binary().map(str)))
 def test_any_text_is_a_date_or_none(text: str) -> None:
     assert isinstance(http_date(text), int | None)
+
+
+# When to try again…
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("120", 120.0),
+        ("1.5", 1.5),
+        ("007", 7.0),
+        ("Sun, 06 Nov 1994 08:50:37 GMT", 60.0),
+        ("Sunday, 06-Nov-94 08:49:38 GMT", 1.0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+        ("Sun, 06 Nov 1994 08:00:00 GMT", 0.0),
+        ("", None),
+        ("-1", None),
+        ("+1", None),
+        ("1e3", None),
+        ("1, 2", None),
+        ("nan", None),
+        ("\xb2", None),
+        ("soon", None),
+        ("9" * 13, None),
+        ("9" * 5000, None),
+        ("Sun, 31 Feb 1994 08:50:37 GMT", None),
+    ],
+)
+def test_retry_after_is_a_number_of_seconds_or_a_date(value: str, seconds: float | None) -> None:
+    fields = {"Retry-After": value, "Date": "Sun, 06 Nov 1994 08:49:37 GMT"}
+    assert retry_after(Headers(fields)) == seconds
+
+
+def test_nothing_said_is_no_time_to_wait() -> None:
+    assert retry_after(Headers()) is None
+    assert retry_after(Headers([("Retry-After", "1"), ("Retry-After", "2")])) is None
+
+
+def test_a_date_without_the_server_s_own_is_compared_with_our_clock() -> None:
+    date = formatdate(time.time() + 3600, usegmt=True)
+    for fields in ({"Retry-After": date}, {"Retry-After": date, "Date": "today"}):
+        seconds = retry_after(Headers(fields))
+        assert seconds is not None
+        assert 3500 < seconds <= 3600

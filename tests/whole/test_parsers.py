@@ -282,6 +282,11 @@ parser(
 )
 parser(Headers.tokens, values("a, b"), lambda value: Headers({"A": value}).tokens("A"))
 parser(_headers.http_date, texts(DATE, "Sunday, 06-Nov-94 08:49:37 GMT"))
+parser(
+    _headers.retry_after,
+    values(DATE, "120", "1.5"),
+    lambda value: _headers.retry_after(Headers({"Retry-After": value, "Date": value})),
+)
 parser(_addresses.ip_address, texts("192.0.2.1", "2001:db8::1%eth0", "::ffff:192.0.2.1"))
 for trusted, field, text in (
     ("Forwarded", "Forwarded", 'for=192.0.2.1;proto=https, for="[2001:db8::1]:80"'),
@@ -302,6 +307,8 @@ parser(
 )
 parser(_redaction.masked, texts("wss://ada:pw@example.org/a?b", "//a@b"))
 parser(_redaction.without_secrets, texts("Cookie: a=b", "no: //a@b"))
+parser(_redaction.printable, texts("a\nb\x1b[1m"))
+parser(_redaction.first_words, octets(b"<p class=a>No &amp;</p> cookie: x", b"{'a': 1}"))
 parser(_redaction.is_secret_field, texts("Proxy-Authorization"))
 
 # ---------------------------------------------------------------------------

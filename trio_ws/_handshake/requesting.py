@@ -58,7 +58,9 @@ async def request_connection(
         raise InvalidResponse(f"the server's answer is not a WebSocket response: {exc}") from exc
     if response.status != 101:
         body = await _read_body(transport, exchange, buffer.rest() or None)
-        raise ConnectionRejected(Response(response.status, response.headers, body))
+        raise ConnectionRejected(
+            Response(response.status, response.headers, body), url.without_query
+        )
 
     subprotocol = _check_response(response.headers, key, options)
     wire = make_wire(Role.CLIENT, options, _agreed_compression(response.headers, options))

@@ -7,6 +7,7 @@ nothing of requests, responses or sockets.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast, final
@@ -202,6 +203,27 @@ def http_date(text: str) -> int | None:
         return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
     except ValueError:  # the 31st of February
         return None
+
+
+#: More digits than these are no number of seconds that anybody meant.
+_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?")
+
+
+def retry_after(headers: Headers) -> float | None:
+    """Seconds to wait before another try, by the Retry-After field (RFC 9110 section 10.2.3).
+
+    It is `None` if there is none, or none that can be understood. Fractions are understood, because
+    some servers send them. A date is compared with the response's own Date if it has one: the two
+    are by the same clock, while this machine's may be wrong. One in the past means 0.
+    """
+    value = headers.get("Retry-After", "")
+    if _SECONDS.fullmatch(value):
+        return float(value)
+    then = http_date(value)
+    if then is None:
+        return None
+    now = http_date(headers.get("Date", ""))
+    return max(0.0, then - (time.time() if now is None else now))
 
 
 def _checked(pairs: Iterable[Any]) -> tuple[tuple[str, str], ...]:

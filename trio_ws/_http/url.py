@@ -75,6 +75,11 @@ class WebSocketURL:
         return f"{self.scheme}://{self.authority}{self.resource}"
 
     @property
+    def without_query(self) -> str:
+        """The URL for errors: a query may hold a token."""
+        return str(self).partition("?")[0]
+
+    @property
     def authority(self) -> str:
         """The host and port as they stand in a URL, the port unless it is the scheme's default."""
         return self._authority(self.host.replace("%", "%25"))

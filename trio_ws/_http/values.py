@@ -18,8 +18,9 @@ from .._addresses import TLS, Address
 from .._buffer import bytes_of
 from .._errors import HandshakeError
 from .._json import from_json, to_json
+from .._redaction import first_words
 from .context import Context
-from .headers import Headers, HeadersLike, has_token, is_token
+from .headers import Headers, HeadersLike, has_token, is_token, retry_after
 from .query import QueryParams
 
 if TYPE_CHECKING:
@@ -265,19 +266,37 @@ class InvalidRequest(HandshakeError):
 class ConnectionRejected(HandshakeError):
     """An HTTP response other than 101 ended the handshake.
 
-    On the client, `response` is what the server sent, its body cut at 64 KiB or after a second.
-    If `wrap_server_stream` raises this, it is the response that this side gave (a page, a health
-    check).
+    Its text has the URL, the status and the first words of the body, on one line.
+
+    Attributes:
+        response: on the client, what the server sent, its body cut at 64 KiB or after a second. If
+            `wrap_server_stream` raises this, it is the response that this side gave (a page, a
+            health check).
+        url: what the client asked for, after redirects; `None` on a server. User, password and
+            query are left out, because they may hold secrets.
     """
 
     __module__ = "trio_ws"
 
-    def __init__(self, response: Response) -> None:
-        super().__init__(response)
+    def __init__(self, response: Response, url: str | None = None) -> None:
+        super().__init__(response, url)
         self.response = response
+        self.url = url
+
+    @property
+    def retry_after(self) -> float | None:
+        """How many seconds the server asks to be left alone, by its Retry-After field.
+
+        `None` if it does not say, or if what it says is neither a number of seconds nor a date. The
+        number is as large as the server likes: put a limit to how long you wait.
+        """
+        return retry_after(self.response.headers)
 
     def __str__(self) -> str:
-        return f"the handshake ended with HTTP status {self.response.status}"
+        whose = f" with {self.url}" if self.url is not None else ""
+        words = first_words(self.response.body)
+        said = f": {words}" if words else ""
+        return f"the handshake{whose} ended with HTTP status {self.response.status}{said}"
 
 
 @final
