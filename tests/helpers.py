@@ -23,6 +23,7 @@ from trio_ws._handshake.both_sides import accept_value
 from trio_ws._nursery import open_bare_nursery
 from trio_ws._protocol.events import Close, Fragment, Ping, Pong, Violation
 from trio_ws._protocol.wire import Wire
+from trio_ws._waking import LOOKOUT, Lookout
 from trio_ws.testing import open_test_server
 
 HOST = "127.0.0.1"
@@ -239,6 +240,21 @@ async def echo(websocket: WebSocket) -> None:
 # ---------------------------------------------------------------------------
 # Time
 # ---------------------------------------------------------------------------
+
+
+class Laptop:
+    """A computer that sleeps when a test says so, for all of this run of trio.
+
+    Make it before anything else: the clocks are compared from the first connection on.
+    """
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+        LOOKOUT.set(Lookout(lambda: self.slept))
+
+    def sleep(self, seconds: float) -> None:
+        """Close the lid, and open it again so much later. trio's clock stands still meanwhile."""
+        self.slept += seconds
 
 
 async def least_cpu_seconds(run: Callable[[], Awaitable[object]]) -> float:
