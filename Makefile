@@ -19,7 +19,7 @@ help:
 	@echo "make test         the whole suite, with coverage; some of it: ARGS=tests/http/test_url.py"
 	@echo "make check        format, lint and types"
 	@echo "make docs         the documentation, into docs/_build/html"
-	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS="--set quick""
+	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS='--set quick --tls'"
 	@echo "make interop      peers in Go, Perl and Java, with compression; installs their compilers"
 	@echo "make soak         the load tests at full size, with what they measure"
 	@echo "make bench        trio_ws beside its peers, in 20 minutes; some of it: ARGS='--case echo-16'"
@@ -50,7 +50,7 @@ check: .venv/.group-check
 docs: .venv/.group-docs
 	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html
 
-conformance: .venv/.package .tools/autobahn/.installed
+conformance: .venv/.group-test .tools/autobahn/.installed
 	$(BIN)/python -m tests.conformance.run $(ARGS) .tools/autobahn/bin/wstest
 
 # Not collected by "make test", because its name does not begin with test_.

@@ -1,11 +1,15 @@
 """The server that Autobahn's fuzzing client tests: an echo without limits in its way.
 
-Prints its URL as the first line and serves until it is ended.
+python -m tests.conformance.echo_server [CHAIN KEY]
+
+Prints its URL as the first line and serves until it is ended. With the files of a certificate,
+it serves TLS.
 """
 
 from __future__ import annotations
 
 import math
+import ssl
 import sys
 
 import trio
@@ -21,18 +25,25 @@ async def echo(websocket: WebSocket) -> None:
         pass  # most cases break the protocol: Autobahn judges what we make of it
 
 
-async def main() -> None:
+async def main(certificate: list[str]) -> None:
+    context = None
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate)
     async with trio.open_nursery() as nursery:
-        server: WebSocketServer = await nursery.start(serve)
+        server: WebSocketServer = await nursery.start(serve, context)
         sys.stdout.write(server.urls[0] + "\n")
         sys.stdout.flush()
 
 
-async def serve(task_status: trio.TaskStatus[WebSocketServer]) -> None:
+async def serve(
+    context: ssl.SSLContext | None, task_status: trio.TaskStatus[WebSocketServer]
+) -> None:
     await serve_websocket(
         echo,
         "127.0.0.1",
         0,
+        ssl_context=context,
         task_status=task_status,
         max_message_size=math.inf,  # 9.* sends 16 MiB
         compression=Deflate(threshold=0),  # what is agreed on is to be used
@@ -43,4 +54,4 @@ async def serve(task_status: trio.TaskStatus[WebSocketServer]) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    trio.run(main, sys.argv[1:])
