@@ -9,11 +9,11 @@ a change that is meant, ``python -m tests.connection.test_closing_matrix`` write
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import trio
@@ -35,10 +35,22 @@ from tests.helpers import (
     reset,
     tcp_pair,
 )
+from tests.tls_helpers import (
+    CLIENT,
+    NAME,
+    SERVER,
+    open_client_with_raw_tls_server,
+    open_server_with_raw_tls_client,
+    over,
+    tls_of_trio,
+    wrap_client_transport,
+    wrap_server_transport,
+)
 from trio_ws import ConnectionClosed, WebSocket
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "closing-matrix.md"
 
+LINES = ("TCP", "TLS")
 ROLES = ("server", "client")
 HOW = ("normally", "by exception", "by cancellation")
 
@@ -61,8 +73,17 @@ class Outcome:
         return f"{self.ours} / {self.peers} / {self.seen}"
 
 
-async def run_case(role: str, who: str, when: str, how: str) -> Outcome:
-    opener = open_server_with_raw_client if role == "server" else open_client_with_raw_server
+#: What opens our end, and a raw peer.
+OPENERS: dict[tuple[str, str], Any] = {
+    ("server", "TCP"): open_server_with_raw_client,
+    ("client", "TCP"): open_client_with_raw_server,
+    ("server", "TLS"): open_server_with_raw_tls_client,
+    ("client", "TLS"): open_client_with_raw_tls_server,
+}
+
+
+async def run_case(line: str, role: str, who: str, when: str, how: str) -> Outcome:
+    opener = OPENERS[role, line]
     client, server = await tcp_pair()
     peers_end = client if role == "server" else server
     peer_saw: list[str] = []
@@ -74,7 +95,7 @@ async def run_case(role: str, who: str, when: str, how: str) -> Outcome:
                 with trio.CancelScope() as scope:
                     async with opener(streams=(client, server), **OPTIONS) as (ws, peer):
                         await WHEN[when](ws, peer, nursery)
-                        if when != "send buffer full" and who not in ("bare EOF", "reset"):
+                        if when != "send buffer full" and who not in SAY_NO_MORE:
                             nursery.start_soon(answer_close, peer, who, peer_saw)
                         seen = await start(who, when, ws, peer, peers_end)
                         if how == "by exception":
@@ -94,6 +115,19 @@ async def run_case(role: str, who: str, when: str, how: str) -> Outcome:
         await ws.receive()
     ours = f"{ws.close_reason.code} by {ws.close_reason.initiator.value}"
     return Outcome(ours, peer_saw[0] if peer_saw else "–", seen)
+
+
+async def run_row(line: str, role: str, who: str, when: str) -> list[Outcome]:
+    """The cells of a row, at once: most of the time they wait."""
+    row: dict[str, Outcome] = {}
+
+    async def run(how: str) -> None:
+        row[how] = await run_case(line, role, who, when, how)
+
+    async with trio.open_nursery() as nursery:
+        for how in HOW:
+            nursery.start_soon(run, how)
+    return [row[how] for how in HOW]
 
 
 async def be_idle(ws: WebSocket, peer: RawPeer, nursery: trio.Nursery) -> None:
@@ -149,6 +183,13 @@ async def send_reset(peer: RawPeer, stream: trio.SocketStream) -> None:
     reset(stream)
 
 
+async def say_goodbye(peer: RawPeer, stream: trio.SocketStream) -> None:
+    """TLS says close_notify; the connection under it stays."""
+    assert isinstance(peer.stream, trio.SSLStream)
+    with trio.move_on_after(0.05), suppress(trio.BrokenResourceError):
+        await peer.stream.unwrap()  # it waits for our goodbye
+
+
 async def do_nothing(peer: RawPeer, stream: trio.SocketStream) -> None:
     """We begin."""
 
@@ -162,12 +203,18 @@ WHO = {
     "reset": send_reset,
 }
 
+#: What only TLS has.
+WHO_OVER_TLS = {"goodbye of TLS": say_goodbye}
+
+#: Who does not answer a Close frame.
+SAY_NO_MORE = {"bare EOF", "reset", *WHO_OVER_TLS}
+
 
 async def start(
     who: str, when: str, ws: WebSocket, peer: RawPeer, stream: trio.SocketStream
 ) -> str:
     """Let the end begin, where it is not we who begin it, and say what a receiver sees."""
-    begin = WHO[who]
+    begin = (WHO | WHO_OVER_TLS)[who]
     await begin(peer, stream)
     if begin is do_nothing:
         return "–"
@@ -206,57 +253,75 @@ async def until(condition: Any) -> None:
         await trio.sleep(0.001)
 
 
-async def run_handshake_case(role: str, who: str) -> str:
+async def run_handshake_case(line: str, role: str, who: str) -> str:
     """The end comes before the connection is open: what opening it raises."""
     client, server = await tcp_pair()
-    ours, peers = (server, client) if role == "server" else (client, server)
-    if role == "server":
-        await peers.send_all(REQUEST[:30])
+    ours, below = (server, client) if role == "server" else (client, server)
+    peers: Stream = tls_of_trio(below, masks=role == "server") if line == "TLS" else below
     outcome = ""
     with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(end_handshake, who, peers, scope)
+            nursery.start_soon(end_handshake, role, who, peers, scope)
             try:
-                async with wrap(role, ours):
+                async with wrap(line, role, ours):
                     raise AssertionError
             except trio_ws.HandshakeError as exc:
                 outcome = type(exc).__name__
     if scope.cancelled_caught:
         outcome = "Cancelled"
     assert ours.socket.fileno() == -1
-    await trio.aclose_forcefully(peers)
+    await trio.aclose_forcefully(below)
     return outcome
 
 
-@asynccontextmanager
-async def wrap(role: str, stream: trio.abc.Stream) -> AsyncGenerator[WebSocket, None]:
+def wrap(line: str, role: str, stream: trio.SocketStream) -> AbstractAsyncContextManager[WebSocket]:
+    if line == "TCP" and role == "server":
+        return trio_ws.wrap_server_stream(stream)
+    if line == "TCP":
+        return trio_ws.wrap_client_stream(stream, URL)
     if role == "server":
-        async with trio_ws.wrap_server_stream(stream) as ws:
-            yield ws
-    else:
-        async with trio_ws.wrap_client_stream(stream, URL) as ws:
-            yield ws
+        return wrap_server_transport(over(stream, SERVER))
+    return wrap_client_transport(over(stream, CLIENT, NAME))
 
 
-async def end_handshake(who: str, peers: trio.SocketStream, scope: trio.CancelScope) -> None:
+Stream: TypeAlias = trio.SocketStream | trio.SSLStream[Any]
+
+
+def socket_of(stream: Stream) -> trio.SocketStream:
+    return stream if isinstance(stream, trio.SocketStream) else stream.transport_stream
+
+
+async def end_handshake(role: str, who: str, peers: Stream, scope: trio.CancelScope) -> None:
+    if isinstance(peers, trio.SSLStream):
+        await peers.do_handshake()
+    if role == "server":
+        await peers.send_all(REQUEST[:30])
+    elif isinstance(peers, trio.SSLStream):
+        await peers.receive_some()  # OpenSSL says no goodbye while something is unread
     await trio.testing.wait_all_tasks_blocked(0.01)
-    await HANDSHAKE_ENDS[who](peers, scope)
+    await (HANDSHAKE_ENDS | HANDSHAKE_ENDS_OVER_TLS)[who](peers, scope)
 
 
-async def cancel(peers: trio.SocketStream, scope: trio.CancelScope) -> None:
+async def cancel(peers: Stream, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def hang_up(peers: trio.SocketStream, scope: trio.CancelScope) -> None:
+async def hang_up(peers: Stream, scope: trio.CancelScope) -> None:
     await peers.aclose()
 
 
-async def hang_up_one_way(peers: trio.SocketStream, scope: trio.CancelScope) -> None:
-    await peers.send_eof()
+async def hang_up_one_way(peers: Stream, scope: trio.CancelScope) -> None:
+    await socket_of(peers).send_eof()
 
 
-async def hang_up_hard(peers: trio.SocketStream, scope: trio.CancelScope) -> None:
-    reset(peers)
+async def hang_up_hard(peers: Stream, scope: trio.CancelScope) -> None:
+    reset(socket_of(peers))
+
+
+async def leave_tls(peers: Stream, scope: trio.CancelScope) -> None:
+    assert isinstance(peers, trio.SSLStream)
+    with suppress(trio.BrokenResourceError):
+        await peers.unwrap()
 
 
 #: Who ends the handshake, and how.
@@ -267,22 +332,33 @@ HANDSHAKE_ENDS = {
     "reset": hang_up_hard,
 }
 
+#: What only TLS has.
+HANDSHAKE_ENDS_OVER_TLS = {"goodbye of TLS": leave_tls}
+
 
 # The tests…
 
 
-@pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize("who", WHO)
-@pytest.mark.parametrize("role", ROLES)
-async def test_the_end_is_the_one_in_the_documentation(role: str, who: str, when: str) -> None:
-    row = [await run_case(role, who, when, how) for how in HOW]
+CASES = list(itertools.product(LINES, ROLES, WHO, WHEN))
+CASES += itertools.product(["TLS"], ROLES, WHO_OVER_TLS, WHEN)
+
+HANDSHAKE_CASES = list(itertools.product(LINES, ROLES, HANDSHAKE_ENDS))
+HANDSHAKE_CASES += itertools.product(["TLS"], ROLES, HANDSHAKE_ENDS_OVER_TLS)
+
+
+@pytest.mark.parametrize(("line", "role", "who", "when"), CASES)
+async def test_the_end_is_the_one_in_the_documentation(
+    line: str, role: str, who: str, when: str
+) -> None:
+    row = await run_row(line, role, who, when)
     assert show_row(role, who, when, row) in DOCUMENT.read_text("utf-8")
 
 
-@pytest.mark.parametrize("who", HANDSHAKE_ENDS)
-@pytest.mark.parametrize("role", ROLES)
-async def test_the_end_of_a_handshake_is_the_one_in_the_documentation(role: str, who: str) -> None:
-    outcome = await run_handshake_case(role, who)
+@pytest.mark.parametrize(("line", "role", "who"), HANDSHAKE_CASES)
+async def test_the_end_of_a_handshake_is_the_one_in_the_documentation(
+    line: str, role: str, who: str
+) -> None:
+    outcome = await run_handshake_case(line, role, who)
     assert show_handshake_row(role, who, outcome) in DOCUMENT.read_text("utf-8")
 
 
@@ -300,13 +376,17 @@ HEADING = """\
 Who starts × when × how we leave. Each cell holds the close code that this side records and who
 began, the code in the Close frame that the peer was sent (– where it got none), and what a receiver
 saw before we left. In every case, nothing is left running and later use of the connection raises
-`trio.ClosedResourceError`. The table is made by the test suite, over TCP, with our end as a server
-and as a client.
+`trio.ClosedResourceError`. The table is made by the test suite over TCP, with our end as a server
+and as a client; over TLS, the suite finds the same in every case.
 
 “Both at once” means that the two Close frames cross. Where the reader is blocked on a full queue,
 an end that the peer starts is not noticed before we leave: that is back-pressure. Where the send
 buffer is full, the peer does not read, so that it sees no Close frame, and leaving takes
 `close_timeout`.
+
+“Goodbye of TLS” is close_notify without a Close frame before it, which only TLS has. It ends a
+WebSocket as the end of a TCP connection does: with 1006. With a bare EOF over TLS there is no
+close_notify, and what the receiver sees says so in its cause.
 
 | we are | who starts | when | we leave normally | by exception | by cancellation |
 |---|---|---|---|---|---|
@@ -324,12 +404,18 @@ There is no connection yet, so there are no codes: opening raises, and the socke
 
 async def make_document() -> str:
     text = HEADING
-    for role, who, when in itertools.product(ROLES, WHO, WHEN):
-        row = [await run_case(role, who, when, how) for how in HOW]
-        text += show_row(role, who, when, row)
+    for role in ROLES:
+        for line, who in [*((LINES[0], who) for who in WHO), *(("TLS", w) for w in WHO_OVER_TLS)]:
+            for when in WHEN:
+                row = await run_row(line, role, who, when)
+                text += show_row(role, who, when, row)
     text += HANDSHAKE_HEADING
-    for role, who in itertools.product(ROLES, HANDSHAKE_ENDS):
-        text += show_handshake_row(role, who, await run_handshake_case(role, who))
+    for role in ROLES:
+        for line, who in itertools.chain(
+            ((LINES[0], who) for who in HANDSHAKE_ENDS),
+            (("TLS", who) for who in HANDSHAKE_ENDS_OVER_TLS),
+        ):
+            text += show_handshake_row(role, who, await run_handshake_case(line, role, who))
     return text
 
 

@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from tests.helpers import HOST, PATIENCE, reset, socket_pair, tcp_pair
+from tests.tls_helpers import over
 from trio_ws._transport.accepting import wrap_listener
-from trio_ws._transport.sockets import wrap_stream
 from trio_ws._transport.stream import Buffer
 from trio_ws._transport.tls import AHEAD, MOST_ANSWERS, RECORD, TLSTransport
 
@@ -57,15 +57,6 @@ def client_context() -> ssl.SSLContext:
 
 SERVER, CLIENT = server_context(), client_context()
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-
-
-def over(
-    stream: trio.SocketStream, context: ssl.SSLContext, name: str | None = None
-) -> TLSTransport:
-    """Our TLS; with a `name`, the client's side."""
-    below = wrap_stream(stream)
-    assert below.plain_socket is not None
-    return TLSTransport(below.plain_socket, below.remote_address, context, server_hostname=name)
 
 
 StreamPair: TypeAlias = tuple[trio.SocketStream, trio.SocketStream]
