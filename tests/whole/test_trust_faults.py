@@ -5,58 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
 
 import trio
 
 import trio_ws
-from tests.conftest import open_descriptors
 from tests.helpers import HOST, PATIENCE, RawPeer, echo, open_server, tcp_pair
 from tests.whole.server_process import CLOSE_TIMEOUT, SLACK, SOAK, report, server_process
-from tests.whole.sweeping import converse
+from tests.whole.sweeping import converse, sweep
 from trio_ws import open_websocket_url
-
-
-async def nothing_left(tasks: int, descriptors: int) -> None:
-    """Wait until there are no more of both than that."""
-    with trio.fail_after(PATIENCE):
-        while (
-            trio.lowlevel.current_statistics().tasks_living > tasks
-            or len(open_descriptors()) > descriptors
-        ):
-            await trio.sleep(0.001)
-
-
-class CancelAtAnyStep(trio.abc.Instrument):
-    """Cancels a scope at the k-th step from now on, whichever task takes it."""
-
-    def __init__(self, scope: trio.CancelScope, step: int) -> None:
-        self.scope = scope
-        self.steps_left = step
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps_left -= 1
-        if self.steps_left == 0:
-            self.scope.cancel()
-
-
-async def sweep(run: Callable[[], Awaitable[None]]) -> int:
-    """Cancel `run` at every scheduling step, one by one; say how many there are."""
-    await trio.testing.wait_all_tasks_blocked(0.05)
-    tasks = trio.lowlevel.current_statistics().tasks_living
-    descriptors = len(open_descriptors())
-    for step in range(1, 500):
-        with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
-            instrument = CancelAtAnyStep(scope, step)
-            trio.lowlevel.add_instrument(instrument)
-            try:
-                await run()
-            finally:
-                trio.lowlevel.remove_instrument(instrument)
-        await nothing_left(tasks, descriptors)
-        if instrument.steps_left > 0:
-            return step
-    raise AssertionError("it never got through")
 
 
 async def test_cancelling_a_client_at_every_step_over_tcp_leaves_nothing() -> None:
