@@ -60,7 +60,7 @@ COMMON: dict[str, Any] = {
     "on_ping_pong": None,
     "logger": logging.getLogger("trio_ws"),
 }
-CLIENT_STREAM = {**COMMON, "origin": None, "user_agent": PRODUCT}
+CLIENT_STREAM = {**COMMON, "origin": None, "user_agent": PRODUCT, "cookies": None}
 SERVER_STREAM = {
     **COMMON,
     "process_request": None,

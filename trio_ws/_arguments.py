@@ -274,3 +274,21 @@ def check_client_context(context: object) -> None:
         raise ValueError(
             "the ssl_context is for servers; a client's is made by ssl.create_default_context()"
         )
+
+
+def check_cookie_jar(jar: object) -> None:
+    """Check a client's `cookies`.
+
+    Raises:
+        TypeError: it is no cookie jar. Its contents are secret, so only its type is told.
+    """
+    if jar is None:
+        return
+    # Whoever has a jar has loaded this already; nobody else is to wait for it.
+    from http.cookiejar import CookieJar  # noqa: PLC0415
+
+    if not isinstance(jar, CookieJar):
+        raise TypeError(
+            "cookies is an http.cookiejar.CookieJar, or None for none, not a "
+            f"{type(jar).__name__}; httpx's Cookies have one in their attribute jar"
+        )

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "headers": "extra_headers additional_headers header request_headers response_headers",
     "user_agent": "user_agent_header",
     "origins": "allowed_origins allow_origins check_origin cors_allowed_origins",
+    "cookies": "cookie cookie_jar cookiejar jar",
     "ssl_context": "ssl tls sslopt ssl_options tls_context",
     "server_hostname": "server_name hostname sni assert_hostname",
     "path": "unix uds unix_path unix_socket socket_path",

@@ -10,12 +10,15 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 from ._connection.websocket import WebSocket
 from ._http.headers import HeadersLike
 from ._options import Origins, ProcessRequest, ProxyHeader
 from ._protocol.deflate import Deflate
+
+if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
 
 #: What happens to a handler's exception: see the option `on_handler_error`.
 HandlerErrorPolicy: TypeAlias = Literal["log", "propagate"] | Callable[[WebSocket, Exception], None]
@@ -47,6 +50,7 @@ class ClientStreamKeywords(ConnectionKeywords, total=False):
 
     origin: str | None
     user_agent: str | None
+    cookies: CookieJar | None
 
 
 class ClientKeywords(ClientStreamKeywords, total=False):

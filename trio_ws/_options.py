@@ -19,9 +19,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
-from ._arguments import check_callable, check_client_context, check_plain, check_whole
+from ._arguments import (
+    check_callable,
+    check_client_context,
+    check_cookie_jar,
+    check_plain,
+    check_whole,
+)
 from ._hints import what_was_meant
 from ._http.headers import Headers, HeadersLike, is_field_value, is_token
 from ._http.networks import Networks
@@ -29,6 +35,9 @@ from ._http.url import checked_host
 from ._http.values import Answer, Request
 from ._protocol.deflate import Deflate
 from ._version import __version__
+
+if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
 
 T = TypeVar("T")
 
@@ -153,8 +162,15 @@ class ClientStreamOptions(ConnectionOptions):
     user_agent: str | None = PRODUCT
     """The User-Agent header, or `None` for none."""
 
+    cookies: CookieJar | None = field(default=None, repr=False)
+    """A `http.cookiejar.CookieJar`. It says which cookies go with the opening request, and learns
+    those that the response sets, whatever its status. For the jar, ``ws`` is ``http`` and ``wss``
+    is ``https``, so that it may be an HTTP client's, too. If `headers` has a Cookie, that is sent
+    instead. On a redirect to another origin the jar is not asked."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_cookie_jar(self.cookies)
         _check_field("origin", self.origin)
         _check_field("user_agent", self.user_agent)
 

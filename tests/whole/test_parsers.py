@@ -14,6 +14,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,12 @@ from trio_ws._command import arguments as _arguments, talking as _talking
 from trio_ws._command.application import load_application
 from trio_ws._command.exits import CommandFailed
 from trio_ws._handshake.requesting import request_connection
-from trio_ws._http import forwarded as _forwarded, headers as _headers, url as _url
+from trio_ws._http import (
+    cookies as _cookies,
+    forwarded as _forwarded,
+    headers as _headers,
+    url as _url,
+)
 from trio_ws._http.exchange import (
     ClientExchange,
     HeadBuffer,
@@ -317,6 +323,11 @@ parser(_redaction.is_secret_field, texts("Proxy-Authorization"))
 
 BASE = _url.parse_url("wss://example.org/a/b?c")
 
+parser(
+    _cookies.keep_cookies,
+    values(f"a=b; Domain=example.org; Path=/a; Expires={DATE}; Max-Age=1; Secure"),
+    lambda value: _cookies.keep_cookies(CookieJar(), BASE, Headers({"Set-Cookie": value})),
+)
 parser(
     _url.parse_url,
     texts("wss://ada:pw@exämple.org:81/a?b", "ws://[fe80::1%25eth0]/"),

@@ -90,5 +90,7 @@ def _redirected(
         return replace(target, authorization=url.authorization), options
     kept = [pair for pair in options.extra_headers.fields if not is_secret_field(pair[0])]
     # Another origin is another server, which the Unix socket and the certificate's name of the
-    # first one are not for.
-    return target, replace(options, headers=Headers(kept), path=None, server_hostname=None)
+    # first one are not for. Cookies know no ports, so the jar alone could not keep them apart.
+    return target, replace(
+        options, headers=Headers(kept), cookies=None, path=None, server_hostname=None
+    )

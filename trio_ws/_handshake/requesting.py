@@ -56,6 +56,10 @@ async def request_connection(
         response = await _read_response(transport, exchange, buffer)
     except (MalformedHead, HeadTooLarge) as exc:
         raise InvalidResponse(f"the server's answer is not a WebSocket response: {exc}") from exc
+    if options.cookies is not None:
+        from .._http.cookies import keep_cookies  # noqa: PLC0415 - few have a jar; it loads slowly
+
+        keep_cookies(options.cookies, url, response.headers)
     if response.status != 101:
         body = await _read_body(transport, exchange, buffer.rest() or None)
         raise ConnectionRejected(
@@ -85,6 +89,12 @@ def _request_headers(url: WebSocketURL, key: str, options: ClientStreamOptions) 
         fields.append(("User-Agent", options.user_agent))
     if url.authorization is not None and "Authorization" not in options.extra_headers:
         fields.append(("Authorization", url.authorization))
+    if options.cookies is not None and "Cookie" not in options.extra_headers:
+        from .._http.cookies import cookies_for  # noqa: PLC0415 - as above
+
+        cookies = cookies_for(options.cookies, url)
+        if cookies is not None:
+            fields.append(("Cookie", cookies))
     return Headers([*fields, *options.extra_headers.fields])
 
 

@@ -7,10 +7,8 @@ connects to.
 
 from __future__ import annotations
 
-import email.message
 import math
 import re
-import urllib.request
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,9 +27,10 @@ from .._client.redirects import follow_redirects, location_in
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
 from .._errors import ConnectionFailed, InvalidResponse
+from .._http.cookies import cookies_for, keep_cookies
 from .._http.headers import Headers, HeadersLike
 from .._http.url import WebSocketURL, follow_redirect, parse_url
-from .._http.values import ConnectionRejected, Response
+from .._http.values import Response
 from .._json import from_json, to_json
 from .._keywords import ClientStreamKeywords
 from .._nursery import protected_context
@@ -40,8 +39,6 @@ from .._redaction import is_secret_field
 from .._transport.sockets import wrap_stream
 
 if TYPE_CHECKING:
-    from http.client import HTTPResponse
-
     from typing_extensions import Buffer
 
 #: One end of a stream in memory. Its buffers have no limit: sending never waits for the reader.
@@ -192,7 +189,7 @@ class MemoryClient:
             params: what to add to the query.
             max_redirects: how many redirects to follow; the option of `ClientOptions`.
             stream: a stream from `connect`, wrapped in your own: a `FaultyStream`, for example.
-            options: those of `ClientStreamOptions`.
+            options: those of `ClientStreamOptions`. With `cookies`, that jar is used instead.
 
         Raises:
             ConnectionRejected: the application answered with another status than 101.
@@ -219,18 +216,11 @@ class MemoryClient:
         self, stream: trio.abc.Stream, url: WebSocketURL, options: ClientOptions
     ) -> WebSocket:
         first = [stream]  # a redirect opens a new one
+        jar = self.cookies if options.cookies is None else options.cookies
 
         async def connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
             stream = first.pop() if first else self.connect(secure=url.secure)
-            headers = self._with_cookies(url, options.extra_headers)
-            try:
-                opened = replace(options, headers=headers)
-                websocket = await shake_hands(wrap_stream(stream), url, opened)
-            except ConnectionRejected as exc:
-                self._keep_cookies(url, exc.response.headers)
-                raise
-            self._keep_cookies(url, websocket.response.headers)
-            return websocket
+            return await shake_hands(wrap_stream(stream), url, replace(options, cookies=jar))
 
         return await follow_redirects(url, options, connect)
 
@@ -289,7 +279,7 @@ class MemoryClient:
             with suppress(trio.BrokenResourceError):  # the server refused before it read it all
                 await stream.send_all(data)
             response = await _response(connection, stream)
-        self._keep_cookies(url, response.headers)
+        keep_cookies(self.cookies, url, response.headers)
         return response
 
     async def get(
@@ -324,32 +314,9 @@ class MemoryClient:
         names = ", ".join(cookie.name for cookie in self.cookies) or "no cookies"
         return f"<MemoryClient at {show_address(self.remote_address)} with {names}>"
 
-    # Cookies…
-
     def _with_cookies(self, url: WebSocketURL, headers: Headers) -> Headers:
-        request = _as_http(url)
-        self.cookies.add_cookie_header(request)
-        value = request.get_header("Cookie")
+        value = cookies_for(self.cookies, url)
         return headers if value is None else _with_default(headers, "Cookie", value)
-
-    def _keep_cookies(self, url: WebSocketURL, headers: Headers) -> None:
-        fields = email.message.Message()
-        for value in headers.get_all("Set-Cookie"):
-            fields["Set-Cookie"] = value
-        # `info` is all that the cookie jar asks of a response.
-        self.cookies.extract_cookies(cast("HTTPResponse", _Answer(fields)), _as_http(url))
-
-
-class _Answer:
-    def __init__(self, fields: email.message.Message) -> None:
-        self._fields = fields
-
-    def info(self) -> email.message.Message:
-        return self._fields
-
-
-def _as_http(url: WebSocketURL) -> urllib.request.Request:
-    return urllib.request.Request(str(url).replace("ws", "http", 1))  # noqa: S310 - not opened
 
 
 # ---------------------------------------------------------------------------
