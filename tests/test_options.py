@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import math
 import re
@@ -23,6 +24,7 @@ from trio_ws import (
     Headers,
     ListenerOptions,
     ServerStreamOptions,
+    reconnecting,
 )
 from trio_ws._hints import ELSEWHERE, what_was_meant
 from trio_ws._keywords import (
@@ -30,6 +32,7 @@ from trio_ws._keywords import (
     ClientStreamKeywords,
     ConnectionKeywords,
     ListenerKeywords,
+    ReconnectingKeywords,
     ServerStreamKeywords,
 )
 from trio_ws._options import make_options
@@ -135,6 +138,14 @@ def test_fields_and_keyword_arguments_agree_in_names_and_types(cls: type, keywor
     }
     assert types == {field.name: field.type for field in dataclasses.fields(cls)}
     assert keywords.__required_keys__ == frozenset()  # type: ignore[attr-defined] # of a TypedDict
+
+
+def test_a_client_that_reconnects_takes_every_option_of_clients() -> None:
+    keywords = ReconnectingKeywords.__annotations__
+    others = ClientKeywords.__annotations__.items() - keywords.items()
+    assert keywords.items() < ClientKeywords.__annotations__.items()
+    assert {name for name, _ in others} == {"headers", "subprotocols"}
+    assert {"headers", "subprotocols"} < {*inspect.signature(reconnecting).parameters}
 
 
 @pytest.mark.parametrize(("cls", "defaults"), DEFAULTS)
@@ -495,10 +506,11 @@ def test_the_option_that_was_meant_is_the_nearest_or_what_others_call_it(
 
 def test_names_that_others_give_an_option_lead_to_one_that_exists() -> None:
     names = {name for kind, _ in [*DEFAULTS, (RedisOptions, None)] for name in _names(kind)}
+    names |= {*inspect.signature(reconnecting).parameters}
     assert set(ELSEWHERE) <= names
     for ours, others in ELSEWHERE.items():
         for theirs in others.split():
-            assert theirs not in names - {"compression"}
+            assert theirs not in names - {"compression", "receive_timeout"}  # for others, not here
             assert what_was_meant(theirs, [ours]) == ours
 
 

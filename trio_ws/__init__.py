@@ -51,6 +51,7 @@ if _typing.TYPE_CHECKING:
     from ._broadcast.subscription import Subscription
     from ._broadcast.tally import BroadcastStatistics, Dropped
     from ._broadcast.to_channel import BroadcastChannel, ChannelStatistics
+    from ._client.reconnecting import Link, reconnecting
     from ._server.handlers import Handler
     from ._server.one_stream import wrap_server_stream
     from ._server.server import ServerStatistics, WebSocketServer, serve_listeners, serve_websocket
@@ -97,6 +98,7 @@ __all__ = [
     "InvalidResponse",
     "InvalidURL",
     "Latest",
+    "Link",
     "ListenerOptions",
     "Message",
     "MessageReader",
@@ -128,6 +130,7 @@ __all__ = [
     "open_websocket",
     "open_websocket_url",
     "pump",
+    "reconnecting",
     "serve_listeners",
     "serve_websocket",
     "wrap_client_stream",

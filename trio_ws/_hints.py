@@ -41,6 +41,10 @@ ELSEWHERE = {
     "max_connections": "limit_concurrency max_clients connection_limit",
     "max_body_size": "client_max_size max_request_size max_body",
     "idle_timeout": "receive_timeout inactivity_timeout",
+    "min_delay": "initial_delay backoff_min min_backoff base_delay reconnect_delay "
+    "reconnect_interval minreconnectiondelay reconnectiondelay",
+    "max_delay": "backoff_max max_backoff max_reconnect_delay max_reconnect_interval "
+    "maxreconnectiondelay reconnectiondelaymax",
     "stream_length": "maxlen stream_maxlen",
     "stream_ttl": "ttl expire",
 }

@@ -26,9 +26,7 @@ HandlerErrorPolicy: TypeAlias = Literal["log", "propagate"] | Callable[[WebSocke
 PingPongHook: TypeAlias = Callable[[WebSocket, Literal["ping", "pong"], bytes], object]
 
 
-class ConnectionKeywords(TypedDict, total=False):
-    """The keyword arguments of `ConnectionOptions`."""
-
+class _CommonKeywords(TypedDict, total=False):
     max_message_size: float
     max_queued_messages: float
     max_queued_bytes: float
@@ -38,28 +36,41 @@ class ConnectionKeywords(TypedDict, total=False):
     ping_interval: float
     ping_timeout: float
     compression: Deflate | None
-    subprotocols: Sequence[str]
-    headers: HeadersLike
     decode_text: bool
     on_ping_pong: PingPongHook | None
     logger: logging.Logger
 
 
-class ClientStreamKeywords(ConnectionKeywords, total=False):
-    """The keyword arguments of `ClientStreamOptions`."""
+class ConnectionKeywords(_CommonKeywords, total=False):
+    """The keyword arguments of `ConnectionOptions`."""
 
+    subprotocols: Sequence[str]
+    headers: HeadersLike
+
+
+class _ClientStreamKeywords(TypedDict, total=False):
     origin: str | None
     user_agent: str | None
     cookies: CookieJar | None
 
 
-class ClientKeywords(ClientStreamKeywords, total=False):
-    """The keyword arguments of `ClientOptions`."""
+class ClientStreamKeywords(ConnectionKeywords, _ClientStreamKeywords, total=False):
+    """The keyword arguments of `ClientStreamOptions`."""
 
+
+class _ClientKeywords(TypedDict, total=False):
     ssl_context: ssl.SSLContext | None
     server_hostname: str | None
     path: str | os.PathLike[str] | None
     max_redirects: int
+
+
+class ClientKeywords(ClientStreamKeywords, _ClientKeywords, total=False):
+    """The keyword arguments of `ClientOptions`."""
+
+
+class ReconnectingKeywords(_CommonKeywords, _ClientStreamKeywords, _ClientKeywords, total=False):
+    """The same, but for those that may be functions where a client reconnects."""
 
 
 class ServerStreamKeywords(ConnectionKeywords, total=False):

@@ -57,10 +57,8 @@ async def open_websocket_url(
         TypeError, ValueError: an option is wrong, such as an `ssl_context` for a ``ws://`` URL.
     """
     settings = make_options(ClientOptions, options, open_websocket_url)
-    target = parse_url(url)
-    if settings.ssl_context is not None and not (target.secure or settings.max_redirects > 0):
-        raise ValueError(f"an ssl_context is for wss:// URLs, and {masked(url)!r} is not one")
-    async with run_connection(await _connect(target, settings)) as websocket:
+    target = checked_target(url, settings)
+    async with run_connection(await connect(target, settings)) as websocket:
         yield websocket
 
 
@@ -84,7 +82,8 @@ async def open_websocket(
     """
     settings = make_options(ClientOptions, options, open_websocket)
     url = join_url(host, port, resource, secure=use_ssl or settings.ssl_context is not None)
-    async with run_connection(await _connect(url, settings)) as websocket:
+    check_server_hostname(url, settings)
+    async with run_connection(await connect(url, settings)) as websocket:
         yield websocket
 
 
@@ -112,9 +111,27 @@ async def wrap_client_stream(
         yield websocket
 
 
-async def _connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
+def checked_target(url: str, options: ClientOptions) -> WebSocketURL:
+    """The parts of `url`, where `options` suit it.
+
+    Raises:
+        InvalidURL: it is not a WebSocket URL.
+        ValueError: an option is for ``wss`` alone.
+    """
+    target = parse_url(url)
+    if options.ssl_context is not None and not (target.secure or options.max_redirects > 0):
+        raise ValueError(f"an ssl_context is for wss:// URLs, and {masked(url)!r} is not one")
+    check_server_hostname(target, options)
+    return target
+
+
+def check_server_hostname(url: WebSocketURL, options: ClientOptions) -> None:
     if options.server_hostname is not None and not url.secure:
         raise ValueError(f"server_hostname is for wss:// URLs, and '{url}' is not one")
+
+
+async def connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
+    """Open a stream and shake hands, within `open_timeout`. No task is started."""
     return await follow_redirects(url, options, _connect_once)
 
 

@@ -440,8 +440,20 @@ class Ending:
         """The error for a task that uses the connection after its end is known."""
         if self.is_ours:
             return ClosedByUs(self._id)
+        return self._closed()
+
+    def error_unless_chosen(self) -> ConnectionClosed | None:
+        """What says how it ended; `None` while it is open, and where this side chose to end it."""
+        reason = self.reason
+        if reason is None or self.is_ours:
+            return None
+        is_chosen = reason.initiator is Initiator.LOCAL and not reason.failed
+        return None if is_chosen else self._closed()
+
+    def _closed(self) -> ConnectionClosed:
         assert self.reason is not None
-        error = (ConnectionEnded if self.reason.orderly else ConnectionLost)(self.reason)
+        kind = ConnectionEnded if self.reason.orderly else ConnectionLost
+        error = kind(self.reason)
         error.__cause__ = self._cause
         return error
 

@@ -249,6 +249,11 @@ class Inbox:
         """Whether a task waits for a message, whole or in pieces."""
         return bool(self._receivers or self._claimants)
 
+    @property
+    def is_arriving(self) -> bool:
+        """Whether a part of a message is here, and the rest is not."""
+        return self._incoming is not None
+
     def put_fragment(self, fragment: Fragment, now: float) -> bool:
         """Add a piece to the message that is arriving, and queue the message if it was the last.
 

@@ -142,6 +142,9 @@ class SocketTransport(Transport):
     async def aclose_forcefully(self) -> None:
         self._close()
 
+    def drop(self) -> None:
+        self._socket.close()
+
     def _close(self) -> None:
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)

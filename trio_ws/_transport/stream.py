@@ -212,6 +212,15 @@ class Transport:
         with trio.CancelScope(shield=True), suppress(*_FAILED_TO_CLOSE):
             await trio.aclose_forcefully(self._stream)
 
+    def drop(self) -> None:
+        """Close a socket that no task waits for, from anywhere: a finalizer, or outside of trio.
+
+        A stream without a socket of trio's is left to its own finalizer.
+        """
+        wrapped = getattr(below_tls(self._stream), "socket", None)
+        if isinstance(wrapped, trio.socket.SocketType) and wrapped.fileno() >= 0:
+            socket.close(wrapped.detach())
+
     @property
     def below_tls(self) -> trio.abc.Stream:
         """The stream itself, or what TLS runs over."""

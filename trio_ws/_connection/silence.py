@@ -1,0 +1,62 @@
+"""A feed that went silent: no message for so long that the connection counts as lost.
+
+This module owns when that is so, and how the connection ends then. Keepalive cannot tell: a server
+may answer pings for ever, although what feeds it has died. The watchdog calls, so that this takes
+no task, and nothing with each message.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import final
+
+import trio
+
+from .._errors import CloseCode
+from .._pacing import SECOND_LOOK
+from .ending import OPEN
+from .services import Services
+from .websocket import WebSocket
+
+
+@final
+class Silence:
+    """Watches an open connection, for as long as somebody keeps this."""
+
+    __slots__ = ("__weakref__", "_opened_at", "_seconds", "_suspected", "_websocket")
+
+    def __init__(self, websocket: WebSocket, services: Services, seconds: float) -> None:
+        self._websocket = websocket
+        self._seconds = seconds
+        self._opened_at = trio.current_time()
+        self._suspected = False
+        services.watchdog.watch(self)
+
+    @trio.lowlevel.enable_ki_protection
+    def check(self, now: float) -> float:
+        """Drop a peer that sends no messages, and return when the watchdog has to look again."""
+        ending = self._websocket._ending
+        if ending.state is not OPEN:
+            return inf
+        due = self._silent_since(now) + self._seconds
+        if now < due:
+            self._suspected = False
+            return due
+        if not self._suspected:
+            # If the whole program stood still, a message may be waiting to be read.
+            self._suspected = True
+            return now + SECOND_LOOK
+        # As with a peer that answers no ping: it is told if that takes no waiting.
+        ending.fail(CloseCode.INTERNAL_ERROR, f"no message for {self._seconds:g} s")
+        ending.abort()
+        return inf
+
+    def _silent_since(self, now: float) -> float:
+        """Since when the application has been waiting for the peer; `now` if it is not."""
+        inbox, liveness = self._websocket._inbox, self._websocket._liveness
+        if inbox.waiting or liveness.paused:
+            return now
+        if inbox.is_arriving:
+            return liveness.heard_at
+        # Nothing waits, so the last message that came was taken then.
+        return self._opened_at if inbox.taken_at is None else inbox.taken_at
