@@ -23,7 +23,7 @@ help:
 	@echo "make interop      peers in Go, Perl and Java, with compression; installs their compilers"
 	@echo "make soak         the load tests at full size, with what they measure"
 	@echo "make bench        trio_ws beside its peers, in 20 minutes; some of it: ARGS='--case echo-16'"
-	@echo "make fuzz         atheris at frames, compression and handshakes, 60 s each; ARGS='--seconds 600'"
+	@echo "make fuzz         atheris at frames, compression, handshakes and TLS, 60 s each; ARGS='--seconds 600'"
 
 demo: .venv/.package
 	@$(BIN)/python examples/counter/server.py $(ARGS)

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-TARGETS = ("wire", "deflate", "handshake")
+TARGETS = ("wire", "deflate", "handshake", "tls")
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 
 

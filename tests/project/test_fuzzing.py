@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("target", ["wire", "deflate", "handshake"])
+@pytest.mark.parametrize("target", ["wire", "deflate", "handshake", "tls"])
 def test_the_first_inputs_of_fuzzing_are_right(target: str) -> None:
     module = importlib.import_module(f"tests.fuzz.{target}")
     for seed in module.seeds():
