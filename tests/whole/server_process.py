@@ -41,7 +41,7 @@ SLACK = 5.0
 COMPRESSED = 4
 
 SERVER = """
-import json, os, resource, sys, threading, time
+import json, os, resource, ssl, sys, threading, time
 from dataclasses import asdict
 import trio, trio_ws
 
@@ -49,6 +49,11 @@ settings = json.loads(sys.argv[1])
 descriptors = settings.pop("descriptors", None)
 if descriptors:
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+certificate = settings.pop("certificate", None)
+if certificate:
+    settings["ssl_context"] = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    settings["ssl_context"].load_cert_chain(certificate)
 
 counted = []
 
@@ -171,8 +176,11 @@ class Server:
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", "ascii")
 
     def sockets(self) -> int:
-        descriptors = Path(f"/proc/{self.process.pid}/fd")
-        return sum("socket" in os.readlink(name) for name in descriptors.iterdir())
+        count = 0
+        for name in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # it was closed just now
+                count += "socket" in os.readlink(name)
+        return count
 
     def cpu_time(self) -> float:
         """Seconds of CPU time so far: its `time.process_time`."""
