@@ -617,16 +617,16 @@ def openssl(command: str, *options: str) -> Generator[subprocess.Popen[bytes], N
 
 @asynccontextmanager
 async def open_to_openssl(
-    version: ssl.TLSVersion,
+    version: ssl.TLSVersion, *options: str, context: ssl.SSLContext | None = None
 ) -> AsyncGenerator[tuple[TLSTransport, Callable[[bytes], None]], None]:
     """Ours as the server, and what writes to the client's standard input."""
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
-    tls = trio.SSLListener(listener, server_context(version))
+    tls = trio.SSLListener(listener, context or server_context(version))
     async with tls:
         acceptor = await wrap_listener(cast("Any", tls), lambda exc: None)
         host, port = listener.socket.getsockname()
         address = ("-connect", f"{host}:{port}", "-servername", NAME)
-        with openssl("s_client", *address) as client, trio.fail_after(PATIENCE):
+        with openssl("s_client", *address, *options) as client, trio.fail_after(PATIENCE):
             (ours,) = await acceptor.accept()
             assert isinstance(ours, TLSTransport)
             assert client.stdin is not None
@@ -668,6 +668,27 @@ async def test_tls_over_another_kind_of_listener_stays_trio_s() -> None:
                     assert await accepted.receive() == b"x"
                 assert isinstance(accepted.tls, trio.SSLStream)
                 await accepted.aclose_forcefully()
+
+
+async def test_nothing_is_taken_from_a_client_before_the_handshake_is_over(tmp_path: Path) -> None:
+    """A resumed session could bring data at once, which anybody might have recorded and replayed
+    (RFC 8446 section 8). Our tickets allow none.
+    """
+    session, early = tmp_path / "session", tmp_path / "early"
+    early.write_bytes(b"early")
+    first, second = ("-sess_out", str(session)), ("-sess_in", str(session))
+    version = ssl.TLSVersion.TLSv1_3
+    async with open_to_openssl(version, *first, context=SERVER) as (ours, _):
+        await ours.send_all(b"x")
+        while not session.exists() or b"END" not in session.read_bytes():
+            await trio.sleep(0.01)
+    command = ["openssl", "sess_id", "-in", str(session), "-noout", "-text"]
+    assert b"Max Early Data: 0\n" in (await trio.run_process(command, capture_stdout=True)).stdout
+    options = (*second, "-early_data", str(early))
+    async with open_to_openssl(version, *options, context=SERVER) as (ours, write):
+        write(b"late")
+        assert await ours.receive() == b"late"
+        assert ours.tls.session_reused
 
 
 async def test_keys_are_updated_as_often_as_the_peer_asks() -> None:
