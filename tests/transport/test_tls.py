@@ -1057,6 +1057,25 @@ async def test_a_goodbye_is_said_and_what_comes_after_it_is_read() -> None:
         await ours.discard_until_eof()
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("side", ["server", "client"])
+async def test_the_peer_s_goodbye_after_ours_is_an_end_and_no_failure(
+    side: str, version: ssl.TLSVersion
+) -> None:
+    async with (
+        open_through(side, server_context(version)) as (ours, theirs),
+        trio.open_nursery() as nursery,
+    ):
+        await ours.send_eof()
+        assert await theirs.receive_some() == b""
+        await theirs.send_all(b"last words")
+        nursery.start_soon(theirs.aclose)
+        assert await read(ours, 10) == b"last words"
+        for _ in range(3):
+            assert await ours.receive() == b""
+        assert ours.has_left()
+
+
 async def test_ending_waits_for_the_peer_and_for_no_longer() -> None:
     async with open_through() as (ours, theirs), trio.open_nursery() as nursery:
         await theirs.send_all(b"unread")

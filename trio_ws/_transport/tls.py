@@ -289,6 +289,8 @@ class TLSTransport(SocketTransport):
                 parts.append(part)
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:  # a goodbye, where ours was said before
+            self._end = b""
         except ssl.SSLError as exc:
             self._fail(exc)
         if incoming.pending:
