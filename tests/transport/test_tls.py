@@ -940,22 +940,47 @@ async def test_what_is_sent_in_the_middle_of_sending_has_to_wait() -> None:
         assert await read_theirs(theirs, 1) == b"x"
 
 
+@contextmanager
+def surprise(after: str) -> Generator[None, None, None]:
+    """Let memory run out after a call of OpenSSL."""
+
+    def interrupt(frame: object, event: str, arg: object) -> None:
+        if event == "c_return" and getattr(arg, "__name__", "") == after:
+            sys.setprofile(None)
+            raise MemoryError
+
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(MemoryError):
+            yield
+    finally:
+        sys.setprofile(None)
+
+
 async def test_what_a_connection_leaves_when_it_is_taken_by_surprise_is_for_no_other() -> None:
     async with open_through() as (ours, _), open_through() as (others, far):
-
-        def surprise(frame: object, event: str, arg: object) -> None:
-            if event == "c_return" and getattr(arg, "__name__", "") == "write":
-                sys.setprofile(None)
-                raise MemoryError
-
-        sys.setprofile(surprise)
-        try:
-            with pytest.raises(MemoryError):
-                ours.send_nowait([b"for one alone"])
-        finally:
-            sys.setprofile(None)
+        with surprise("write"):
+            ours.send_nowait([b"for one alone"])
         await others.send_all(b"y")
         assert await read_theirs(far, 1) == b"y"
+
+
+@pytest.mark.parametrize("what", ["read", "write"])
+async def test_a_connection_that_is_taken_by_surprise_leaves_no_gap(what: str) -> None:
+    async with open_through() as (ours, theirs):
+        await theirs.send_all(b"lost")
+        await ours.wait_until_readable()
+        with surprise(what):
+            if what == "read":
+                ours.receive_nowait()
+            else:
+                ours.send_nowait([b"lost"])
+        await theirs.send_all(b"what follows")
+        with broken("interrupted in the middle of TLS"):
+            await ours.receive()
+        with broken("interrupted in the middle of TLS"):
+            ours.send_nowait([b"what follows"])
+        await ours.aclose()
 
 
 async def test_a_failure_of_one_connection_is_none_of_others() -> None:

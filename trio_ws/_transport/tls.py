@@ -102,10 +102,12 @@ def _alone(
             buffers.busy = True
             try:
                 return method(self, *args, **kwargs)
-            except BaseException:
+            except BaseException as exc:
                 # What this connection leaves, if it was taken by surprise, is for no other.
                 buffers.incoming.read()
                 buffers.outgoing.read()
+                if not isinstance(exc, GONE):
+                    self._give_up()
                 raise
             finally:
                 buffers.busy = False
@@ -327,6 +329,12 @@ class TLSTransport(SocketTransport):
         self._queue()
         with suppress(*GONE):
             self._say()
+
+    def _give_up(self) -> None:
+        """Data or records may be lost. Going on would leave a gap that nobody notices."""
+        self._end = ssl.SSLError("interrupted in the middle of TLS")
+        self._through = False
+        self._unread = b""
 
     def _failed(self, exc: ssl.SSLError, what: str = "") -> trio.BrokenResourceError:
         self._fail(ssl.SSLError(what) if what else exc)
