@@ -102,7 +102,8 @@ class ConnectionOptions:
     ping_timeout: float = 20.0
     """A peer that stays silent for this many seconds after a ping is dropped with 1011. The time
     runs from when the ping has left. A peer that takes no byte of ours for `ping_interval` and this
-    together is dropped too. One that reads slowly and steadily is kept."""
+    together is dropped too. One that reads slowly and steadily is kept. After this computer has
+    slept, a peer gets 3 s at most."""
 
     compression: Deflate | None = Deflate()  # noqa: RUF009 - immutable
     """Settings of permessage-deflate (RFC 7692), or `None` for no compression. Compression is used

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -13,7 +14,9 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from trio_ws._connection.watchdog import RELIEF, Watchdog
+from tests.helpers import Laptop
+from trio_ws._connection.watchdog import CHECKS_PER_TURN, RELIEF, Watchdog
+from trio_ws._waking import LOOK
 
 pytestmark = pytest.mark.autojump
 
@@ -22,6 +25,10 @@ class Watched:
     def __init__(self, *times: float) -> None:
         self.times = list(times)
         self.seen: list[float] = []
+        self.woken: list[float] = []
+
+    def wake(self, now: float) -> None:
+        self.woken.append(now)
 
     def check(self, now: float) -> float:
         self.seen.append(now)
@@ -196,3 +203,66 @@ async def test_what_nobody_asks_for_wakes_nobody() -> None:
         Left(watchdog).leave()
         await trio.sleep(1)
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == inf
+
+
+# After a sleep of this computer…
+
+
+async def test_after_a_sleep_each_is_woken_and_looked_at_once() -> None:
+    laptop = Laptop()
+    async with running() as watchdog:
+        start = trio.current_time()
+        watched = [Watched(start + 100, start + 200) for _ in range(3)]
+        for one in watched:
+            watchdog.watch(one)
+        await trio.sleep(10)
+        laptop.sleep(3600)
+        await trio.sleep(2)
+        for one in watched:
+            assert one.seen == [start, *one.woken]
+            assert len(one.woken) == 1
+        assert len(watchdog) == 3
+        await trio.sleep(300)
+        for one in watched:
+            assert one.seen == [start, *one.woken, start + 200]
+
+
+async def test_thousands_are_woken_a_few_in_each_turn_also_if_there_is_another_sleep() -> None:
+    laptop = Laptop()
+    async with running() as watchdog:
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        watched = [Watched(1e9, 1e9, 1e9) for _ in range(1000)]
+        for one in watched:
+            watchdog.watch(one)
+        del one
+        watched.pop()  # it is over, and nobody is to look at it
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(2):
+            laptop.sleep(3600)
+            clock.jump(LOOK)
+            woken = [sum(len(one.woken) for one in watched)]
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+                woken.append(sum(len(one.woken) for one in watched))
+            steps = [after - before for before, after in pairwise(woken)]
+            # Of two tasks, one may run as the last of a round and as the first of the next.
+            assert 0 < max(steps) <= 2 * CHECKS_PER_TURN
+        await trio.sleep(5)
+        assert {len(one.woken) for one in watched} == {1, 2}
+        assert len(watchdog) == len(watched)
+
+
+async def test_nobody_looks_while_nothing_is_watched() -> None:
+    laptop = Laptop()
+    async with running() as watchdog:
+        one = Watched(trio.current_time() + 10)
+        watchdog.watch(one)
+        await trio.sleep(20)
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == inf
+        watchdog.watch(again := Watched(1e9, 1e9))
+        laptop.sleep(3600)
+        await trio.sleep(2)
+        assert (one.woken, len(again.woken)) == ([], 1)
+    await trio.sleep(2)
+    assert trio.lowlevel.current_statistics().seconds_to_next_deadline == inf

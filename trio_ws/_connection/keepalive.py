@@ -17,7 +17,7 @@ from .._protocol.events import Ping
 from .._protocol.wire import Wire
 from .ending import OPEN, Ending
 from .frame_log import log_frame
-from .liveness import Due, Liveness
+from .liveness import DROPS, Due, Liveness
 from .outbox import Outbox
 from .pings import SentPings
 from .reading import Reading
@@ -67,13 +67,17 @@ class Keepalive:
         due, again = self._liveness.check(now, self._outbox)
         if due is Due.PING:
             self._ping()
-        elif due in (Due.DROP_SILENT, Due.DROP_STALLED):
+        elif due in DROPS:
             # The peer is told only if that takes no waiting: it has had all its time.
             self._ending.fail(CloseCode.INTERNAL_ERROR, due.value)
             self._ending.abort()
         elif due in (Due.CLOSE_IDLE, Due.CLOSE_OLD):
             self._ending.close(CloseCode.NORMAL_CLOSURE, due.value)
         return again
+
+    def wake(self, now: float) -> None:
+        """This computer has slept. The watchdog checks next."""
+        self._liveness.wake(now)
 
     def _ping(self) -> None:
         payload = os.urandom(4)

@@ -13,6 +13,8 @@ The rules:
   ping in a send buffer that does not move would never reach it.
 - While our own backpressure keeps us from reading, the peer cannot be heard, so that time does not
   count. It is pinged all the same: only a write can show then that the connection is broken.
+- Once the computer has slept, nothing that was heard before says that the peer is still there. It
+  is pinged at once, and has `WAKE_PATIENCE` from then on, if `ping_timeout` is not shorter still.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ import trio
 from .._options import ConnectionOptions, ServerStreamOptions
 from .._pacing import SECOND_LOOK
 
+#: How many seconds a peer has to give a sign of life after this computer woke. All that time the
+#: application takes a link for open that sleeping has often broken.
+WAKE_PATIENCE = 3.0
+
 
 class Due(enum.Enum):
     """What is to be done now; the value of a ``DROP_…`` or ``CLOSE_…`` is the reason for it."""
@@ -33,9 +39,14 @@ class Due(enum.Enum):
     NOTHING = ""
     PING = "the peer was silent for ping_interval"
     DROP_SILENT = "the peer does not answer"
+    DROP_WOKEN = "the peer has not answered since this computer slept"
     DROP_STALLED = "the peer takes no data"
     CLOSE_IDLE = "idle for too long"
     CLOSE_OLD = "open for too long"
+
+
+#: What ends a connection without waiting for the peer.
+DROPS = frozenset({Due.DROP_SILENT, Due.DROP_WOKEN, Due.DROP_STALLED})
 
 
 class Outgoing(Protocol):
@@ -67,6 +78,7 @@ class Liveness:
         "_ping_timeout",
         "_pinged_at",
         "_suspected",
+        "_woke_at",
         "heard_at",
         "paused",
     )
@@ -84,6 +96,8 @@ class Liveness:
         self.paused = False
         self._pinged_at = -inf
         self._suspected = False
+        #: When this computer last woke.
+        self._woke_at = -inf
 
     @property
     def counts_idleness(self) -> bool:
@@ -99,10 +113,16 @@ class Liveness:
         self.paused = False
         self.heard_at = now
 
+    def wake(self, now: float) -> None:
+        """This computer has slept. The next `check` says what is due."""
+        if self._ping_interval < inf:
+            self._woke_at = now
+            self._suspected = False
+
     def check(self, now: float, outgoing: Outgoing) -> tuple[Due, float]:
         """What is due at this time, and when to look again if nothing else happens."""
         due, again = self._check(now, outgoing)
-        gone = due in (Due.DROP_STALLED, Due.DROP_SILENT)
+        gone = due in DROPS
         if gone and not self._suspected:
             # If the whole program stood still, the answer may be waiting to be read.
             self._suspected = True
@@ -124,14 +144,21 @@ class Liveness:
         return due, min(idle_at, old_at, stalled_at, silent_at)
 
     def _check_silence(self, now: float, outgoing: Outgoing) -> tuple[Due, float]:
+        patience, drop = self._ping_timeout, Due.DROP_SILENT
+        woken = self._woke_at > self.heard_at  # and nothing was heard since
+        if woken and patience < inf:
+            patience, drop = min(patience, WAKE_PATIENCE), Due.DROP_WOKEN
         if outgoing.probe_left_at == inf:  # another ping would only wait behind it
-            return Due.NOTHING, now + min(self._ping_interval, self._ping_timeout)
-        if self._pinged_at > self.heard_at and not self.paused:
-            gone_at = max(outgoing.probe_left_at, outgoing.moved_at) + self._ping_timeout
-            return (Due.DROP_SILENT if now >= gone_at else Due.NOTHING), gone_at
-        ping_at = max(self.heard_at, self._pinged_at) + self._ping_interval
+            return Due.NOTHING, now + min(self._ping_interval, patience)
+        if woken and self._pinged_at < self._woke_at:
+            ping_at = now
+        elif self._pinged_at > self.heard_at and not self.paused:
+            gone_at = max(outgoing.probe_left_at, outgoing.moved_at) + patience
+            return (drop if now >= gone_at else Due.NOTHING), gone_at
+        else:
+            ping_at = max(self.heard_at, self._pinged_at) + self._ping_interval
         if now < ping_at:
             return Due.NOTHING, ping_at
         self._pinged_at = now
         # While reading is paused no pong can be heard, so what is due next may be another ping.
-        return Due.PING, now + min(self._ping_interval, self._ping_timeout)
+        return Due.PING, now + min(self._ping_interval, patience)

@@ -23,12 +23,13 @@ from .websocket import WebSocket
 class Silence:
     """Watches an open connection, for as long as somebody keeps this."""
 
-    __slots__ = ("__weakref__", "_opened_at", "_seconds", "_suspected", "_websocket")
+    __slots__ = ("__weakref__", "_counts_from", "_seconds", "_suspected", "_websocket")
 
     def __init__(self, websocket: WebSocket, services: Services, seconds: float) -> None:
         self._websocket = websocket
         self._seconds = seconds
-        self._opened_at = trio.current_time()
+        #: When it was opened, or this computer last woke.
+        self._counts_from = trio.current_time()
         self._suspected = False
         services.watchdog.watch(self)
 
@@ -51,6 +52,11 @@ class Silence:
         ending.abort()
         return inf
 
+    def wake(self, now: float) -> None:
+        """This computer has slept, and some systems' clocks ran on: nobody could be heard."""
+        self._counts_from = now
+        self._suspected = False
+
     def _silent_since(self, now: float) -> float:
         """Since when the application has been waiting for the peer; `now` if it is not."""
         inbox, liveness = self._websocket._inbox, self._websocket._liveness
@@ -59,4 +65,4 @@ class Silence:
         if inbox.is_arriving:
             return liveness.heard_at
         # Nothing waits, so the last message that came was taken then.
-        return self._opened_at if inbox.taken_at is None else inbox.taken_at
+        return max(self._counts_from, -inf if inbox.taken_at is None else inbox.taken_at)

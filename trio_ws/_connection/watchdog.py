@@ -14,6 +14,9 @@ Where thousands of tasks are ready to run, a turn of the scheduler takes longer 
 task that was handed a message has not seen it yet. To recall the reader task then would be worse
 than useless: it would read the next message too, and hand it over in yet another turn, and so on
 with every message. So the watchdog gives all tasks their turn before it recalls any reader task.
+
+When this computer has slept, something is due for every connection. A server may have thousands,
+so no look takes more than `CHECKS_PER_TURN` of them before other tasks get their turn.
 """
 
 from __future__ import annotations
@@ -26,6 +29,12 @@ from typing import Protocol
 
 import trio
 
+from .._waking import lookout
+
+#: How many connections are checked in a row. A ping costs some 10 microseconds, so this takes about
+#: a third of a millisecond.
+CHECKS_PER_TURN = 32
+
 #: How many seconds a connection may be left unread. After twice this time its reader task reads.
 RELIEF = 0.0025
 
@@ -35,6 +44,10 @@ class Watched(Protocol):
 
     def check(self, now: float) -> float:
         """Do what is due and return when to look again; `math.inf` for never."""
+        ...
+
+    def wake(self, now: float) -> None:
+        """This computer has slept. `check` is called next."""
         ...
 
 
@@ -53,9 +66,12 @@ class Watchdog:
         # Weak references, so that a connection that is over is not kept until its time comes. The
         # counter settles ties, because connections have no order.
         self._due: list[tuple[float, int, weakref.ref[Watched]]] = []
+        #: Those of them that have not been looked at since this computer woke, in no order.
+        self._woken: list[tuple[float, int, weakref.ref[Watched]]] = []
         self._counter = count()
         self._compact_at = 64
         self._nap = trio.CancelScope()
+        self._lookout = lookout()
         #: What no task reads, and since when; what has been left for longest comes first.
         self._left: dict[Left, float] = {}
         #: When the task looks at those next, at the latest; `math.inf` while there are none.
@@ -65,7 +81,7 @@ class Watchdog:
 
     def __len__(self) -> int:
         """How many entries there are, those of connections that are over included."""
-        return len(self._due)
+        return len(self._due) + len(self._woken)
 
     def watch(self, watched: Watched) -> None:
         """Look at `watched` from now on."""
@@ -73,14 +89,17 @@ class Watchdog:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        while True:
-            with trio.CancelScope() as self._nap:
-                self._set_alarm()
-                await trio.sleep_forever()
-            now = trio.current_time()
-            if now >= self._relief_at:
-                await self._relieve(now)
-            self._check_due(now)
+        try:
+            while True:
+                with trio.CancelScope() as self._nap:
+                    self._set_alarm()
+                    await trio.sleep_forever()
+                now = trio.current_time()
+                if now >= self._relief_at:
+                    await self._relieve(now)
+                self._check_due(now)
+        finally:
+            self._lookout.remove(self._wake)
 
     def leave(self, left: Left, now: float) -> None:
         """No task reads it from `now` on. Call its `recall` soon, unless `attend` comes first."""
@@ -118,14 +137,28 @@ class Watchdog:
     def _set_alarm(self) -> None:
         """Let the task sleep until something may be due."""
         due = self._due[0][0] if self._due else inf
-        self._nap.deadline = min(due, self._relief_at)
+        self._nap.deadline = -inf if self._woken else min(due, self._relief_at)
+
+    def _wake(self) -> None:
+        """This computer has slept: look at all."""
+        self._woken += self._due
+        self._due = []
+        self._set_alarm()
 
     def _check_due(self, now: float) -> None:
-        while self._due and self._due[0][0] <= now:
-            _, _, reference = heappop(self._due)
-            watched = reference()
+        for _ in range(CHECKS_PER_TURN):
+            if self._woken:
+                watched = self._woken.pop()[2]()
+                if watched is not None:
+                    watched.wake(now)
+            elif self._due and self._due[0][0] <= now:
+                watched = heappop(self._due)[2]()
+            else:
+                break
             if watched is not None:
                 self._schedule(watched, watched.check(now))
+        if not (self._due or self._woken):
+            self._lookout.remove(self._wake)
 
     def _drop_dead(self) -> None:
         """Drop entries of what is gone, when the heap has doubled: little work for each entry."""
@@ -135,7 +168,9 @@ class Watchdog:
 
     def _schedule(self, watched: Watched, due: float) -> None:
         if due < inf:
-            if len(self._due) >= self._compact_at:
+            if not self._due:
+                self._lookout.add(self._wake)
+            elif len(self._due) >= self._compact_at:
                 self._drop_dead()
             heappush(self._due, (due, next(self._counter), weakref.ref(watched)))
             self._wake_at(due)
