@@ -32,11 +32,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from tests.helpers import HOST, PATIENCE, reset, socket_pair, tcp_pair
 from tests.tls_helpers import over
 from trio_ws._transport.accepting import wrap_listener
-from trio_ws._transport.stream import Buffer
+from trio_ws._transport.stream import RECEIVE_SIZE, Buffer
 from trio_ws._transport.tls import AHEAD, MOST_ANSWERS, RECORD, TLSTransport
 
 NAME = "example.org"
 AUTHORITY = trustme.CA()
+
+#: How long a record with one byte in it is: its head, that byte, its type, and a tag.
+RECORD_OF_ONE = 5 + 1 + 1 + 16
 
 TrioTLS: TypeAlias = trio.SSLStream[trio.SocketStream]
 
@@ -186,6 +189,24 @@ async def test_much_that_has_arrived_is_read_together() -> None:
         await trio.sleep(0.05)
         assert ours.receive_nowait() == b"x" * 20_000
         assert ours.receive_nowait() is None
+
+
+async def test_tiny_records_are_not_read_by_the_hundred_thousand() -> None:
+    """Each takes its time, and others are to have their turn."""
+    async with open_with_memory() as (ours, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.shake_hands)
+            await ours.shake_hands()
+        for _ in range(20_000):
+            peer.tls.write(b"x")
+        together: list[int] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send)
+            await trio.sleep(0.05)  # until much of it has arrived
+            while sum(together) < 20_000:
+                await ours.wait_until_readable()
+                together.append(len(ours.receive_nowait() or b""))
+        assert max(together) <= RECEIVE_SIZE // RECORD_OF_ONE + 1  # one had come in part before
 
 
 # The handshake…

@@ -47,6 +47,11 @@ PIECE = 4 * RECORD
 #: to be one system call.
 AHEAD = 128 * 1024
 
+#: Where one read brought more records than this, the next is for `RECEIVE_SIZE` again. A record of
+#: one byte takes as long as one of a few hundred, so that 256 KiB of these would hold up others for
+#: some 15 ms. With a KiB in each, it is one.
+MANY_RECORDS = 256
+
 #: How many bytes may wait of what TLS itself answers. A peer that has more to be answered does not
 #: read, and asks on.
 MOST_ANSWERS = 16 * 1024
@@ -297,6 +302,8 @@ class TLSTransport(SocketTransport):
             self._fail(exc)
         if incoming.pending:
             incoming.read()  # nothing counts after the end
+        if len(parts) > MANY_RECORDS:
+            self._receive_size = RECEIVE_SIZE
         if self._outgoing.pending:
             self._answer()
         return parts[0] if len(parts) == 1 else b"".join(parts)
