@@ -439,6 +439,50 @@ async def test_a_client_shows_its_certificate() -> None:
         assert theirs.getpeercert()["subjectAltName"] == (("email", "me@example.org"),)
 
 
+async def test_a_client_may_be_asked_for_its_certificate_later() -> None:
+    """Post-handshake authentication (RFC 8446 section 4.6.2): the question goes with what is sent
+    next, and the answer comes with what is received.
+    """
+    asking, showing = server_context(), client_context()
+    asking.verify_mode = ssl.CERT_REQUIRED
+    AUTHORITY.configure_trust(asking)
+    AUTHORITY.issue_cert("me@example.org").configure_cert(showing)
+    asking.post_handshake_auth = showing.post_handshake_auth = True
+    near, far = await tcp_pair()
+    server, client = over(near, asking), over(far, showing, NAME)
+    with trio.fail_after(PATIENCE):
+        async with near, far:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.shake_hands)
+                nursery.start_soon(client.shake_hands)
+            assert server.tls.getpeercert() is None
+            server.tls.verify_client_post_handshake()
+            server.send_nowait([b"question"])
+            assert await client.receive() == b"question"
+            client.send_nowait([b"answer"])
+            assert await server.receive() == b"answer"
+            certificate = cast("dict[str, Any]", server.tls.getpeercert())
+            assert certificate["subjectAltName"] == (("email", "me@example.org"),)
+
+
+async def test_connections_of_two_threads_do_not_share_buffers() -> None:
+    async def talk(seed: int) -> None:
+        dice = random.Random(seed)
+        async with open_through() as (ours, theirs):
+            for size in dice.choices([1, 1000, 100_000], k=30):
+                data = dice.randbytes(size)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(theirs.send_all, data)
+                    assert await read(ours, size) == data
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ours.send_all, data)
+                    assert await read_theirs(theirs, size) == data
+
+    async with trio.open_nursery() as nursery:
+        for seed in range(3):
+            nursery.start_soon(trio.to_thread.run_sync, trio.run, talk, seed)
+
+
 @pytest.mark.parametrize("side", ["server", "client"])
 async def test_the_name_is_sent_and_a_protocol_agreed_on(side: str) -> None:
     asked: list[object] = []
