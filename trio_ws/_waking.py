@@ -20,7 +20,7 @@ import trio
 from trio.lowlevel import RunVar
 
 #: How many seconds pass between two looks at the clocks, and so after waking, until it is noticed.
-#: A look each second takes a fifth of a second of processor time in an hour.
+#: A look each second takes about a second of processor time in an hour, however many ask.
 LOOK: Final = 1.0
 
 #: A sleep of fewer seconds than this does not count. A leap second, or a small correction of the
