@@ -15,12 +15,13 @@ from typing import Final
 
 from .._nursery import leaf_exceptions
 from .._version import __version__
+from .bench import BENCH
 from .connect import CONNECT
 from .exits import FAILED, INTERRUPTED, CommandFailed
 from .serve import SERVE
 
 #: In the order in which the help shows them.
-COMMANDS: Final = (SERVE, CONNECT)
+COMMANDS: Final = (SERVE, CONNECT, BENCH)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,6 +34,12 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a subprotocol to offer, several if repeated",
     )
+    group.add_argument(
+        "--compression",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="offer permessage-deflate, or not",
+    )
     group.add_argument("--unix", type=path_name, metavar="PATH", help="connect to a Unix socket")
     trust = group.add_mutually_exclusive_group()
     trust.add_argument(
@@ -59,6 +65,8 @@ def client_options(parsed: argparse.Namespace) -> ClientKeywords:
         "path": parsed.unix,
         "ssl_context": _context(parsed.cafile, insecure=parsed.insecure),
     }
+    if not parsed.compression:
+        options["compression"] = None
     check_options(parsed, ClientOptions, options)
     try:
         is_secure = parse_url(parsed.url).secure
