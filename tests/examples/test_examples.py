@@ -202,6 +202,7 @@ async def test_examples_of_tests(folder: str, tests: int) -> None:
 
 def test_every_script_says_what_it_is_and_can_be_imported() -> None:
     here = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site", "deploy"}
+    here |= {"recipes"}
     of_pages = {"show_time", "sync_time", "chat", "quart_tutorial", "dashboard", "connect_four"}
     scripts = sorted(EXAMPLES.rglob("*.py"))
     assert {script.parent.name for script in scripts} == here | of_pages

@@ -1,0 +1,201 @@
+"""The recipes: trio_ws over other libraries, from a thread, and in guest mode."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.examples.scripts import EXAMPLES, PATIENCE, output_of
+from tests.helpers import echo, open_server
+from tests.test_reasons import client_tls, server_tls
+from trio_ws import (
+    ConnectionEnded,
+    ConnectionFailed,
+    ConnectionRejected,
+    Request,
+    Response,
+    WebSocket,
+    basic_auth,
+    wrap_client_stream,
+)
+
+#: What `ssh -W` does, without SSH.
+RELAY = """
+import os, socket, sys, threading
+peer = socket.create_connection(("localhost", int(sys.argv[1])))
+def out():
+    while data := peer.recv(65536):
+        os.write(1, data)
+    os._exit(0)
+threading.Thread(target=out, daemon=True).start()
+while data := os.read(0, 65536):
+    peer.sendall(data)
+"""
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLES / "recipes" / f"{name}.py"))
+
+
+@pytest.mark.parametrize("name", ["over_httpx", "from_a_thread"])
+async def test_a_client_says_hello(name: str) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_server(echo) as server:
+            assert await output_of(f"recipes/{name}.py", "--url", server.urls[0]) == [
+                "Hello world!"
+            ]
+
+
+async def test_guest_mode_on_asyncio() -> None:
+    with trio.fail_after(PATIENCE):
+        assert await output_of("recipes/in_guest_mode.py") == ["Hello world!"]
+
+
+async def test_through_a_command() -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_server(echo) as server:
+            relay = [sys.executable, "-c", RELAY, str(server.port)]
+            arguments = ["--url", "ws://inside.example/", "--", *relay]
+            assert await output_of("recipes/over_ssh.py", *arguments) == ["Hello world!"]
+
+
+# Over httpx…
+
+
+@asynccontextmanager
+async def over_httpx(
+    url: str, client: httpx.AsyncClient | None = None, **options: Any
+) -> AsyncGenerator[WebSocket, None]:
+    async with client or httpx.AsyncClient(trust_env=False) as opened:
+        stream = recipe("over_httpx")["HttpxStream"](opened, url)
+        async with wrap_client_stream(stream, url, **options) as ws:
+            yield ws
+
+
+async def test_messages_of_any_size_go_over_httpx_both_ways() -> None:
+    async with open_server(echo, ssl_context=server_tls()) as server:
+        client = httpx.AsyncClient(verify=client_tls(), trust_env=False)
+        async with over_httpx(f"wss://localhost:{server.port}/", client) as ws:
+            for message in ("", "é" * 1000, bytes(1_000_000)):
+                await ws.send(message)
+                assert await ws.receive() == message
+            async with ws.open_nursery() as nursery:
+                nursery.start_soon(ws.send, "at once")
+                assert await ws.receive() == "at once"
+
+
+async def test_httpx_authenticates() -> None:
+    hook = basic_auth({"ada": "lovelace"})
+    async with open_server(echo, process_request=hook) as server:
+        url = f"ws://localhost:{server.port}/"
+        client = httpx.AsyncClient(auth=("ada", "lovelace"), trust_env=False)
+        async with over_httpx(url, client) as ws:
+            assert await ws.ping() > 0
+
+
+async def test_a_refusal_over_httpx_is_ours() -> None:
+    def refuse(request: Request) -> Response:
+        return Response(429, {"Retry-After": "3"}, "Not so fast.\n" * 10_000)
+
+    async with open_server(echo, process_request=refuse) as server:
+        with pytest.raises(ConnectionRejected, match="Not so fast") as caught:
+            async with over_httpx(f"ws://localhost:{server.port}/"):
+                pass
+    assert caught.value.retry_after == 3
+
+
+async def test_a_failure_of_httpx_is_ours() -> None:
+    async with open_server(echo) as server:
+        url = f"ws://localhost:{server.port}/"
+    with pytest.raises(ConnectionFailed, match="in the handshake: all attempts to connect"):
+        async with over_httpx(url):
+            pass
+
+
+async def test_an_end_over_httpx_is_in_order() -> None:
+    async def leave(ws: WebSocket) -> None:
+        await ws.send("bye")
+
+    async with open_server(leave) as server, over_httpx(f"ws://localhost:{server.port}/") as ws:
+        assert [message async for message in ws] == ["bye"]
+        assert (await ws.wait_closed()).code == 1000
+
+
+# Over a command…
+
+
+async def test_a_command_that_fails_is_a_failed_connection() -> None:
+    open_command = recipe("over_ssh")["open_command"]
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed):
+        async with open_command(sys.executable, "-c", "") as stream:
+            async with wrap_client_stream(stream, "ws://inside.example/"):
+                pass
+
+
+async def test_a_command_ends_with_its_connection_however_that_ends() -> None:
+    open_command = recipe("over_ssh")["open_command"]
+    async with open_server(echo) as server:
+        relay = (sys.executable, "-c", RELAY, str(server.port))
+        for message in ("", bytes(1_000_000)):
+            with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
+                async with open_command(*relay) as stream:
+                    async with wrap_client_stream(stream, "ws://inside.example/") as ws:
+                        await ws.send(message)
+                        assert await ws.receive() == message
+                        scope.cancel()
+                        await trio.sleep_forever()
+        with trio.fail_after(PATIENCE):
+            while server.connections:
+                await trio.sleep(0.01)
+
+
+# From a thread…
+
+
+def use_in_a_thread(url: str) -> None:
+    open_blocking = recipe("from_a_thread")["open_blocking"]
+    with open_blocking(url) as ws:
+        with pytest.raises(trio.TooSlowError):
+            ws.receive(timeout=0.01)
+        for message in ("text", bytes(100_000)):
+            ws.send(message)
+            assert ws.receive() == message
+        received: list[str | bytes] = []
+        other = threading.Thread(target=lambda: received.append(ws.receive()))
+        other.start()
+        ws.send("for the other")
+        other.join()
+        assert received == ["for the other"]
+        ws.send("leave")
+        with pytest.raises(ConnectionEnded):
+            ws.receive()
+    with pytest.raises(ZeroDivisionError), open_blocking(url) as ws:
+        raise ZeroDivisionError
+    with pytest.raises(ConnectionRejected), open_blocking(f"{url}refused"):
+        pass
+
+
+async def test_a_blocking_facade_does_what_async_code_does() -> None:
+    async def echo_until_leave(ws: WebSocket) -> None:
+        async for message in ws:
+            if message == "leave":
+                return
+            await ws.send(message)
+
+    def refuse(request: Request) -> Response | None:
+        return Response(403) if request.path == "/refused" else None
+
+    async with open_server(echo_until_leave, process_request=refuse) as server:
+        url = f"ws://localhost:{server.port}/"
+        with trio.fail_after(PATIENCE):
+            await trio.to_thread.run_sync(partial(use_in_a_thread, url))
+        assert threading.active_count() < 20
