@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,7 +40,8 @@ def serves(code: str) -> bool:
 class Session:
     """Runs the snippets of one page, one after the other, as a reader does.
 
-    Each is a whole program that ends in `trio.run`. A server goes on in the background, on a port
+    Each is a whole program that ends in `trio.run`, or in `asyncio.run` where it shows another
+    library. A server goes on in the background, on a port
     of its own, and the clients after it on that page connect to it.
     """
 
@@ -53,7 +55,12 @@ class Session:
         if PORT in code and not serves(code) and not self._port:
             await self.run(ECHO, where)  # the page shows a client alone
         port = 0 if serves(code) else self._port
-        exec(compile(code.replace(PORT, str(port)), where, "exec"), {"__name__": "__main__"})
+        program = compile(code.replace(PORT, str(port)), where, "exec")
+        run = partial(exec, program, {"__name__": "__main__"})
+        if "asyncio.run(" in code:
+            await trio.to_thread.run_sync(run)
+            return
+        run()
         assert len(self._calls) == 1, f"{where} does not end in trio.run"
         function, arguments = self._calls.pop()
         if serves(code):
