@@ -160,7 +160,15 @@ def resolve_reference(
 
 
 #: Names in signatures that say enough by themselves.
-UNDOCUMENTED = {"T", "EllipsisType", "EndpointT", "HandlerT", "BaseConverter", "Buffer"}
+UNDOCUMENTED = {
+    "T",
+    "EllipsisType",
+    "EndpointT",
+    "HandlerT",
+    "BaseConverter",
+    "Buffer",
+    "CookieJar",
+}
 
 
 # ---------------------------------------------------------------------------
