@@ -299,6 +299,23 @@ async def test_a_timeout_around_the_loop_counts_even_as_the_connection_ends() ->
         assert len(network.attempts) == 1
 
 
+async def test_a_timeout_beside_the_end_of_the_connection_is_all_that_comes_out() -> None:
+    async def receive_in_any_case(websocket: WebSocket) -> None:
+        with trio.CancelScope(shield=True):
+            await websocket.receive()
+
+    async with memory_network(closing(1011, after=5)) as network:
+        with trio.move_on_after(4) as scope:
+            async for link in reconnecting(URL):
+                async with link as ws:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(receive_in_any_case, ws)
+                        nursery.start_soon(forever)
+        assert scope.cancelled_caught
+        assert trio.current_time() == 5
+        assert len(network.attempts) == 1
+
+
 async def test_a_timeout_in_the_block_is_the_block_s() -> None:
     async with memory_network(serving(echo)):
         async for link in reconnecting(URL):

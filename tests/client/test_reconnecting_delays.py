@@ -20,7 +20,7 @@ from tests.client.network import (
     refusing,
     serving,
 )
-from tests.helpers import echo
+from tests.helpers import Laptop, echo
 from trio_ws import Link, reconnecting
 
 pytestmark = pytest.mark.autojump
@@ -265,3 +265,23 @@ async def test_the_clients_of_a_server_that_is_gone_spread_over_the_others() -> 
             assert sorted(order) == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
             seconds.add(tuple(order))
     assert len(seconds) == 6
+
+
+# Waking up…
+
+
+async def test_a_computer_that_wakes_tries_at_once() -> None:
+    laptop = Laptop()
+    async with memory_network(refusing()) as network:
+        network.servers["10.0.0.2"] = answering(503, "Retry-After: 300")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(go_on, reconnecting(URLS[:2], min_delay=100, max_delay=100))
+            await trio.sleep(50)
+            assert network.times == [0, 0]
+            laptop.sleep(HOUR)
+            await trio.sleep(2)
+            assert {address for _, address in network.attempts[2:]} == {"10.0.0.1", "10.0.0.2"}
+            assert all(50 <= when <= 51 for when in network.times[2:])
+            await trio.sleep(90)
+            assert len(network.attempts) == 4
+            nursery.cancel_scope.cancel()

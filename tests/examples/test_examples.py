@@ -170,6 +170,13 @@ async def test_site() -> None:
             {f"It is {hour} o'clock." for hour in ("one", "two", "three", "five", "six", "seven")}
             | {"(there was more)"},
         ),
+        (
+            "reconnect",
+            {
+                f"It is {hour} o'clock."
+                for hour in ("one", "two", "three", "four", "five", "six", "seven")
+            },
+        ),
     ],
 )
 async def test_patterns(script: str, lines: set[str]) -> None:

@@ -53,13 +53,15 @@ class IncomingMessage:
     pieces at the end would take 40 ms for 64 MiB, which others would have to wait for.
     """
 
-    __slots__ = ("_binary", "bytes_held", "claimed", "complete", "pieces", "unwanted")
+    __slots__ = ("_binary", "bytes_held", "came_at", "claimed", "complete", "pieces", "unwanted")
 
     def __init__(self) -> None:
         self.pieces: deque[str | bytes] = deque()
         #: In place of `pieces`, where it grows and is binary. It gives its bytes away uncopied.
         self._binary: BytesIO | None = None
         self.bytes_held = 0
+        #: When the last piece of it came.
+        self.came_at = -inf
         self.complete = False
         #: A task reads it piece by piece; else it goes into the queue when it is whole.
         self.claimed = False
@@ -250,9 +252,9 @@ class Inbox:
         return bool(self._receivers or self._claimants)
 
     @property
-    def is_arriving(self) -> bool:
-        """Whether a part of a message is here, and the rest is not."""
-        return self._incoming is not None
+    def piece_came_at(self) -> float | None:
+        """When the last piece came of the message that is still arriving; `None` if none is."""
+        return None if self._incoming is None else self._incoming.came_at
 
     def put_fragment(self, fragment: Fragment, now: float) -> bool:
         """Add a piece to the message that is arriving, and queue the message if it was the last.
@@ -266,6 +268,7 @@ class Inbox:
             self._incoming = IncomingMessage()
         incoming = self._incoming
         incoming.add(fragment)
+        incoming.came_at = now
         self._polled = False
         handed_over = False
         if fragment.final:

@@ -30,7 +30,8 @@ class Silence:
         self._seconds = seconds
         #: When it was opened, or this computer last woke.
         self._counts_from = trio.current_time()
-        self._suspected = False
+        #: The silence that was found to be too long, by when it began; `None` for none.
+        self._suspected: float | None = None
         services.watchdog.watch(self)
 
     @trio.lowlevel.enable_ki_protection
@@ -39,13 +40,12 @@ class Silence:
         ending = self._websocket._ending
         if ending.state is not OPEN:
             return inf
-        due = self._silent_since(now) + self._seconds
-        if now < due:
-            self._suspected = False
-            return due
-        if not self._suspected:
+        since = self._silent_since(now)
+        if now < since + self._seconds:
+            return since + self._seconds
+        if self._suspected != since:
             # If the whole program stood still, a message may be waiting to be read.
-            self._suspected = True
+            self._suspected = since
             return now + SECOND_LOOK
         # As with a peer that answers no ping: it is told if that takes no waiting.
         ending.fail(CloseCode.INTERNAL_ERROR, f"no message for {self._seconds:g} s")
@@ -55,14 +55,12 @@ class Silence:
     def wake(self, now: float) -> None:
         """This computer has slept, and some systems' clocks ran on: nobody could be heard."""
         self._counts_from = now
-        self._suspected = False
 
     def _silent_since(self, now: float) -> float:
         """Since when the application has been waiting for the peer; `now` if it is not."""
         inbox, liveness = self._websocket._inbox, self._websocket._liveness
         if inbox.waiting or liveness.paused:
             return now
-        if inbox.is_arriving:
-            return liveness.heard_at
-        # Nothing waits, so the last message that came was taken then.
-        return max(self._counts_from, -inf if inbox.taken_at is None else inbox.taken_at)
+        # Where nothing waits, the last message that came was taken then.
+        came_at = inbox.taken_at if inbox.piece_came_at is None else inbox.piece_came_at
+        return self._counts_from if came_at is None else max(self._counts_from, came_at)
