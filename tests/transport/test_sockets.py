@@ -473,3 +473,32 @@ async def test_whether_the_peer_has_left_is_known_of_sockets() -> None:
     assert transport.has_left()
     assert Transport(near).has_left()
     assert not Transport(trio.testing.memory_stream_pair()[0]).has_left()
+
+
+# Dropping…
+
+
+@pytest.mark.parametrize("wrap", [wrap_stream, Transport])
+def test_a_socket_may_be_dropped_where_no_trio_runs(
+    wrap: Callable[[trio.abc.Stream], Transport],
+) -> None:
+    async def open_one() -> tuple[Transport, trio.SocketStream]:
+        ours, theirs = socket_pair()
+        return wrap(ours), theirs
+
+    transport, peer = trio.run(open_one)
+    transport.drop()
+    transport.drop()
+
+    async def read() -> bytes:
+        async with peer:
+            return bytes(await peer.receive_some())
+
+    assert trio.run(read) == b""
+
+
+async def test_a_stream_without_a_socket_is_left_to_its_own_finalizer() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    Transport(ours).drop()
+    await ours.send_all(b"still open")
+    assert await theirs.receive_some() == b"still open"

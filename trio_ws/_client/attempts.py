@@ -53,9 +53,9 @@ class Shaken:
 
     def __init__(self, websocket: WebSocket, place: Place, attempt: int, waited: float) -> None:
         self._websocket: WebSocket | None = websocket
-        self.place = place
-        self.attempt = attempt
-        self.waited = waited
+        self.place: Place = place
+        self.attempt: int = attempt
+        self.waited: float = waited
 
     def take(self) -> WebSocket | None:
         """The connection, which is the caller's from now on; `None` if it was taken or closed."""

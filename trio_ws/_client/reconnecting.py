@@ -181,8 +181,8 @@ class _End:
     """
 
     def __init__(self, websocket: WebSocket, error: ConnectionClosed, attempts: Attempts) -> None:
-        self.websocket = websocket
-        self.error = error
+        self.websocket: WebSocket = websocket
+        self.error: ConnectionClosed = error
         self._attempts = attempts
 
     @cached_property
@@ -217,10 +217,10 @@ class _Reconnecting(AsyncIterator["Link"]):
     )
 
     def __init__(self, attempts: Attempts, receive_timeout: float, renew_after: float) -> None:
-        self.attempts = attempts
-        self.receive_timeout = receive_timeout
-        self.renew_after = renew_after
-        self.in_use = False
+        self.attempts: Attempts = attempts
+        self.receive_timeout: float = receive_timeout
+        self.renew_after: float = renew_after
+        self.in_use: bool = False
         self.reason: CloseReason | None = None
         self.end: _End | None = None
         self.ready: Shaken | None = None

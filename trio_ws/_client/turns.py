@@ -30,8 +30,8 @@ class Place:
     __slots__ = ("_backoff", "_shortest", "index", "ready_at")
 
     def __init__(self, index: int, shortest: float, longest: float) -> None:
-        self.index = index
-        self.ready_at = -inf
+        self.index: int = index
+        self.ready_at: float = -inf
         self._shortest = shortest
         # The first delay is a range, too: a server that goes down loses all its clients at once.
         self._backoff = Backoff(
