@@ -31,7 +31,7 @@ URL = "ws://example.org/chat"
 
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 REQUEST = (
-    "GET /chat HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
 ).encode()
 

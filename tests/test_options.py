@@ -67,7 +67,8 @@ CLIENT_STREAM = {**COMMON, "origin": None, "user_agent": PRODUCT, "cookies": Non
 SERVER_STREAM = {
     **COMMON,
     "process_request": None,
-    "origins": None,
+    "origins": ("same-origin", None),
+    "hosts": None,
     "server_header": PRODUCT,
     "trusted_proxies": (),
     "proxy_header": "X-Forwarded-For",
@@ -338,7 +339,7 @@ def test_max_redirects_is_from_0_to_10(value: int) -> None:
 # The server's own…
 
 
-@pytest.mark.parametrize("value", ["https://example.org", b"https://example.org", 3])
+@pytest.mark.parametrize("value", ["https://example.org", b"https://example.org", 3, None])
 def test_origins_are_a_list(value: Any) -> None:
     with pytest.raises(TypeError, match="origins is a list, not"):
         ServerStreamOptions(origins=value)
@@ -348,6 +349,12 @@ def test_origins_are_a_list(value: Any) -> None:
 def test_an_origin_is_a_str_a_pattern_or_none(value: Any) -> None:
     with pytest.raises(TypeError, match="an origin is a str, a compiled pattern or None"):
         ServerStreamOptions(origins=["https://example.org", re.compile("x"), None, value])
+
+
+@pytest.mark.parametrize("value", ["example.org", b"example.org", 3])
+def test_hosts_are_a_list(value: Any) -> None:
+    with pytest.raises(TypeError, match="hosts is a list, not"):
+        ServerStreamOptions(hosts=value)
 
 
 @pytest.mark.parametrize("value", [True, "check", 3])

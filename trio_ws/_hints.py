@@ -28,6 +28,7 @@ ELSEWHERE = {
     "subprotocols": "subprotocol protocol protocols select_subprotocol",
     "headers": "extra_headers additional_headers header request_headers response_headers",
     "user_agent": "user_agent_header",
+    "hosts": "allowed_hosts trusted_hosts server_names",
     "origins": "allowed_origins allow_origins check_origin cors_allowed_origins",
     "cookies": "cookie cookie_jar cookiejar jar",
     "ssl_context": "ssl tls sslopt ssl_options tls_context",

@@ -77,7 +77,8 @@ class ServerStreamKeywords(ConnectionKeywords, total=False):
     """The keyword arguments of `ServerStreamOptions`."""
 
     process_request: ProcessRequest | None
-    origins: Origins | None
+    origins: Origins
+    hosts: Sequence[str] | None
     server_header: str | None
     trusted_proxies: Sequence[str]
     proxy_header: ProxyHeader

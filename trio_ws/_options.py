@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from ._arguments import (
     check_callable,
@@ -30,6 +30,7 @@ from ._arguments import (
 )
 from ._hints import what_was_meant
 from ._http.headers import Headers, HeadersLike, is_field_value, is_token
+from ._http.hosts import Hosts
 from ._http.networks import Networks
 from ._http.url import checked_host
 from ._http.values import Answer, Request
@@ -50,6 +51,9 @@ PingPongHook: TypeAlias = Callable[..., object]
 ProxyHeader: TypeAlias = Literal["X-Forwarded-For", "Forwarded", "PROXY"]
 #: Which pages may connect: see the option `origins`.
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
+
+#: Stands for the pages of the host that the request is for, in `origins`.
+SAME_ORIGIN: Final = "same-origin"
 
 #: The name and version that both sides give, unless told otherwise.
 PRODUCT = f"trio_ws/{__version__}"
@@ -220,11 +224,21 @@ class ServerStreamOptions(ConnectionOptions):
     subprotocol or headers of its choice, or a `Response` to answer with instead: a page, a health
     check, a 401."""
 
-    origins: Origins | None = None
-    """The Origin headers that are allowed. Each is an exact string, a compiled regular expression
-    (which has to match the whole), or `None` for requests without the header. Anything else gets
-    403. By default, every origin is allowed. A server whose users log in by cookie must list its
-    origins."""
+    origins: Origins = (SAME_ORIGIN, None)
+    """Whose pages may connect, by their Origin header; anything else gets 403. Each is an exact
+    string, a compiled regular expression (which has to match the whole), ``"same-origin"`` for
+    pages of the host and port in the Host header, ``"null"`` for pages opened from a disk, or
+    `None` for requests without the header, as programs send them. ``"*"``, alone or in the list, is
+    every one. By default, no other site's page can use the cookies of a user who is logged in here,
+    or reach a server that only this machine can."""
+
+    hosts: Sequence[str] | None = None
+    """The hosts that this server answers to, in the Host header; a request for any other gets 421.
+    Each is a name, ``"*.example.org"`` for every name under it, an address, a network like
+    ``"10.0.0.0/8"``, or ``"*"``, which may also stand alone. By default, every host. But a server
+    that listens only on loopback addresses, and has no `trusted_proxies`, answers only to
+    ``localhost``, the names under it and such addresses. Otherwise any page could reach it under a
+    name of its own (DNS rebinding)."""
 
     server_header: str | None = PRODUCT
     """The Server header, or `None` for none."""
@@ -257,13 +271,21 @@ class ServerStreamOptions(ConnectionOptions):
             raise ValueError(f"proxy_header is one of {', '.join(get_args(ProxyHeader))}")
         if self.process_request is not None:
             check_callable("process_request", self.process_request, "one Request")
-        if self.origins is not None:
-            object.__setattr__(self, "origins", _checked_origins(self.origins))
+        object.__setattr__(self, "origins", _checked_origins(self.origins))
+        if self.hosts is not None:
+            hosts = _listed("hosts", ["*"] if self.hosts == "*" else self.hosts)
+            object.__setattr__(self, "hosts", hosts)
+            assert self.known_hosts is not None
 
     @cached_property
     def proxy_networks(self) -> Networks:
         """`trusted_proxies`, as the networks that they mean."""
         return Networks(self.trusted_proxies)
+
+    @cached_property
+    def known_hosts(self) -> Hosts | None:
+        """`hosts`, as something to look one up in."""
+        return None if self.hosts is None else Hosts(self.hosts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,7 +409,7 @@ def _checked_subprotocols(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_origins(values: Origins) -> tuple[str | re.Pattern[str] | None, ...]:
-    origins = _listed("origins", values)
+    origins = _listed("origins", ["*"] if values == "*" else values)
     for origin in origins:
         text: object = getattr(origin, "pattern", origin)
         if text is not None and not isinstance(text, str):
@@ -400,8 +422,8 @@ def _checked_origins(values: Origins) -> tuple[str | re.Pattern[str] | None, ...
     return origins
 
 
-# RFC 6454 section 7, and beyond it what extensions and programs with a browser in them send.
-_ORIGIN = re.compile(r"null|[A-Za-z][-+.A-Za-z0-9]*://[-.:_~%A-Za-z0-9\[\]]*")
+# Our own words, RFC 6454 section 7, and beyond it what extensions and programs with a browser send.
+_ORIGIN = re.compile(r"null|\*|same-origin|[A-Za-z][-+.A-Za-z0-9]*://[-.:_~%A-Za-z0-9\[\]]*")
 
 
 def check_extra_headers(headers: HeadersLike) -> Headers:

@@ -5,11 +5,9 @@ Run client.py beside it.
 
 import argparse
 import hashlib
-import re
 import secrets
 import signal
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 
 import trio
@@ -120,12 +118,9 @@ async def first_message(ws: WebSocket) -> None:
 
 
 async def main(port: int) -> None:
-    # Cookies come with requests of any page, so it is said whose pages are welcome; and None is for
-    # clients that are no browsers.
-    origins = [re.compile(r"http://localhost:\d+"), None]
-    serve = partial(serve_websocket, router, "localhost", port, origins=origins)
+    # Cookies come with requests of any page. By default, only pages of this server may connect.
     async with trio.open_nursery() as nursery:
-        server: WebSocketServer = await nursery.start(serve)
+        server: WebSocketServer = await nursery.start(serve_websocket, router, "localhost", port)
         print(f"Serving on {server.urls[0]}", flush=True)
 
 

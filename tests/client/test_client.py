@@ -148,7 +148,7 @@ async def test_an_internationalised_name_is_looked_up_and_sent_in_ascii() -> Non
         return LOOPBACK
 
     trio.socket.set_custom_hostname_resolver(Resolver(look_up))
-    async with tcp_server() as server:
+    async with tcp_server(hosts="*") as server:
         url = f"ws://faß.example:{server.port}/"
         async with open_websocket_url(url) as websocket:
             assert websocket.request.headers["Host"] == f"xn--fa-hia.example:{server.port}"

@@ -174,6 +174,6 @@ async def test_tls_of_one_s_own_is_only_a_stream(
         stream = await trio.open_ssl_over_tcp_stream(
             "localhost", server.port, ssl_context=trusting, https_compatible=True
         )
-        async with wrap_client_stream(stream, "wss://example.org/") as websocket:
+        async with wrap_client_stream(stream, "wss://localhost/") as websocket:
             await websocket.send("hello")
             assert await websocket.receive() == "hello"

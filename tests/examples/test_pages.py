@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -22,9 +20,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.backplane.redis_server import RedisServer
 from tests.examples.page_helpers import DESKTOP, PHONE, Tabs, browser_options, keep, serving
-from tests.examples.scripts import EXAMPLES, PATIENCE, output_of
-from tests.helpers import free_port
-from tests.project.pages import PAGES, PORT, snippets
+from tests.examples.scripts import PATIENCE, output_of
 
 
 @pytest.fixture(scope="module")
@@ -91,32 +87,6 @@ def test_the_greeting_over_tls(tabs: Tabs, tmp_path: Path) -> None:
         greet(page, "Ada", "Hello Ada!")
         keep(page, "secure-desktop")
         server.stop(printed="<<< 'Ada'\n>>> 'Hello Ada!'\n")
-
-
-def test_a_newcomer_copies_server_and_client_from_the_readme_and_opens_the_page(
-    tabs: Tabs, tmp_path: Path
-) -> None:
-    port = free_port()
-    scripts = [
-        text.replace(PORT, str(port))
-        for language, _, text in snippets(PAGES[0])
-        if language == "python"
-    ]
-    server_script, client_script = tmp_path / "server.py", tmp_path / "client.py"
-    server_script.write_text(scripts[0])
-    client_script.write_text(scripts[1])
-    page_file = (EXAMPLES / "hello" / "index.html").as_uri()
-    with subprocess.Popen([sys.executable, str(server_script)]) as server:
-        try:
-            # The page first: it waits for the server. It takes its address from behind the #.
-            page = tabs.open(f"{page_file}#ws://localhost:{port}/")
-            greet(page, "Ada", "Ada")
-            client = subprocess.run(
-                [sys.executable, str(client_script)], capture_output=True, text=True, check=True
-            )
-            assert client.stdout == "Hello world!\n"
-        finally:
-            server.kill()
 
 
 # ---------------------------------------------------------------------------

@@ -64,7 +64,7 @@ async def test_through_a_command() -> None:
     with trio.fail_after(PATIENCE):
         async with open_server(echo) as server:
             relay = [sys.executable, "-c", RELAY, str(server.port)]
-            arguments = ["--url", "ws://inside.example/", "--", *relay]
+            arguments = ["--url", "ws://inside.localhost/", "--", *relay]
             assert await output_of("recipes/over_ssh.py", *arguments) == ["Hello world!"]
 
 
@@ -137,7 +137,7 @@ async def test_a_command_that_fails_is_a_failed_connection() -> None:
     open_command = recipe("over_ssh")["open_command"]
     with trio.fail_after(PATIENCE), pytest.raises(ConnectionFailed):
         async with open_command(sys.executable, "-c", "") as stream:
-            async with wrap_client_stream(stream, "ws://inside.example/"):
+            async with wrap_client_stream(stream, "ws://inside.localhost/"):
                 pass
 
 
@@ -148,7 +148,7 @@ async def test_a_command_ends_with_its_connection_however_that_ends() -> None:
         for message in ("", bytes(1_000_000)):
             with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
                 async with open_command(*relay) as stream:
-                    async with wrap_client_stream(stream, "ws://inside.example/") as ws:
+                    async with wrap_client_stream(stream, "ws://inside.localhost/") as ws:
                         await ws.send(message)
                         assert await ws.receive() == message
                         scope.cancel()

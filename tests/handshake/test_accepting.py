@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from typing import Any
 
@@ -56,7 +55,7 @@ ACCEPTED = {
     "a Host with an underscore": request(Host="my_service:80"),
     "exactly 16 KiB": request("GET / HTTP/1.1", ("X", "y" * (MAX_HEAD_BYTES - len(GOOD) - 5))),
     "exactly 128 fields": request("GET / HTTP/1.1", *[("X", "y")] * (128 - len(FIELDS))),
-    "an Origin where none is asked for": request(Origin="https://anywhere.example"),
+    "the Origin of a page of this host": request(Origin="http://localhost"),
     "an empty list of subprotocols": request(Sec_WebSocket_Protocol=""),
     "a subprotocol that is no name": request(Sec_WebSocket_Protocol="https://example.org/chat"),
     "an IPv6 Host with a zone": request(Host="[fe80::1%25eth0]:8080"),
@@ -233,51 +232,6 @@ async def test_frames_that_end_a_connection_at_once_are_answered_after_the_101(
         assert int.from_bytes(rest[2:4], "big") == code
         assert len(rest) == 2 + rest[1]
         assert await server.serves()
-
-
-# ---------------------------------------------------------------------------
-# Origins
-# ---------------------------------------------------------------------------
-
-
-EXACT = "https://example.org"
-PATTERN = re.compile(r"https://[a-z]+\.example\.org")
-
-
-@pytest.mark.parametrize(
-    ("origins", "origin", "status"),
-    [
-        (None, None, 101),
-        (None, "null", 101),
-        ([EXACT], EXACT, 101),
-        ([EXACT], "HTTPS://Example.ORG", 101),
-        ([EXACT], "https://example.org.evil.example", 403),
-        ([EXACT], "http://example.org", 403),
-        ([EXACT], "null", 403),
-        ([EXACT], "", 403),
-        ([EXACT], None, 403),
-        ([PATTERN], "https://www.example.org", 101),
-        ([PATTERN], "https://www.example.org.evil.example", 403),
-        ([PATTERN], "x https://www.example.org", 403),
-        ([PATTERN], None, 403),
-        ([EXACT, PATTERN, None], None, 101),
-        ([EXACT, PATTERN, None], "https://a.example.org", 101),
-        ([None], EXACT, 403),
-        ([], None, 403),
-        ([], EXACT, 403),
-    ],
-)
-async def test_the_origin_policy_decides(
-    origins: list[Any] | None, origin: str | None, status: int
-) -> None:
-    async with memory_server(origins=origins) as server, server.connect() as stream:
-        await stream.send_all(request(Origin=origin))
-        response = parse_response(await read_head(stream))
-        assert response.status == status
-        if status == 403:
-            body = await read_all(stream)
-            wanted = "this origin is not allowed" if origin else "an Origin is required"
-            assert body.decode() == wanted + "\n"
 
 
 # ---------------------------------------------------------------------------

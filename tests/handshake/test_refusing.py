@@ -81,7 +81,7 @@ async def test_no_byte_in_a_header_of_the_handshake_does_harm(name: str) -> None
                 text = f"{FIELDS.get(name, 'a')}{octet}b"
                 await stream.send_all(request(**{name.replace("-", "_"): text}))
                 response = parse_response(await read_head(stream))
-            wanted = {400} if octet in controls | beyond_ascii else {101, 400, 426}
+            wanted = {400} if octet in controls | beyond_ascii else {101, 400, 403, 426}
             assert response.status in wanted, octet
         assert await server.serves()
 
@@ -107,5 +107,5 @@ async def test_a_host_that_claims_to_be_internationalised_and_is_not_is_refused(
     async with memory_server() as server:
         assert_refused(await server.answer(request(Host=host)), 400)
         assert_refused(
-            await server.answer(plain_request().replace(b"example.org", host.encode())), 400
+            await server.answer(plain_request().replace(b"localhost", host.encode())), 400
         )

@@ -60,7 +60,7 @@ async def memory_server(
 
 
 def connect(listener: MemoryListener, stream: trio.abc.Stream, **options: Any) -> Any:
-    return trio_ws.wrap_client_stream(stream, "ws://example.org/", **options)
+    return trio_ws.wrap_client_stream(stream, "ws://localhost/", **options)
 
 
 class Boom(Exception):

@@ -159,7 +159,7 @@ async def test_a_client_that_leaves_while_it_is_refused_is_no_error(
 async def test_a_refusal_of_what_was_there_at_once_counts_and_ends_with_the_server() -> None:
     async with open_server(echo) as server:
         with socket.create_connection((HOST, server.port)) as sock:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n")  # asks for no WebSocket
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")  # asks for no WebSocket
             while server.statistics().handshakes == 0:
                 await trio.lowlevel.checkpoint()
             start = trio.current_time()

@@ -59,7 +59,7 @@ class HTTPClient:
 
 def http(line: str = "GET /", body: bytes = b"", **fields: str) -> bytes:
     """A request of HTTP/1.1; ``Content_Length="3"`` is a field, and a body gets one."""
-    headers = {"Host": "example.org"}
+    headers = {"Host": "localhost"}
     if body:
         headers["Content-Length"] = str(len(body))
     headers |= {name.replace("_", "-"): value for name, value in fields.items()}

@@ -104,7 +104,7 @@ async def test_a_tls_stream_that_was_handed_over_can_still_be_closed_and_looked_
     async with open_server(echo, ssl_context=context) as server:
         tcp = await trio.open_tcp_stream(HOST, server.port)
         async with trio.SSLStream(tcp, trusting, server_hostname=HOST) as stream:
-            async with wrap_client_stream(stream, "wss://x/") as ws:
+            async with wrap_client_stream(stream, "wss://localhost/") as ws:
                 await ws.send("x")
                 assert await ws.receive() == "x"
             assert stream.version().startswith("TLS")

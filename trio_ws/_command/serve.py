@@ -106,8 +106,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--origin",
         action="append",
-        help="an accepted Origin header, several if repeated; 'none' accepts requests without one "
-        "(default: every origin)",
+        help="whose pages may connect, by their Origin header, several if repeated; 'same-origin' "
+        "for those of the requested host, 'none' for requests without one, '*' for all (default: "
+        "same-origin and none)",
+    )
+    limits.add_argument(
+        "--server-name",
+        action="append",
+        metavar="HOST",
+        help="a host that is answered to, several if repeated: a name, '*.name', an address or a "
+        "network, or '*' for all (default: all; loopback names on a loopback address)",
     )
     limits.add_argument("--no-compression", action="store_true", help="no permessage-deflate")
     for name, what in LIMITS.items():
@@ -192,6 +200,8 @@ def _listener_options(parsed: argparse.Namespace) -> ListenerKeywords:
     options: dict[str, Any] = {name: given[name] for name in LIMITS if name in given}
     if parsed.origin is not None:
         options["origins"] = [None if origin == "none" else origin for origin in parsed.origin]
+    if parsed.server_name is not None:
+        options["hosts"] = parsed.server_name
     if parsed.no_compression:
         options["compression"] = None
     check_options(parsed, ListenerOptions, options)

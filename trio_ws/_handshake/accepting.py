@@ -17,9 +17,10 @@ from types import EllipsisType
 from .._connection.opening import Opening
 from .._errors import ConnectionFailed
 from .._http.headers import Headers, has_token
+from .._http.hosts import is_same_origin
 from .._http.reading import IncomingRequest, check_is_only_a_head
 from .._http.values import Accept, Request, Response, refusal, upgrade_required
-from .._options import ServerStreamOptions
+from .._options import SAME_ORIGIN, ServerStreamOptions
 from .._protocol.deflate import Agreement
 from .._protocol.events import Role
 from .._protocol.masking import load_numpy
@@ -109,18 +110,22 @@ def _check_origin(request: Request, options: ServerStreamOptions) -> None:
     origins = request.headers.get_all("Origin")
     if len(origins) > 1:
         raise refusal(400, "there is more than one Origin header")
-    if options.origins is None:
-        return
     origin = origins[0] if origins else None
-    if not any(_origin_matches(origin, allowed) for allowed in options.origins):
-        raise refusal(403, "this origin is not allowed" if origin else "an Origin is required")
+    host = request.headers["Host"]  # HTTP/1.0, which may go without, was refused
+    if not any(_origin_matches(origin, host, allowed) for allowed in options.origins):
+        who = "requests without an Origin" if origin is None else f"pages of {origin}"
+        raise refusal(403, f"{who} may not connect to {host}: see the server's option origins=")
 
 
-def _origin_matches(origin: str | None, allowed: str | re.Pattern[str] | None) -> bool:
+def _origin_matches(origin: str | None, host: str, allowed: str | re.Pattern[str] | None) -> bool:
+    if allowed == "*":
+        return True
     if origin is None or allowed is None:
         return origin is allowed
     if isinstance(allowed, re.Pattern):
         return allowed.fullmatch(origin) is not None
+    if allowed == SAME_ORIGIN:
+        return is_same_origin(origin, host)
     return origin.lower() == allowed.lower()
 
 

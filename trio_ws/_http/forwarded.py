@@ -1,6 +1,7 @@
 """What trusted proxies say about a client, in the fields of its request.
 
-This module owns ``X-Forwarded-For`` and RFC 7239's ``Forwarded``. `networks` says which peers are
+This module owns ``X-Forwarded-For`` with its siblings for the scheme and the host, and RFC 7239's
+``Forwarded``. `networks` says which peers are
 trusted; a field is looked at only after its peer was found there.
 
 A proxy appends what it knows. Whatever stands before that may be the client's invention. So
@@ -12,8 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from .._addresses import MAX_PORT, ip_address
+from .headers import Headers
+from .hosts import problem_with_host
 from .networks import Networks
 from .values import Request
 
@@ -30,16 +34,26 @@ def from_client(request: Request, trusted: Networks, field: str) -> Request:
         # A proxy that does not pass on the address may still say whether there was TLS.
         for scheme in request.headers.tokens("X-Forwarded-Proto")[-1:]:
             request = _with_scheme(request, scheme)
+        for host in request.headers.tokens("X-Forwarded-Host")[-1:]:
+            request = _with_host(request, host)
         addresses = request.headers.tokens("X-Forwarded-For")
-        hops = ((address, "") for address in reversed(addresses))
+        hops = (_Hop(address) for address in reversed(addresses))
     return _innermost(request, hops, trusted)
 
 
-def _innermost(request: Request, hops: Iterable[tuple[str, str]], trusted: Networks) -> Request:
+class _Hop(NamedTuple):
+    """What one proxy says of who connected to it; ``""`` for what it does not say."""
+
+    address: str
+    scheme: str = ""
+    host: str = ""
+
+
+def _innermost(request: Request, hops: Iterable[_Hop], trusted: Networks) -> Request:
     """Follow the hops, the last first, for as long as the proxy that added one is trusted."""
-    for name, scheme in hops:
-        request = _with_scheme(request, scheme)
-        address = _address(name)
+    for hop in hops:
+        request = _with_host(_with_scheme(request, hop.scheme), hop.host)
+        address = _address(hop.address)
         if address is None:  # "unknown", or nonsense: the proxy before is all that is known
             return request
         request = replace(request, remote_address=address)
@@ -51,6 +65,14 @@ def _innermost(request: Request, hops: Iterable[tuple[str, str]], trusted: Netwo
 def _with_scheme(request: Request, scheme: str) -> Request:
     secure = _SECURE.get(scheme.lower())
     return request if secure is None else replace(request, scheme="wss" if secure else "ws")
+
+
+def _with_host(request: Request, host: str) -> Request:
+    """The request for the host that the client asked for. A malformed one means nothing."""
+    if problem_with_host(host) is not None:
+        return request
+    fields = [field for field in request.headers.fields if field[0].lower() != "host"]
+    return replace(request, headers=Headers._known([("Host", host), *fields]))
 
 
 #: A proxy may write a name that begins with an underscore instead of a port (RFC 7239 section 6).
@@ -67,8 +89,8 @@ def _address(name: str) -> tuple[str, int] | None:
     return None if ip is None or port > MAX_PORT else (str(ip), port)
 
 
-def _forwarded(text: str) -> Iterator[tuple[str, str]]:
-    """The ``for`` and ``proto`` of each element (RFC 7239 section 4), the last element first.
+def _forwarded(text: str) -> Iterator[_Hop]:
+    """What each element says (RFC 7239 section 4), the last element first.
 
     It ends at the first malformed element. Anything may stand before a trusted proxy's element,
     even half a quoted string, and does not change how that element is read.
@@ -78,7 +100,7 @@ def _forwarded(text: str) -> Iterator[tuple[str, str]]:
         if parameters is None:
             return
         if parameters:  # a list may have empty members (RFC 9110 section 5.6.1)
-            yield parameters.get("for", ""), parameters.get("proto", "")
+            yield _Hop(*(parameters.get(name, "") for name in ("for", "proto", "host")))
 
 
 # Possessive, so that a quoted string is matched without backtracking, however many quotes and

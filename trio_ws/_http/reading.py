@@ -15,6 +15,7 @@ from .._addresses import TLS, Address
 from .exchange import HeadBuffer, HeadTooLarge, MalformedHead, ServerExchange, StartLineTooLong
 from .forwarded import from_client
 from .headers import Headers
+from .hosts import Hosts, problem_with_host
 from .networks import Networks
 from .values import Request, refusal
 
@@ -62,20 +63,27 @@ class RequestReader:
         client: the client's address, if a proxy told it before the request.
         trusted: the proxies whose word is taken.
         field: where those say who the client is: `proxy_header`.
+        hosts: the hosts that the server answers to; `None` for all.
 
     Attributes:
         exchange: writes the response, and also a refusal.
     """
 
-    __slots__ = ("_buffer", "_client", "_ends", "_field", "_trusted", "exchange")
+    __slots__ = ("_buffer", "_client", "_ends", "_field", "_hosts", "_trusted", "exchange")
 
     def __init__(
-        self, ends: Ends, client: Address = None, trusted: Networks | None = None, field: str = ""
+        self,
+        ends: Ends,
+        client: Address = None,
+        trusted: Networks | None = None,
+        field: str = "",
+        hosts: Hosts | None = None,
     ) -> None:
         self._ends = ends
         self._client = client
         self._trusted = trusted
         self._field = field
+        self._hosts = hosts
         self._buffer = HeadBuffer(ServerExchange.STARTS)
         self.exchange = ServerExchange()
 
@@ -112,6 +120,8 @@ class RequestReader:
             request = from_client(request, self._trusted, self._field)
         if not request.target.startswith("/"):
             request = _with_its_path(request)
+        if self._hosts is not None:
+            _check_is_ours(request, self._hosts)
         if not request.is_upgrade:
             request = replace(request, scheme="https" if request.scheme == "wss" else "http")
         return IncomingRequest(request, version, self.exchange, self._buffer.rest())
@@ -147,6 +157,20 @@ def _check_head(request: Request, version: str) -> None:
             raise refusal(400, "HTTP/1.0 knows no Transfer-Encoding")
 
 
+def _check_is_ours(request: Request, hosts: Hosts) -> None:
+    # HTTP/1.0 may leave it out. Browsers do not, and they are what this is about: a page can give
+    # its own host's name the address of this server (DNS rebinding), and then counts as its own.
+    host = request.headers.get("Host")
+    if host is not None and host not in hosts:
+        raise refusal(421, f"this server does not answer to the host {host}: see its option hosts=")
+
+
+def _check_host(host: str) -> None:
+    problem = problem_with_host(host)
+    if problem is not None:
+        raise refusal(400, f"the Host header is not {problem}")
+
+
 def _check_version(version: str, least: str) -> None:
     # Later versions 1.x are answered like 1.1 (RFC 9110 section 2.5).
     if not version.startswith("1.") or version < least:
@@ -177,35 +201,3 @@ def _with_its_path(request: Request) -> Request:
         target="*" if whole_server else (path or "/") + query,
         headers=Headers._known([("Host", host), *fields]),
     )
-
-
-# A name, an IPv4 address or a bracketed IPv6 address, and perhaps a port (RFC 9110 section 7.2).
-# The zone of an IPv6 address means nothing here, but some clients send it.
-_HOST = re.compile(
-    r"([-0-9A-Za-z_.~%!$&'()*+,;=]{1,255}|\[[0-9A-Fa-f:.]{2,45}(%[-0-9A-Za-z_.~%]{1,45})?\])"
-    r"(:[0-9]{0,5})?"
-)
-
-
-def _check_host(host: str) -> None:
-    if not _HOST.fullmatch(host):
-        raise refusal(400, "the Host header is not a host and port")
-    host = host.lower()
-    if "xn--" in host and not all(map(_is_label, host.partition(":")[0].split("."))):
-        raise refusal(400, "the Host header is not a valid internationalised name")
-
-
-def _is_label(label: str) -> bool:
-    """Whether a part of a host name that claims to be Punycode is Punycode (RFC 3492).
-
-    Which characters it may stand for differs between IDNA 2003, IDNA 2008 and browsers, and is up
-    to registrars. But a label that stands for no character, or only for ASCII, would fail wherever
-    it is decoded.
-    """
-    if not label.startswith("xn--"):
-        return True
-    try:
-        name = label[4:].encode("ascii").decode("punycode")
-        return not name.isascii() and name.encode("punycode").decode("ascii") == label[4:]
-    except UnicodeError:
-        return False

@@ -21,7 +21,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, KeysView, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack, final
 
 import trio
@@ -31,6 +31,8 @@ from .._arguments import check_async, check_host, check_port, check_server_conte
 from .._connection.services import open_services
 from .._connection.websocket import WebSocket
 from .._errors import CloseCode, close_code
+from .._http.hosts import LOOPBACK_HOSTS, LOOPBACK_NETWORKS
+from .._http.networks import Networks
 from .._keywords import ListenerKeywords
 from .._nursery import errors_in, open_bare_nursery, raise_as_is
 from .._options import ListenerOptions, make_options
@@ -86,7 +88,7 @@ class WebSocketServer:
         self._addresses = [_listening_address(listener) for listener in listeners]
         #: The name that all of these are addresses of.
         self._name = host if host is not None and is_name(host) else None
-        self._options = options
+        self._options = options = _with_hosts(options, self._addresses, host)
         self._shutdown = Shutdown()
         self._stopped = trio.Event()
         site = handler if isinstance(handler, Site) else None
@@ -304,6 +306,18 @@ def _checked_options(
     if isinstance(handler, Site):
         handler.check()
     return make_options(ListenerOptions, options, entry_point)
+
+
+def _with_hosts(
+    options: ListenerOptions, addresses: Sequence[Address], host: str | None
+) -> ListenerOptions:
+    """The options of a server on `host`, with the names that a server on loopback answers to."""
+    if options.hosts is not None or options.trusted_proxies or not addresses:
+        return options
+    loopback = Networks(LOOPBACK_NETWORKS)
+    if not all(address in loopback for address in addresses):
+        return options
+    return replace(options, hosts=(*LOOPBACK_HOSTS, *([] if host is None else [host])))
 
 
 def _listening_address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address:

@@ -364,8 +364,10 @@ async def client_behind_proxy(transport: Transport, options: ServerStreamOptions
 def request_reader(
     transport: Transport, options: ServerStreamOptions, client: Address
 ) -> RequestReader:
-    """What reads the next request, and knows the proxies that may say who the client is."""
-    return RequestReader(transport, client, options.proxy_networks, options.proxy_header)
+    """What reads the next request, and knows the server's proxies and its names."""
+    return RequestReader(
+        transport, client, options.proxy_networks, options.proxy_header, options.known_hosts
+    )
 
 
 def _unavailable(why: str) -> Response:
