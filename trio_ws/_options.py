@@ -118,7 +118,10 @@ class ConnectionOptions:
     picks the first of its own that the client offered, or none."""
 
     headers: HeadersLike = ()
-    """Additional header fields of the opening request or of the 101 response."""
+    """Additional header fields: of a client's opening request, or of every response of a server, be
+    it the 101, a page or a refusal. A field that a response has itself, other than Set-Cookie,
+    takes the place of one of the same name here. With a server, this is the place for security
+    headers and CORS."""
 
     decode_text: bool = True
     """Whether text is received as `str`. False leaves it as `bytes`, which are checked to be UTF-8,
@@ -276,6 +279,12 @@ class ServerStreamOptions(ConnectionOptions):
             hosts = _listed("hosts", ["*"] if self.hosts == "*" else self.hosts)
             object.__setattr__(self, "hosts", hosts)
             assert self.known_hosts is not None
+
+    @cached_property
+    def response_fields(self) -> Headers:
+        """`headers` and `server_header`: what every response has that does not have its own."""
+        product = [] if self.server_header is None else [("Server", self.server_header)]
+        return self.extra_headers.with_defaults(Headers(product))
 
     @cached_property
     def proxy_networks(self) -> Networks:

@@ -272,14 +272,16 @@ async def test_subprotocols_may_be_offered_over_several_lines() -> None:
 
 async def test_headers_of_the_options_and_of_the_answer_are_both_sent() -> None:
     options: dict[str, Any] = {
-        "headers": [("Set-Cookie", "a=1")],
+        "headers": [("Set-Cookie", "a=1"), ("X-Frame-Options", "DENY"), ("Vary", "Origin")],
         "server_header": None,
-        "process_request": lambda asked: Accept(headers={"Set-Cookie": "b=2"}),
+        "process_request": lambda asked: Accept(headers={"Set-Cookie": "b=2", "vary": "Cookie"}),
     }
     async with memory_server(**options) as server, server.connect() as stream:
         await stream.send_all(GOOD)
         response = parse_response(await read_head(stream))
         assert response.headers.get_all("Set-Cookie") == ("a=1", "b=2")
+        assert response.headers.get_all("X-Frame-Options") == ("DENY",)
+        assert response.headers.get_all("Vary") == ("Cookie",)
         assert "Server" not in response.headers
 
 

@@ -109,3 +109,22 @@ async def test_a_host_that_claims_to_be_internationalised_and_is_not_is_refused(
         assert_refused(
             await server.answer(plain_request().replace(b"localhost", host.encode())), 400
         )
+
+
+async def test_refusals_and_pages_carry_the_headers_of_the_options() -> None:
+    def page(request: trio_ws.Request) -> trio_ws.Response | None:
+        return trio_ws.Response(200, {"Vary": "Cookie"}, "hi") if request.path == "/page" else None
+
+    headers = {"X-Content-Type-Options": "nosniff", "Vary": "Origin"}
+    async with memory_server(headers=headers, process_request=page) as server:
+        for data, status, vary in (
+            (request(Sec_WebSocket_Version="8"), 426, "Origin"),
+            (request(Origin="https://evil.example"), 403, "Origin"),
+            (b"no HTTP\r\n\r\n", 400, "Origin"),
+            (plain_request(), 426, "Origin"),
+            (plain_request().replace(b" / ", b" /page "), 200, "Cookie"),
+        ):
+            response = await server.answer(data)
+            assert response.status == status
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers.get_all("Vary") == (vary,)

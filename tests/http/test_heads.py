@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
 from http import HTTPStatus
 from typing import Any
@@ -433,29 +434,36 @@ def test_any_head_is_a_request_or_one_of_two_errors(data: bytes, start: bytes) -
         pass
 
 
-def answer(response: Response, server: str | None = None, head: bytes = HEAD) -> bytes:
+def answer(
+    response: Response, defaults: Mapping[str, str] | None = None, head: bytes = HEAD
+) -> bytes:
     exchange = ServerExchange()
     exchange.request(head, scheme="ws", remote_address=None)
-    return exchange.response(response, server)
+    return exchange.response(response, Headers(defaults or {}))
 
 
 def test_a_response_is_written_with_all_that_a_client_needs() -> None:
-    written = parse_response(answer(Response(404, {"X-A": "b"}, "gone"), "me/1"))
+    written = parse_response(
+        answer(Response(404, {"X-A": "b"}, "gone"), {"Server": "me/1", "X-B": "c"})
+    )
     assert (written.status, written.phrase, written.body) == (404, "Not Found", b"gone")
     assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", written.headers["Date"])
     del_date = [pair for pair in written.headers.fields if pair[0] != "Date"]
     assert del_date == [
         ("Connection", "close"),
-        ("Server", "me/1"),
         ("Content-Length", "4"),
+        ("Server", "me/1"),
+        ("X-B", "c"),
         ("X-A", "b"),
         ("Content-Type", "text/plain; charset=utf-8"),
     ]
 
 
-def test_a_response_s_own_server_and_date_are_kept() -> None:
-    written = parse_response(answer(Response(200, {"Server": "x", "date": "today"}), "me/1"))
+def test_a_response_s_own_fields_are_kept() -> None:
+    own = Response(200, [("server", "x"), ("date", "today"), ("Vary", "a"), ("Vary", "b")])
+    written = parse_response(answer(own, {"Server": "me/1", "Vary": "c"}))
     assert written.headers.get_all("Server") == ("x",)
+    assert written.headers.get_all("Vary") == ("a", "b")
     assert written.headers.get_all("Date") == ("today",)
 
 
@@ -491,7 +499,7 @@ def test_a_response_can_be_written_after_a_request_that_cannot_be_read() -> None
     exchange = ServerExchange()
     with pytest.raises(MalformedHead):
         exchange.request(b"GET\r\n\r\n", scheme="ws", remote_address=None)
-    assert parse_response(exchange.response(Response(400, body=b"no"), None)).body == b"no"
+    assert parse_response(exchange.response(Response(400, body=b"no"), Headers())).body == b"no"
 
 
 # The client's side…

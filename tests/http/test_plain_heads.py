@@ -218,7 +218,7 @@ def test_h11_writes_the_response_to_a_plain_head_as_if_it_had_read_it(
                 exchange.body(),
                 exchange.wants_body,
                 exchange.piece_size,
-                exchange.response(response, "me", close=close),
+                exchange.response(response, Headers({"Server": "me"}), close=close),
                 exchange.may_be_followed,
             )
         )

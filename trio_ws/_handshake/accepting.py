@@ -157,9 +157,6 @@ def _accepting_response(
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
     if agreement is not None:
         fields.append(("Sec-WebSocket-Extensions", str(agreement)))
-    extra = Headers._known(
-        [*options.extra_headers.fields, *(terms.headers.fields if terms is not None else ())]
-    )
-    if options.server_header is not None and "Server" not in extra:
-        fields.append(("Server", options.server_header))
+    own = terms.headers if terms is not None else Headers()
+    extra = own.with_defaults(options.response_fields)
     return Response(101, Headers._known([*fields, *extra.fields])), subprotocol

@@ -293,31 +293,30 @@ class ServerExchange:
 
     # The response…
 
-    def response(self, response: Response, server: str | None, *, close: bool = True) -> bytes:
+    def response(self, response: Response, defaults: Headers, *, close: bool = True) -> bytes:
         """The bytes of any response but 101."""
-        data = self.response_head(response, len(response.body), server, close=close)
+        data = self.response_head(response, len(response.body), defaults, close=close)
         if self._wants_body:
             data += self.response_data(response.body)
         return data + self.end()
 
     def response_head(
-        self, response: Response, length: int, server: str | None, *, close: bool
+        self, response: Response, length: int, defaults: Headers, *, close: bool
     ) -> bytes:
         """The bytes of a response up to its body, which will have `length` bytes.
 
-        h11 adds ``Connection: close`` if the client asked for that, or speaks HTTP/1.0.
+        Of `defaults`, those fields are added that the response does not have itself. h11 adds
+        ``Connection: close`` if the client asked for that, or speaks HTTP/1.0.
         """
         # Clients, which need it for nothing, would take 4 ms to load it.
         from email.utils import formatdate  # noqa: PLC0415
 
-        headers = response.headers
+        headers = response.headers.with_defaults(defaults)
         # Connection has to name an Upgrade field, or proxies may pass it on (RFC 9110 section 7.8).
         tokens = [*(["close"] if close else []), *(["Upgrade"] if "Upgrade" in headers else [])]
         fields = [("Connection", ", ".join(tokens))] if tokens else []
         if "Date" not in headers:
             fields.append(("Date", formatdate(usegmt=True)))
-        if server is not None and "Server" not in headers:
-            fields.append(("Server", server))
         if response.status not in (204, 304):
             fields.append(("Content-Length", str(length)))
         fields += [pair for pair in headers.fields if pair[0].lower() not in _FRAMING]

@@ -142,6 +142,16 @@ class Headers(Mapping[str, str]):
         """Every ``(name, value)`` as it was sent, repeats included."""
         return self._fields
 
+    def with_defaults(self, defaults: Headers) -> Headers:
+        """These fields, after those of `defaults` whose names are not among them.
+
+        Cookies are all kept: each is a thing of its own (RFC 6265 section 3).
+        """
+        own = {*self._names} - {"set-cookie"}
+        pairs = zip(defaults._names, defaults._fields, strict=True)
+        missing = [field for lower, field in pairs if lower not in own]
+        return Headers._known([*missing, *self._fields])
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented

@@ -81,6 +81,6 @@ async def answer_request(
             await decline(incoming, asking)
         return await accept_upgrade(transport, incoming, options, ask=asking)
     except (InvalidRequest, ConnectionRejected) as exc:
-        data = reader.exchange.response(exc.response, options.server_header)
+        data = reader.exchange.response(exc.response, options.response_fields)
         await respond_and_hang_up(transport, data)
         raise

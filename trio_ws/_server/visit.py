@@ -245,7 +245,7 @@ class Visit:
         Raises:
             ConnectionFailed: the client left.
         """
-        data = exchange.response(response, self._options.server_header)
+        data = exchange.response(response, self._options.response_fields)
         with self._server.shutdown.cutting_short(self._deadline):
             await respond_and_hang_up(self._transport, data)
 

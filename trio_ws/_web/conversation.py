@@ -184,11 +184,11 @@ class Conversation:
         self, exchange: ServerExchange, response: Response | Streamed, *, close: bool
     ) -> int:
         """Send a response. Gives the number of bytes that its body had."""
-        server = self._options.server_header
+        defaults = self._options.response_fields
         if isinstance(response, Response):
-            await self._write(exchange.response(response, server, close=close))
+            await self._write(exchange.response(response, defaults, close=close))
             return len(response.body) if exchange.wants_body else 0
-        pending = exchange.response_head(response.head, response.length, server, close=close)
+        pending = exchange.response_head(response.head, response.length, defaults, close=close)
         size = 0
         if exchange.wants_body:
             while data := await response.source.read():
