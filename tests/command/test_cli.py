@@ -161,7 +161,14 @@ def test_wrong_arguments_are_said_in_one_line(
         ("--header=Upgrade: x", "the header 'Upgrade' belongs to the handshake"),
         ("--wait=-1", "'-1' is not a time"),
         ("--wait=nan", "'nan' is not a time"),
-        ("--insecure", "--cafile and --insecure are for wss:// URLs"),
+        ("--header=@nowhere", "cannot read 'nowhere': No such file or directory"),
+        ("--auth=@\0", "is no file of text in UTF-8"),
+        ("--auth=me", "there is no colon between a user and a password"),
+        ("--key=k", "--key needs --cert"),
+        ("--expect=(", "'(' is not a regular expression: "),
+        ("--count=0", "'0' is not a whole number from 1 to 1000000000"),
+        ("--timeout=1", "--timeout is for --expect and --count"),
+        ("--insecure", "--cafile, --insecure and --cert are for wss:// URLs"),
         ("--cafile=", "the path is empty"),
         ("--unix=", "the path is empty"),
     ],
@@ -181,6 +188,13 @@ def test_a_file_with_no_certificates_is_said_in_one_line(
     option = "--certfile" if command[0] == "serve" else "--cafile"
     assert run(*command, option, "empty") == 1
     assert capsys.readouterr().err.startswith("trio-ws: cannot use the ")
+
+
+def test_a_certificate_of_a_client_that_is_none_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("connect", "wss://localhost", "--cert", "nowhere", "--key", "nowhere") == 1
+    assert capsys.readouterr().err.startswith("trio-ws: cannot use the certificate nowhere with")
 
 
 @pytest.mark.parametrize("what", ["--workers=2", "--reload", ""])

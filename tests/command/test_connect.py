@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 import trio
@@ -131,3 +134,186 @@ def test_not_connecting_is_said_in_one_line(
     assert run("connect", url) == status
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(message)
+
+
+# ---------------------------------------------------------------------------
+# For scripts
+# ---------------------------------------------------------------------------
+
+
+async def test_records_have_the_time_the_direction_and_what_came(tmp_path: Path) -> None:
+    began = time.time()
+    arguments = ["--jsonl", "--slash", "--count", "2", "--ping", "0.01", "--no-compression"]
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(echo, subprotocols=["x"]) as server,
+            running(
+                *("connect", server.urls[0].replace("//", "//me:secret@"), "--subprotocol", "x"),
+                *arguments,
+                stderr=subprocess.DEVNULL,
+            ) as client,
+        ):
+            await client.write("hello \x1b\n")
+            await client.read_until('"pong"')
+            await client.write("/binary ff\n")
+            assert await client.status() == 0
+    records = [json.loads(line) for line in client.output.splitlines()]
+    times = [record.pop("time") for record in records]
+    assert times == sorted(times)
+    assert began <= times[0] <= times[-1] <= time.time()
+    pongs = [record for record in records if record["kind"] == "pong"]
+    assert all(0 < pong.pop("seconds") < PATIENCE for pong in pongs)
+    assert pongs[0] == {"direction": "in", "kind": "pong"}
+    others = [record for record in records if record["kind"] != "pong"]
+    assert others == [
+        {
+            "direction": "out",
+            "kind": "open",
+            "url": server.urls[0].replace("//", "//***@"),
+            "subprotocol": "x",
+        },
+        {"direction": "out", "kind": "text", "data": "hello \x1b"},
+        {"direction": "in", "kind": "text", "data": "hello \x1b"},
+        {"direction": "out", "kind": "binary", "data": "/w=="},
+        {"direction": "in", "kind": "binary", "data": "/w=="},
+        {"direction": "out", "kind": "close", "code": 1000, "reason": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "output"),
+    [
+        (["--expect", "^two$"], 0, ["< one", "< two"]),
+        (["--expect", "four"], 3, ["< one", "< two", "< three"]),
+        (["--expect", "t", "--count", "1"], 3, ["< one"]),
+        (["--count", "2"], 0, ["< one", "< two"]),
+        (["--count", "4"], 3, ["< one", "< two", "< three"]),
+        (["--expect", "four", "--timeout", "0.1", "/silent"], 3, None),
+    ],
+)
+async def test_the_exit_code_says_whether_what_was_expected_came(
+    arguments: list[str], status: int, output: list[str] | None
+) -> None:
+    async def handler(ws: WebSocket) -> None:
+        if ws.request.path != "/silent":
+            for word in "one", "two", "three":
+                await ws.send(word)
+        else:
+            await ws.receive()
+
+    options = [argument for argument in arguments if not argument.startswith("/")]
+    path = arguments[-1][1:] if arguments[-1].startswith("/") else ""
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(handler) as server,
+            running("connect", server.urls[0] + path, *options) as client,
+        ):
+            assert await client.status() == status
+    lines = client.output.splitlines()
+    if output is not None:
+        assert [line for line in lines if line.startswith("<")] == output
+    if status == 3:
+        assert lines[-1].startswith(("trio-ws: no message matched '", "trio-ws: 3 of 4 messages"))
+
+
+async def test_credentials_come_from_files_that_others_cannot_read(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def handler(ws: WebSocket) -> None:
+        seen.extend(
+            (name, value)
+            for name, value in ws.request.headers.fields
+            if name in ("Authorization", "X-One", "X-Two")
+        )
+
+    (tmp_path / "basic").write_text("me:päss\n", "utf-8")
+    (tmp_path / "token").write_text("abc\n", "utf-8")
+    (tmp_path / "headers").write_text("X-One: 1\n\nX-Two: 2\n", "utf-8")
+    with trio.fail_after(PATIENCE):
+        async with open_server(handler) as server:
+            for options in (
+                ["--auth", "@basic"],
+                ["--bearer", "@token"],
+                ["--auth", "me:", "--header", "@headers"],
+            ):
+                async with running("connect", server.urls[0], *options, cwd=tmp_path) as client:
+                    assert await client.status() == 0
+    assert seen == [
+        ("Authorization", "Basic bWU6cMOkc3M="),
+        ("Authorization", "Bearer abc"),
+        ("X-One", "1"),
+        ("X-Two", "2"),
+        ("Authorization", "Basic bWU6"),
+    ]
+
+
+async def test_sigterm_in_a_pipe_says_1001_and_is_143() -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_server(echo) as server, running("connect", server.urls[0]) as client:
+            await client.write("hello\n")
+            await client.read_until("< hello")
+            assert await client.stop(signal.SIGTERM) == 143
+    assert "Traceback" not in client.output
+
+
+async def test_a_reader_of_our_output_that_leaves_ends_it_though_the_peer_is_silent() -> None:
+    read, write = os.pipe()
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(echo) as server,
+            running("connect", server.urls[0], stdout=write, stderr=subprocess.DEVNULL) as client,
+        ):
+            os.close(write)
+            await client.write("hello\n")
+            assert await trio.to_thread.run_sync(os.read, read, 100) == b"< hello\n"
+            os.close(read)
+            assert await client.process.wait() == 1
+
+
+async def test_a_reader_that_pauses_loses_nothing_and_the_connection_lives() -> None:
+    """More than a pipe holds, while the peer is pinged and answers."""
+    messages = ["x" * 1000] * 500
+    ponged = trio.Event()
+
+    async def handler(ws: WebSocket) -> None:
+        async with ws.open_nursery() as nursery:
+            nursery.start_soon(send_all, ws)
+            await ws.ping()
+            ponged.set()
+            await ws.receive()
+
+    async def send_all(ws: WebSocket) -> None:
+        for message in messages:
+            await ws.send(message)
+
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(handler) as server,
+            running(
+                "connect", server.urls[0], "--count", "500", stderr=subprocess.DEVNULL
+            ) as client,
+        ):
+            await ponged.wait()
+            assert await client.status() == 0
+    assert client.output == "".join(f"< {message}\n" for message in messages)
+
+
+async def test_what_comes_from_a_pipe_while_there_is_no_connection_waits_for_the_next() -> None:
+    received: list[str | bytes] = []
+
+    async def handler(ws: WebSocket) -> None:
+        received.append(await ws.receive())
+        await ws.aclose(1012)
+
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(handler) as server,
+            running("connect", server.urls[0], "--reconnect") as client,
+        ):
+            for line in "one", "two":
+                await client.write(f"{line}\n")
+                await client.read_until(r"Closed: 1012 \(service restart\), closed by the peer")
+            await client.read_until("Connected to")
+            await client.end_input()
+            assert await client.status() == 0
+    assert received == ["one", "two"]

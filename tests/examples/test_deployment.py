@@ -54,10 +54,19 @@ async def test_the_application_runs_without_the_command_line(
             nursery.cancel_scope.cancel()
 
 
-def test_every_command_line_shown_is_one() -> None:
-    page = (ROOT / "docs" / "deployment.md").read_text("utf-8")
+def test_every_command_line_shown_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in {"credentials": "me:secret", "token": "abc", "headers": "A: b"}.items():
+        (tmp_path / name).write_text(content, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    page = "".join(
+        (ROOT / "docs" / name).read_text("utf-8") for name in ("deployment.md", "command-line.md")
+    )
     readme = (ROOT / "examples" / "README.md").read_text("utf-8")
-    shown = re.findall(r"^(?:echo.*\| )?(trio-ws (?:serve|connect) .*)$", page, re.MULTILINE)
+    shown = re.findall(
+        r"^(?:echo.*\| )?(trio-ws (?:serve|connect|listen)(?: [^<\n]*)?)(?:<.*)?$",
+        page,
+        re.MULTILINE,
+    )
     shown += re.findall(r"`(trio-ws [^`]*)`", readme)
     unit = (EXAMPLE / "chat.service").read_text("utf-8")
     shown += re.findall(r"^ExecStart=/srv/chat/venv/bin/(.*)$", unit, re.MULTILINE)
@@ -65,6 +74,6 @@ def test_every_command_line_shown_is_one() -> None:
     shown += [
         shlex.join(json.loads(found)) for found in re.findall(r"^CMD (.*)$", image, re.MULTILINE)
     ]
-    assert len(shown) == 13
+    assert len(shown) == 19
     for line in shown:
         make_parser().parse_args(shlex.split(line, comments=True)[1:])

@@ -50,6 +50,7 @@ OUTSIDE = {
     "_web": {"trio", "werkzeug"},
     "backplane": {"trio", "coredis", "anyio"},
     "testing": {"trio", "h11"},
+    "_command": {"trio", "prompt_toolkit"},
 }
 OTHERS = {"trio"}
 
@@ -61,6 +62,7 @@ DOORS = {
     "idna": {"_http.url"},
     "isal": {"_protocol.compressors"},
     "numpy": {"_protocol.masking"},
+    "prompt_toolkit": {"_command.prompting"},
     "werkzeug": {"_web.router"},
     "wsproto": {"_protocol.events", "_protocol.judge", "_protocol.wire"},
 }

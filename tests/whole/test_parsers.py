@@ -44,7 +44,15 @@ from trio_ws import (
     _redaction,
     basic_auth,
 )
-from trio_ws._command import arguments as _arguments, talking as _talking
+from trio_ws._command import (
+    above as _above,
+    arguments as _arguments,
+    client_options as _client_options,
+    connect as _connect,
+    history as _history,
+    typed as _typed,
+    visible as _visible,
+)
 from trio_ws._command.application import load_application
 from trio_ws._command.exits import CommandFailed
 from trio_ws._handshake.requesting import request_connection
@@ -522,7 +530,17 @@ ENTRY = st.tuples(octets(b"1700000000000-0"), ANSWERS).map(list)
 parser(_streams.entries_in, ANSWERS | st.lists(ENTRY), None, BrokerRefused)
 parser(_streams.milliseconds_in, ANSWERS | st.lists(octets(b"1700000000")), None, BrokerRefused)
 parser(_streams.time_of, octets(b"1700000000000-0", b"9" * 5000), None, BrokerRefused)
-parser(_talking._printable, st.one_of(st.text(), st.binary(), texts("\x1b[2J\n\u202e")))
+parser(_visible.visible, st.one_of(st.text(), texts("\x1b[2J\n\u202e")))
+parser(
+    _visible.pretty_json, texts('{"a": [1, null, {}]}'), partial(_visible.pretty_json, colour=True)
+)
+parser(_typed.understand, texts("/close 4000 x", "/binary 00 ff", "/binary base64:AP8=", "/ping x"))
+parser(_history._decoded, octets(b'"a"\n"b"\n'))
+parser(_above.above_cursor, st.text(), lambda text: [*_above.above_cursor(text, 80, 24)])
+parser(_connect.pattern, texts("[a-z]+(x)?", "x{1}"), None, ArgumentTypeError)
+parser(_connect.message_count, texts("80"), None, ArgumentTypeError)
+parser(_client_options.header_fields, texts("A: b"), None, ArgumentTypeError)
+parser(_client_options.basic_authorization, texts("a:b", "@"), None, ArgumentTypeError)
 parser(load_application, texts("a.b:c.d", "trio_ws:testing"), None, CommandFailed)
 for number in (
     _arguments.port_number,

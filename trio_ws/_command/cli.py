@@ -18,10 +18,11 @@ from .._version import __version__
 from .bench import BENCH
 from .connect import CONNECT
 from .exits import FAILED, INTERRUPTED, CommandFailed
+from .listen import LISTEN
 from .serve import SERVE
 
 #: In the order in which the help shows them.
-COMMANDS: Final = (SERVE, CONNECT, BENCH)
+COMMANDS: Final = (SERVE, CONNECT, LISTEN, BENCH)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(parsed, arguments[1:])
     except BaseException as exc:
-        # A nursery may have wrapped the error.
-        leaves = leaf_exceptions(exc)
-        return _failure(leaves[0] if len(leaves) == 1 else exc)
+        return _failure(_the_one_that_counts(exc))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,6 +53,14 @@ def make_parser() -> argparse.ArgumentParser:
         subparser.set_defaults(command=command.run, parser=subparser)
         command.add_arguments(subparser)
     return parser
+
+
+def _the_one_that_counts(exc: BaseException) -> BaseException:
+    """The error that a nursery may have wrapped."""
+    leaves = leaf_exceptions(exc)
+    # Each task that writes finds a broken pipe, and Ctrl-C may end the reader of the pipe as well.
+    others = [leaf for leaf in leaves if not isinstance(leaf, BrokenPipeError)] or leaves[:1]
+    return others[0] if len(others) == 1 else exc
 
 
 def _failure(exc: BaseException) -> int:

@@ -3,51 +3,121 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import ssl
+from pathlib import Path
 from typing import Any, cast
 
 from .._errors import InvalidURL
 from .._http.url import parse_url
 from .._keywords import ClientKeywords
 from .._options import ClientOptions
-from .._reasons import reason_of
 from .arguments import check_options, header_field, path_name
+from .certificates import load_certificate, trust
 from .exits import USAGE, CommandFailed
 
 
 def add_client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="ws://… or wss://…")
-    group = parser.add_argument_group("how to connect")
-    group.add_argument(
+
+    request = parser.add_argument_group(
+        "the request",
+        "Other users of the machine can see arguments. In place of a secret, @FILE takes it from a "
+        "file.",
+    )
+    request.add_argument(
         "--header",
         action="append",
         default=[],
-        type=header_field,
+        type=header_fields,
         metavar="'NAME: VALUE'",
-        help="an additional header, several if repeated",
+        help="an additional header, several if repeated; @FILE has one in each line",
     )
-    group.add_argument("--origin", help="the Origin header")
-    group.add_argument(
+    auth = request.add_mutually_exclusive_group()
+    auth.add_argument(
+        "--auth",
+        dest="authorization",
+        type=basic_authorization,
+        metavar="USER:PASSWORD",
+        help="Basic authorization; or @FILE",
+    )
+    auth.add_argument(
+        "--bearer",
+        dest="authorization",
+        type=bearer_authorization,
+        metavar="TOKEN",
+        help="Bearer authorization; or @FILE",
+    )
+    request.add_argument("--origin", help="the Origin header")
+    request.add_argument(
         "--subprotocol",
         action="append",
         default=[],
         metavar="NAME",
         help="a subprotocol to offer, several if repeated",
     )
-    group.add_argument(
+    request.add_argument(
         "--compression",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="offer permessage-deflate, or not",
+        help="offer permessage-deflate (the default), or do not",
     )
-    group.add_argument("--unix", type=path_name, metavar="PATH", help="connect to a Unix socket")
-    trust = group.add_mutually_exclusive_group()
-    trust.add_argument(
+
+    way = parser.add_argument_group("the way to the server")
+    way.add_argument("--unix", type=path_name, metavar="PATH", help="connect to a Unix socket")
+    authorities = way.add_mutually_exclusive_group()
+    authorities.add_argument(
         "--cafile", type=path_name, metavar="FILE", help="trust these authorities, not the system's"
     )
-    trust.add_argument(
+    authorities.add_argument(
         "--insecure", action="store_true", help="do not check the server's certificate"
     )
+    way.add_argument(
+        "--cert", type=path_name, metavar="FILE", help="show the server this certificate chain"
+    )
+    way.add_argument(
+        "--key", type=path_name, metavar="FILE", help="its private key, if that is in another file"
+    )
+
+
+# ---------------------------------------------------------------------------
+# Kinds of arguments
+# ---------------------------------------------------------------------------
+
+
+def header_fields(text: str) -> list[tuple[str, str]]:
+    if not text.startswith("@"):
+        return [header_field(text)]
+    return [header_field(line) for line in _content(text).splitlines() if line.strip()]
+
+
+def basic_authorization(text: str) -> str:
+    credentials = _content(text)
+    if ":" not in credentials:
+        raise argparse.ArgumentTypeError("there is no colon between a user and a password")
+    encoded = base64.b64encode(credentials.encode("utf-8", "surrogateescape"))
+    return f"Basic {encoded.decode('ascii')}"
+
+
+def bearer_authorization(text: str) -> str:
+    return f"Bearer {_content(text)}"
+
+
+def _content(text: str) -> str:
+    """`text`, or what is in the file that it names behind an ``@``."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text("utf-8").rstrip("\r\n")
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(f"cannot read {text[1:]!r}: {exc.strerror}") from None
+    except ValueError:  # a NUL in the name, or bytes in the file that are not UTF-8
+        raise argparse.ArgumentTypeError(f"{text[1:]!r} is no file of text in UTF-8") from None
+
+
+# ---------------------------------------------------------------------------
+# From arguments to options
+# ---------------------------------------------------------------------------
 
 
 def client_options(parsed: argparse.Namespace) -> ClientKeywords:
@@ -56,14 +126,14 @@ def client_options(parsed: argparse.Namespace) -> ClientKeywords:
     An option that is wrong, or that does not suit the URL, ends the command with one line.
 
     Raises:
-        CommandFailed: the URL is none, or the file of authorities cannot be used.
+        CommandFailed: the URL is none, or a file for TLS cannot be used.
     """
     options: dict[str, Any] = {
-        "headers": parsed.header,
+        "headers": _headers(parsed),
         "origin": parsed.origin,
         "subprotocols": parsed.subprotocol,
         "path": parsed.unix,
-        "ssl_context": _context(parsed.cafile, insecure=parsed.insecure),
+        "ssl_context": _context(parsed),
     }
     if not parsed.compression:
         options["compression"] = None
@@ -73,18 +143,25 @@ def client_options(parsed: argparse.Namespace) -> ClientKeywords:
     except InvalidURL as exc:
         raise CommandFailed(str(exc), USAGE) from None
     if options["ssl_context"] is not None and not is_secure:
-        parsed.parser.error("--cafile and --insecure are for wss:// URLs")
+        parsed.parser.error("--cafile, --insecure and --cert are for wss:// URLs")
     return cast("ClientKeywords", options)
 
 
-def _context(cafile: str | None, *, insecure: bool) -> ssl.SSLContext | None:
-    if cafile is None and not insecure:
+def _headers(parsed: argparse.Namespace) -> list[tuple[str, str]]:
+    headers = [field for fields in parsed.header for field in fields]
+    if parsed.authorization is not None:
+        if any(name.lower() == "authorization" for name, _ in headers):
+            parsed.parser.error("there is more than one Authorization header")
+        headers.append(("Authorization", parsed.authorization))
+    return headers
+
+
+def _context(parsed: argparse.Namespace) -> ssl.SSLContext | None:
+    if parsed.key and not parsed.cert:
+        parsed.parser.error("--key needs --cert")
+    if not (parsed.cafile or parsed.insecure or parsed.cert):
         return None
-    try:
-        context = ssl.create_default_context(cafile=cafile)
-    except OSError as exc:
-        raise CommandFailed(f"cannot use the authorities in {cafile}: {reason_of(exc)}") from None
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context = trust(parsed.cafile, insecure=parsed.insecure)
+    if parsed.cert:
+        load_certificate(context, parsed.cert, parsed.key)
     return context

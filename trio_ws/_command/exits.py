@@ -12,6 +12,8 @@ DONE: Final = 0
 FAILED: Final = 1
 #: The command line is wrong, so trying it again does not help. argparse exits with the same code.
 USAGE: Final = 2
+#: What the user said to expect did not come (`--expect`, `--count`).
+UNMET: Final = 3
 #: A signal ended the command without a graceful shutdown. The signal's number is added, as shells
 #: do.
 SIGNALLED: Final = 128

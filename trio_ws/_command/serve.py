@@ -21,7 +21,6 @@ import trio
 
 from .._keywords import ListenerKeywords
 from .._options import ListenerOptions
-from .._reasons import reason_of
 from .._server.listening import CAN_REUSE_PORT, HAS_UNIX, port_of
 from .application import load_application
 from .arguments import (
@@ -34,7 +33,7 @@ from .arguments import (
     process_count,
     timeout,
 )
-from .exits import CommandFailed
+from .certificates import load_certificate
 from .limits import LIMITS
 from .listening import reserved_port
 from .reload import reload_worker
@@ -210,11 +209,7 @@ def _listener_options(parsed: argparse.Namespace) -> ListenerKeywords:
 
 def _server_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certfile, keyfile)
-    except OSError as exc:  # ssl.SSLError is one
-        files = certfile if keyfile is None else f"{certfile} with {keyfile}"
-        raise CommandFailed(f"cannot use the certificate {files}: {reason_of(exc)}") from None
+    load_certificate(context, certfile, keyfile)
     return context
 
 

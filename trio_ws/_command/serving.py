@@ -156,7 +156,11 @@ class Serving:
 
 async def serve_alone(service: Service, application: Application) -> int:
     """Serve until a signal asks to stop. A second one ends the process immediately."""
-    serving = Serving(service, application)
+    return await serve_until_signalled(Serving(service, application))
+
+
+async def serve_until_signalled(serving: Serving) -> int:
+    """The same, for a service that something else may stop as well."""
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         async with open_bare_nursery() as nursery:
             nursery.start_soon(_obey_signals, serving, signals)
