@@ -23,7 +23,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 import trio
 
@@ -58,7 +58,7 @@ MOST_ANSWERS = 16 * 1024
 
 
 class _Buffers:
-    """The two buffers between OpenSSL and the sockets, and the place for what sockets give.
+    """The two buffers between OpenSSL and the sockets, and the place for what these give.
 
     Fresh memory for each large read would cost a tenth of what its bytes do.
     """
@@ -70,7 +70,8 @@ class _Buffers:
         self.outgoing = ssl.MemoryBIO()
         #: A method of a connection runs that has something in them.
         self.busy = False
-        self.place = memoryview(bytearray(LARGE_RECEIVE_SIZE))
+        #: What a read brings, and what becomes of it: that may end a record that came before.
+        self.place = memoryview(bytearray(LARGE_RECEIVE_SIZE + RECORD))
 
 
 class _OfThread(threading.local):
@@ -217,7 +218,8 @@ class TLSTransport(SocketTransport):
                 raise self._failed(exc) from exc
             self._queue()
             if done and self._incoming.pending:
-                self._unread = self._decrypt()
+                place = self._buffers.place
+                self._unread = bytes(place[: self._decrypt(place)])
             self._say()
             if self._rest:
                 return False
@@ -274,26 +276,35 @@ class TLSTransport(SocketTransport):
         self._receive_size = RECEIVE_SIZE if came < RECEIVE_SIZE else LARGE_RECEIVE_SIZE
         if came:
             self._incoming.write(place[:came])
-            data = self._decrypt()
-            if data:
-                return data
+            size = self._decrypt(place)
+            if size:
+                return bytes(place[:size])
         else:
             self._end_unannounced()
         return self._nothing_more()
 
-    def _decrypt(self) -> bytes:
-        """What the incoming bytes say, up to the last record that is whole. None are left."""
-        incoming, read = self._incoming, self._tls.read
-        parts: list[bytes] = []
+    def _decrypt(self, place: memoryview) -> int:
+        """Put what the incoming bytes say into `place`, up to the last record that is whole.
+
+        None are left.
+
+        Returns:
+            How many bytes that is.
+        """
+        incoming = self._incoming
+        # typeshed takes what is read into a buffer for bytes, too.
+        read = cast("Callable[[int, memoryview], int]", self._tls.read)
+        size = records = 0
         try:
             # After the last whole record, OpenSSL would only raise that it wants more, which takes
             # as long as reading a record.
             while incoming.pending:
-                part = read(RECORD)
-                if not part:
+                came = read(RECORD, place[size:])
+                if not came:
                     self._end = b""
                     break
-                parts.append(part)
+                size += came
+                records += 1
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:  # a goodbye, where ours was said before
@@ -302,11 +313,11 @@ class TLSTransport(SocketTransport):
             self._fail(exc)
         if incoming.pending:
             incoming.read()  # nothing counts after the end
-        if len(parts) > MANY_RECORDS:
+        if records > MANY_RECORDS:
             self._receive_size = RECEIVE_SIZE
         if self._outgoing.pending:
             self._answer()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return size
 
     def _end_unannounced(self) -> None:
         """The peer has hung up without a goodbye."""
@@ -494,6 +505,7 @@ def _pieces(buffers: Sequence[Buffer], start: int) -> Iterator[Buffer]:
     What does not fill a record is copied together with what follows: the head of a frame and what
     it holds go into one. All else is not copied.
     """
+    last = buffers[-1] if buffers else b""
     head: list[memoryview] = []
     room = RECORD
     for buffer in buffers:
@@ -503,7 +515,9 @@ def _pieces(buffers: Sequence[Buffer], start: int) -> Iterator[Buffer]:
             start -= skipped
             view = view[skipped:]
         while view:
-            whole = min(len(view), PIECE) // RECORD * RECORD
+            whole = min(len(view), PIECE)
+            if buffer is not last or len(view) > PIECE:
+                whole -= whole % RECORD
             if whole and not head:
                 yield view[:whole]
                 view = view[whole:]
