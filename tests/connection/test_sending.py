@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.helpers import (
 )
 from tests.tls_helpers import tls_contexts
 from trio_ws import ConnectionClosed, ConnectionEnded, ConnectionLost, WebSocket, open_websocket_url
-from trio_ws._pacing import CALLS_PER_CHECKPOINT
+from trio_ws._pacing import CALLS_PER_CHECKPOINT, WORK_PER_CHECKPOINT
 from trio_ws.testing import FaultyStream
 
 pytestmark = pytest.mark.autojump
@@ -179,6 +180,15 @@ async def test_sending_without_waiting_lets_other_tasks_run_now_and_then() -> No
             for _ in range(10 * CALLS_PER_CHECKPOINT):
                 await client.send("")
         assert turns.count >= 8
+
+
+async def test_large_messages_let_other_tasks_run_more_often_but_not_with_each() -> None:
+    message = bytes(64 * 1024)
+    async with open_pair(client={"max_send_buffer": math.inf, "compression": None}) as pair:
+        async with counting_turns() as turns:
+            for _ in range(64):
+                await pair[0].send(message)
+        assert 64 * len(message) / WORK_PER_CHECKPOINT / 8 <= turns.count <= 16
 
 
 # Messages in fragments…

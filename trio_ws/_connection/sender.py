@@ -15,7 +15,7 @@ import trio
 from .._errors import CloseCode
 from .._log import ConnectionLogger
 from .._nursery import protected_context
-from .._pacing import DEFLATE_WORK, spend
+from .._pacing import DEFLATE_WORK, SENT_FOR_ONE, spend
 from .._protocol.deflate import AT_ONCE, IN_STEPS_FROM
 from .._protocol.events import Event, Fragment
 from .._protocol.stepwise import StepwiseMessage
@@ -138,7 +138,7 @@ class Sender:
         self.messages_sent += 1
         if len(data) >= self._heavy_from:
             compressed = compress is not False and len(data) >= self._wire.compresses_from
-            spend(DEFLATE_WORK * len(data) if compressed else len(data))
+            spend(DEFLATE_WORK * len(data) if compressed else len(data) // SENT_FOR_ONE)
         if self._notes_messages:
             self.note_sent(data)
 
