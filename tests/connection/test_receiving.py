@@ -37,7 +37,7 @@ from trio_ws import (
     open_websocket_url,
 )
 from trio_ws._connection.inbox import Inbox
-from trio_ws._pacing import CALLS_PER_CHECKPOINT, WORK_PER_CHECKPOINT, spend
+from trio_ws._pacing import CALLS_PER_CHECKPOINT, WORK_PER_CHECKPOINT, next_checkpoint, spend
 
 pytestmark = pytest.mark.autojump
 
@@ -347,6 +347,22 @@ async def test_a_task_whose_message_another_took_during_its_checkpoint_waits_for
             assert received == ["one"]
             await client.send("two")
     assert received == ["one", "two"]
+
+
+async def test_a_wait_for_a_message_counts_as_a_call() -> None:
+    # Else the turn for other tasks would cut batches of answers in two, each elsewhere.
+    async with open_server_with_raw_client() as (ws, peer):
+        while next_checkpoint() is not trio.lowlevel.checkpoint:
+            pass
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ws.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.send_frame(TEXT, b"x")
+        calls = 1
+        while next_checkpoint() is not trio.lowlevel.checkpoint:
+            calls += 1
+        assert calls == CALLS_PER_CHECKPOINT - 1
+        await peer.send_close(1000)
 
 
 async def test_draining_a_full_queue_lets_other_tasks_run_now_and_then() -> None:

@@ -20,7 +20,7 @@ import trio
 
 from .._errors import CloseCode
 from .._log import ConnectionLogger
-from .._pacing import FRAME_WORK, MESSAGE_WORK, WORK_PER_CHECKPOINT
+from .._pacing import FRAME_WORK, MESSAGE_WORK, WORK_PER_CHECKPOINT, next_checkpoint
 from .._protocol.arriving import HEADROOM, PLACE_SIZE, borrow_place, return_place
 from .._protocol.events import Event, Fragment, Messages, Ping, Pong, Role, Violation
 from .._protocol.wire import Wire
@@ -130,6 +130,10 @@ class Reader:
 
         Cancelling loses nothing.
         """
+        # A wait counts as a call. Otherwise the turn that other tasks get after so many calls would
+        # come elsewhere in each batch of messages, and cut its answers into two writes. A peer that
+        # answers these makes two batches of one.
+        next_checkpoint()
         while self._reading.reads is NOBODY:
             data = await self._reading.receive()
             message = self._first_message(data) if data is not None else None
