@@ -152,7 +152,7 @@ async def test_no_call_is_given_more_buffers_than_the_system_takes() -> None:
     async with trio.open_nursery() as nursery:
         outbox = Outbox(transport, inf, nursery.start_soon, lambda _: None, lambda _: None)
         pieces = [bytes([number]) * 1000 for number in range(200)]
-        outbox.write(b"head", *pieces)
+        outbox.write(b"head", payload=pieces)
         outbox.write(b"next")
         await outbox.wait_until_empty()
         assert transport.taken == b"head" + b"".join(pieces) + b"next"

@@ -250,7 +250,7 @@ async def test_a_pong_and_a_large_message_go_out_behind_what_was_gathered() -> N
         outbox.write_pong(b"pong ")
         assert arrived(other) == b"first pong "
         outbox.write(b"second ", following=9)
-        outbox.write(b"head ", b"payload")
+        outbox.write(b"head ", payload=[b"payload"])
         assert arrived(other) == b"second head payload"
 
 
@@ -299,7 +299,7 @@ async def test_gathered_frames_are_one_buffer_and_large_messages_are_not_copied(
             outbox.write(b"abc", following=following)
         assert transport.calls == [1]
         outbox.write(b"abc", following=9)
-        outbox.write(b"head", b"x" * JOIN_UP_TO)
+        outbox.write(b"head", payload=[b"x" * JOIN_UP_TO])
         assert transport.calls == [1, 3]
         assert asked == [outbox, outbox]
 
@@ -405,7 +405,7 @@ async def test_frames_go_out_whole_and_in_order_wherever_writing_stops(seed: int
             frame = (b"%d," % number * size)[:size]
             expected += frame
             if size > 10 and chance.random() < 0.3:
-                outbox.write(frame[: size // 3], frame[size // 3 :])
+                outbox.write(frame[: size // 3], payload=[frame[size // 3 :]])
             else:
                 outbox.write(frame, following=chance.choice([0, 0, 1, GATHER_FROM, 50]))
             if chance.random() < 0.1:

@@ -197,7 +197,7 @@ class Outbox:
 
     # Taking frames…
 
-    def write(self, frame: Buffer, *payload: Buffer, following: int = 0) -> None:
+    def write(self, frame: Buffer, following: int = 0, *, payload: Sequence[Buffer] = ()) -> None:
         """Write a whole frame: at once as far as possible, the rest as soon as possible.
 
         Never waits and never fails. A broken transport is reported to `on_broken`, and frames
@@ -205,9 +205,9 @@ class Outbox:
 
         Args:
             frame: the frame in one piece, or only its head.
-            payload: what follows the head, in one piece or in several. It is not copied, which
-                would cost a large one much. Nothing comes in between.
             following: how many more messages wait for the sender. Their answers may follow soon.
+            payload: the pieces that follow the head. They are not copied, which would cost large
+                ones much. Nothing comes in between.
         """
         if self._taken is NONE:
             return
@@ -226,8 +226,10 @@ class Outbox:
         # Behind what was posted before it. Only the frames that a held line waits for go past it.
         if self._line and not self._held:
             self._line.put(frame, *payload)
-        else:
+        elif payload:
             self._frames += (frame, *payload)
+        else:
+            self._frames.append(frame)
         if not self._blocked and (not following or self.unsent >= self._gather_up_to):
             self._write_what_waits()
 
@@ -254,7 +256,7 @@ class Outbox:
         may answer only the most recent ping (RFC 6455 section 5.5.3).
         """
         if self.has_room:
-            self.write(frame, following=following)
+            self.write(frame, following)
         elif self._owed is None:
             self._owed = (self._gone_when_there_is_room, frame)
         else:
