@@ -163,6 +163,10 @@ def resolve_reference(
 UNDOCUMENTED = {
     "T",
     "EllipsisType",
+    "Fresh",
+    "ReconnectingOptions",
+    "Retry",
+    "_URL",
     "EndpointT",
     "HandlerT",
     "BaseConverter",

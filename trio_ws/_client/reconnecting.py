@@ -65,19 +65,20 @@ def reconnecting(
         async for link in reconnecting("wss://feed.example/stream", headers=fresh_token):
             async with link as ws:
                 await ws.send_json({"subscribe": "btc", "since": last})
-                link.healthy()
                 async for message in ws:
+                    link.healthy()
                     last = handle(message)
 
     Each round of the loop has a `Link`: a connection that has shaken hands. Entering it starts the
-    connection, and leaving the block closes it, as with `open_websocket_url`. Where the connection
-    ended and another try is worth it, that ends the block, and the loop goes on. ``break``,
-    ``return``, your own exceptions and cancellations leave the loop at once, as they are. Nothing
-    is left behind then.
+    connection, and leaving the block closes it, as with `open_websocket_url`. The end of the
+    connection ends the block, and the loop goes on, if another try is worth it. ``break``,
+    ``return``, your own exceptions and cancellations leave the loop at once, as they are, and
+    nothing is left behind. A round that is cancelled loses nothing: a later one waits for what is
+    left of the delay.
 
-    What is worth another try, a table says; see the documentation. What is final comes out as it
-    is: a `HandshakeError` of the iteration, or the `ConnectionLost` of the block. If the block
-    ended without it, the next round raises it.
+    A table in the documentation says what is worth another try. What is final comes out as it is: a
+    `HandshakeError` of the iteration, or the `ConnectionLost` of the block. If the block ended
+    without raising it, the next round does.
 
     Args:
         url: where to connect to. With several, the order is shuffled, one that works is kept, and
@@ -86,15 +87,18 @@ def reconnecting(
             decides otherwise.
         min_delay: before another try, the client waits for a random time from these seconds up to
             twice as many, then to four times as many, and so on. It begins anew once a connection
-            has been open for longer than the delay before it, or after `Link.healthy`.
-        max_delay: the longest of these delays.
+            has been open for longer than the delay before it, or after `Link.healthy`. Half a
+            second is no burden for a server, however many clients it lost.
+        max_delay: the longest of these delays, and about how late a server that comes back is
+            noticed.
         max_retry_after: if a refusal has a Retry-After field, that many seconds are waited for
             before the delay, but no more than these.
         retry: a function that is called with the exception of each failure and with what the table
             says of it, and returns whether to go on. For the end of a connection, the exception is
             a `ConnectionEnded` or a `ConnectionLost`.
         receive_timeout: if no message has come for so many seconds, and none waits to be received,
-            the connection counts as lost, with the code 1011.
+            the connection counts as lost, with the code 1011. Choose several times the longest
+            pause that the feed makes.
         renew_after: a connection is replaced when it is so many seconds old, or up to a tenth
             before. The next handshake is made meanwhile. When it is done, ``async for`` ends after
             the messages that have come, and the next round has its link at once.
@@ -434,4 +438,5 @@ class Link(AbstractAsyncContextManager[WebSocket, bool]):
         if not others:
             return []
         cancellations, _ = cast("BaseExceptionGroup[BaseException]", exc).split(trio.Cancelled)
-        return [] if cancellations is None else [cancellations]
+        assert cancellations is not None
+        return [cancellations]
