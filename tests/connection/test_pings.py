@@ -307,6 +307,15 @@ async def test_an_idle_connection_is_closed_with_1000() -> None:
         assert client.close_reason.code == 1000
 
 
+async def test_large_messages_count_against_idleness() -> None:
+    async with open_pair(server={"idle_timeout": 10}) as (client, server):
+        for _ in range(5):
+            await trio.sleep(6)
+            await server.send(bytes(64 * 1024))
+            await client.receive()
+        assert client.state is State.OPEN
+
+
 async def test_messages_in_fragments_count_against_idleness() -> None:
     async with open_pair(server={"idle_timeout": 10}) as (client, server):
         for _ in range(5):
