@@ -58,7 +58,7 @@ async def test_messages_of_a_peer_cannot_move_the_cursor() -> None:
     options = ["--header", "X-Name: a: b", "--origin", "http://example.org", "--subprotocol", "x"]
     with trio.fail_after(PATIENCE):
         async with (
-            open_server(handler, subprotocols=["x"]) as server,
+            open_server(handler, subprotocols=["x"], origins=["http://example.org"]) as server,
             running("connect", server.urls[0], *options) as client,
         ):
             assert await client.status() == 1  # with its input still open
