@@ -84,6 +84,7 @@ OPENERS: dict[tuple[str, str], Any] = {
 
 async def run_case(line: str, role: str, who: str, when: str, how: str) -> Outcome:
     opener = OPENERS[role, line]
+    begin = (WHO | WHO_OVER_TLS)[who]
     client, server = await tcp_pair()
     peers_end = client if role == "server" else server
     peer_saw: list[str] = []
@@ -97,7 +98,9 @@ async def run_case(line: str, role: str, who: str, when: str, how: str) -> Outco
                         await WHEN[when](ws, peer, nursery)
                         if when != "send buffer full" and who not in SAY_NO_MORE:
                             nursery.start_soon(answer_close, peer, who, peer_saw)
-                        seen = await start(who, when, ws, peer, peers_end)
+                        await begin(peer, peers_end, nursery)
+                        if begin is not do_nothing:
+                            seen = await see_the_end(when, ws)
                         if how == "by exception":
                             raise Boom
                         if how == "by cancellation":
@@ -171,26 +174,25 @@ async def ping(ws: WebSocket) -> None:
         await ws.ping()
 
 
-async def say_close(peer: RawPeer, stream: trio.SocketStream) -> None:
+async def say_close(peer: RawPeer, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
     await peer.send_close(4000, "bye")
 
 
-async def send_bare_eof(peer: RawPeer, stream: trio.SocketStream) -> None:
+async def send_bare_eof(peer: RawPeer, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
     await stream.send_eof()
 
 
-async def send_reset(peer: RawPeer, stream: trio.SocketStream) -> None:
+async def send_reset(peer: RawPeer, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
     reset(stream)
 
 
-async def say_goodbye(peer: RawPeer, stream: trio.SocketStream) -> None:
+async def say_goodbye(peer: RawPeer, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
     """TLS says close_notify; the connection under it stays."""
-    assert isinstance(peer.stream, trio.SSLStream)
-    with trio.move_on_after(0.05), suppress(trio.BrokenResourceError):
-        await peer.stream.unwrap()  # it waits for our goodbye
+    nursery.start_soon(leave_tls, peer.stream)  # it waits for our goodbye
+    await trio.testing.wait_all_tasks_blocked(0.01)
 
 
-async def do_nothing(peer: RawPeer, stream: trio.SocketStream) -> None:
+async def do_nothing(peer: RawPeer, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
     """We begin."""
 
 
@@ -210,14 +212,8 @@ WHO_OVER_TLS = {"goodbye of TLS": say_goodbye}
 SAY_NO_MORE = {"bare EOF", "reset", *WHO_OVER_TLS}
 
 
-async def start(
-    who: str, when: str, ws: WebSocket, peer: RawPeer, stream: trio.SocketStream
-) -> str:
-    """Let the end begin, where it is not we who begin it, and say what a receiver sees."""
-    begin = (WHO | WHO_OVER_TLS)[who]
-    await begin(peer, stream)
-    if begin is do_nothing:
-        return "–"
+async def see_the_end(when: str, ws: WebSocket) -> str:
+    """What a receiver sees, when it is not we who began."""
     if when == "reader blocked on a full queue":
         await trio.sleep(0.02)  # it cannot be noticed: nobody reads
         return "–"
@@ -318,10 +314,14 @@ async def hang_up_hard(peers: Stream, scope: trio.CancelScope) -> None:
     reset(socket_of(peers))
 
 
-async def leave_tls(peers: Stream, scope: trio.CancelScope) -> None:
-    assert isinstance(peers, trio.SSLStream)
+async def say_goodbye_early(peers: Stream, scope: trio.CancelScope) -> None:
+    await leave_tls(peers)
+
+
+async def leave_tls(stream: trio.abc.Stream) -> None:
+    assert isinstance(stream, trio.SSLStream)
     with suppress(trio.BrokenResourceError):
-        await peers.unwrap()
+        await stream.unwrap()
 
 
 #: Who ends the handshake, and how.
@@ -333,7 +333,7 @@ HANDSHAKE_ENDS = {
 }
 
 #: What only TLS has.
-HANDSHAKE_ENDS_OVER_TLS = {"goodbye of TLS": leave_tls}
+HANDSHAKE_ENDS_OVER_TLS = {"goodbye of TLS": say_goodbye_early}
 
 
 # The tests…
