@@ -29,7 +29,7 @@ demo: .venv/.package
 	@$(BIN)/python examples/counter/server.py $(ARGS)
 
 test: .venv/.group-test $(NODE)/.installed
-	@sh tests/setup/system.sh chromium curl haproxy libatomic nginx node redis-server wrk
+	@sh tests/setup/system.sh chromium curl haproxy libatomic microsocks nginx node redis-server tinyproxy wrk
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest

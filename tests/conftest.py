@@ -21,6 +21,9 @@ settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The proxies of the machine that runs the tests are none of theirs.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
     # What ignores SIGINT, as a script's `make test &` does, has all that it starts ignore it, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(

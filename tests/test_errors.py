@@ -25,6 +25,7 @@ from trio_ws import (
     InvalidRequest,
     InvalidResponse,
     InvalidURL,
+    ProxyError,
     Response,
     TooManyRedirects,
     UnexpectedMessage,
@@ -53,6 +54,8 @@ EXAMPLES: list[WebSocketError] = [
     UnexpectedMessage("text"),
     UnexpectedMessage(b"binary"),
     ConnectionRejected(Response(429, {"Retry-After": "3"}), "wss://example.org/"),
+    ProxyError("no", "HTTPS_PROXY", "http://***@p", Response(407)),
+    ProxyError("no", "proxy", "socks5://p"),
     ConnectionFailed(errno.ECONNREFUSED, "refused"),
 ]
 
@@ -77,7 +80,7 @@ def drawn_tree() -> dict[str, tuple[str, set[str]]]:
 
 def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
     tree = drawn_tree()
-    assert len(tree) == 13
+    assert len(tree) == 14
     for name, (parent, others) in tree.items():
         bases = {base.__name__: base for base in getattr(trio_ws, name).__bases__}
         assert parent in bases

@@ -86,6 +86,9 @@ DEFAULTS: list[tuple[type[ConnectionOptions], dict[str, Any]]] = [
             "server_hostname": None,
             "path": None,
             "max_redirects": 0,
+            "proxy": "env",
+            "proxy_ssl_context": None,
+            "local_address": None,
         },
     ),
     (ServerStreamOptions, SERVER_STREAM),
@@ -234,7 +237,6 @@ def test_a_subprotocol_is_listed_once() -> None:
     [
         "Connection",
         "upgrade",
-        "HOST",
         "Origin",
         "Content-Length",
         "Transfer-Encoding",
@@ -252,6 +254,21 @@ def test_a_header_of_the_handshake_itself_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"the header '{name}' belongs to the handshake"):
         cls(headers={"X-A": "b", name: "x"})
+
+
+@pytest.mark.parametrize("name", ["Host", "HOST"])
+def test_a_client_may_name_another_host_and_a_server_none(name: str) -> None:
+    assert ClientOptions(headers={name: "x:1"}).extra_headers["Host"] == "x:1"
+    with pytest.raises(ValueError, match=f"the header '{name}' belongs to the handshake"):
+        ListenerOptions(headers={name: "x"})
+
+
+@pytest.mark.parametrize(
+    "hosts", [["a", "b"], [""], ["a b"], ["u@h"], ["h/x"], ["http://h"], ["[::"]]
+)
+def test_a_host_is_one_host(hosts: list[str]) -> None:
+    with pytest.raises(ValueError, match="the header Host is one host, perhaps with a port"):
+        ClientOptions(headers=[("Host", host) for host in hosts])
 
 
 BAD_TEXT = ["a\rb", "a\nb", "a\r\nX-Evil: 1", "a\0b", "a\x7fb", "a\x1bb", "€", "\ud800"]
@@ -311,6 +328,75 @@ def test_an_ssl_context_is_an_ssl_context(value: Any) -> None:
 def test_an_ssl_context_is_kept() -> None:
     context = ssl.create_default_context()
     assert ClientOptions(ssl_context=context).ssl_context is context
+
+
+@pytest.mark.parametrize("value", [1, True, b"http://p", ["http://p"]])
+def test_a_proxy_is_text(value: Any) -> None:
+    with pytest.raises(TypeError, match="proxy is a str, or None for no proxy"):
+        ClientOptions(proxy=value)
+
+
+@pytest.mark.parametrize("value", ["", "ENV", "p:3128", "ftp://p", "http://", "http://p/x"])
+def test_a_proxy_is_the_environment_s_or_none_or_a_url(value: str) -> None:
+    with pytest.raises(ValueError, match=f"^proxy={value}: "):
+        ClientOptions(proxy=value)
+
+
+def test_a_proxy_that_is_wrong_shows_no_password() -> None:
+    with pytest.raises(ValueError, match="a proxy has no path") as caught:
+        ClientOptions(proxy="http://u:xyzzy@p/x")
+    assert str(caught.value) == (
+        "proxy=http://***@p/x: a proxy has no path (in a password, write %2F for '/', %3F for '?', "
+        "%23 for '#')"
+    )
+    assert "xyzzy" not in repr(ClientOptions(proxy="http://u:xyzzy@p"))
+
+
+def test_a_proxy_leads_to_no_unix_socket() -> None:
+    with pytest.raises(ValueError, match="path is a Unix socket of this machine"):
+        ClientOptions(proxy="http://p", path="/run/x")
+    assert ClientOptions(proxy="env", path="/run/x").proxy_given is None
+
+
+@pytest.mark.parametrize("proxy", ["env", "https://p", None, "http://p", "socks5://p"])
+def test_a_context_for_the_proxy_needs_one_that_may_have_tls(proxy: str | None) -> None:
+    context = ssl.create_default_context()
+    if proxy in ("env", "https://p"):
+        options = ClientOptions(proxy=proxy, proxy_ssl_context=context)
+        assert options.proxy_ssl_context is context
+        return
+    with pytest.raises(ValueError, match="a proxy_ssl_context is for an https:// proxy, not"):
+        ClientOptions(proxy=proxy, proxy_ssl_context=context)
+
+
+def test_a_context_for_the_proxy_is_one_for_clients() -> None:
+    with pytest.raises(ValueError, match="the proxy_ssl_context is for servers"):
+        ClientOptions(proxy_ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    with pytest.raises(TypeError, match="proxy_ssl_context is an ssl.SSLContext"):
+        ClientOptions(proxy_ssl_context=True)  # type: ignore[arg-type] # what is tested
+
+
+def test_credentials_for_the_proxy_are_no_header() -> None:
+    with pytest.raises(ValueError, match="write the user and password into the URL of the proxy"):
+        ClientOptions(headers={"Proxy-Authorization": "Basic eA=="})
+
+
+@pytest.mark.parametrize("value", [7, ("127.0.0.1", 0), b"127.0.0.1"])
+def test_a_local_address_is_text(value: Any) -> None:
+    with pytest.raises(TypeError, match="local_address is a str, or None for any"):
+        ClientOptions(local_address=value)
+
+
+@pytest.mark.parametrize("value", ["", "localhost", "eth0", "127.0.0.1:80", "[::1]", "10.0.0.0/8"])
+def test_a_local_address_is_an_ip_address(value: str) -> None:
+    with pytest.raises(ValueError, match="local_address is an IP address of this machine"):
+        ClientOptions(local_address=value)
+
+
+def test_a_unix_socket_has_no_local_address() -> None:
+    with pytest.raises(ValueError, match="a local_address is for TCP"):
+        ClientOptions(local_address="127.0.0.1", path="/run/x")
+    assert ClientOptions(local_address="fe80::1%eth0").local_address == "fe80::1%eth0"
 
 
 @pytest.mark.parametrize("value", [3, ["a"], True])

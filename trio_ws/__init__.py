@@ -28,7 +28,14 @@ from ._errors import (
 from ._http.context import Context
 from ._http.headers import Headers, HeadersLike
 from ._http.query import QueryParams
-from ._http.values import Accept, ConnectionRejected, InvalidRequest, Request, Response
+from ._http.values import (
+    Accept,
+    ConnectionRejected,
+    InvalidRequest,
+    ProxyError,
+    Request,
+    Response,
+)
 from ._keywords import HandlerErrorPolicy, PingPongHook
 from ._options import (
     ClientOptions,
@@ -107,6 +114,7 @@ __all__ = [
     "Page",
     "PingPongHook",
     "ProcessRequest",
+    "ProxyError",
     "ProxyHeader",
     "QueryParams",
     "Request",

@@ -262,17 +262,17 @@ def check_server_context(context: object) -> None:
         raise ValueError(FOR_CLIENTS)
 
 
-def check_client_context(context: object) -> None:
-    """Check a client's `ssl_context`.
+def check_client_context(context: object, name: str = "ssl_context") -> None:
+    """Check a client's `ssl_context`, or another option like it.
 
     Raises:
         TypeError, ValueError: it is no TLS context, or one for servers.
     """
     if context is not None and not isinstance(context, ssl.SSLContext):
-        raise TypeError("ssl_context is an ssl.SSLContext, or None for the system's trust")
+        raise TypeError(f"{name} is an ssl.SSLContext, or None for the system's trust")
     if context is not None and context.protocol is ssl.PROTOCOL_TLS_SERVER:
         raise ValueError(
-            "the ssl_context is for servers; a client's is made by ssl.create_default_context()"
+            f"the {name} is for servers; a client's is made by ssl.create_default_context()"
         )
 
 

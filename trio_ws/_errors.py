@@ -1,7 +1,7 @@
 """Close codes, close reasons and every exception that trio_ws raises.
 
-This module owns the names of failure and knows nothing of sockets, frames or tasks. The two errors
-that carry a response are defined beside it, in `_http`.
+This module owns the names of failure and knows nothing of sockets, frames or tasks. The three
+errors that carry a response are defined beside it, in `_http`.
 
 The tree::
 
@@ -13,6 +13,7 @@ The tree::
     │  ├─ InvalidResponse
     │  ├─ InvalidRequest
     │  ├─ ConnectionRejected
+    │  ├─ ProxyError
     │  └─ TooManyRedirects
     ├─ UnexpectedMessage
     └─ ConnectionClosed         (also trio.BrokenResourceError)

@@ -63,6 +63,9 @@ class _ClientKeywords(TypedDict, total=False):
     server_hostname: str | None
     path: str | os.PathLike[str] | None
     max_redirects: int
+    proxy: str | None
+    proxy_ssl_context: ssl.SSLContext | None
+    local_address: str | None
 
 
 class ClientKeywords(ClientStreamKeywords, _ClientKeywords, total=False):

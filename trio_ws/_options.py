@@ -21,6 +21,7 @@ from functools import cached_property
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args
 
+from ._addresses import ip_address
 from ._arguments import (
     check_callable,
     check_client_context,
@@ -30,8 +31,9 @@ from ._arguments import (
 )
 from ._hints import what_was_meant
 from ._http.headers import Headers, HeadersLike, is_field_value, is_token
-from ._http.hosts import Hosts
+from ._http.hosts import Hosts, problem_with_host
 from ._http.networks import Networks
+from ._http.proxies import Proxy, parse_proxy
 from ._http.url import checked_host
 from ._http.values import Answer, Request
 from ._protocol.deflate import Deflate
@@ -151,7 +153,10 @@ class ConnectionOptions:
         check_logger(self.logger)
         # Kept as values: the caller may change them later, or they can be iterated only once.
         object.__setattr__(self, "subprotocols", _checked_subprotocols(self.subprotocols))
-        object.__setattr__(self, "headers", check_extra_headers(self.headers))
+        object.__setattr__(self, "headers", self._checked_headers())
+
+    def _checked_headers(self) -> Headers:
+        return check_extra_headers(self.headers)
 
     @property
     def extra_headers(self) -> Headers:
@@ -182,6 +187,14 @@ class ClientStreamOptions(ConnectionOptions):
         _check_field("origin", self.origin)
         _check_field("user_agent", self.user_agent)
 
+    def _checked_headers(self) -> Headers:
+        headers = Headers(self.headers)
+        hosts = headers.get_all("Host")
+        if len(hosts) > 1 or any(map(problem_with_host, hosts)):
+            raise ValueError(f"the header Host is one host, perhaps with a port, not {hosts!r}")
+        check_extra_headers([field for field in headers.fields if field[0].lower() != "host"])
+        return headers
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClientOptions(ClientStreamOptions):
@@ -194,7 +207,7 @@ class ClientOptions(ClientStreamOptions):
     server_hostname: str | None = None
     """The name that the server's certificate is for, if that is not the host of the URL. At the end
     of a tunnel, or behind an IP address, they differ. TLS also sends this name to the server (SNI).
-    The Host header still names the host of the URL."""
+    The Host header still names the host of the URL, unless `headers` has another."""
 
     path: str | os.PathLike[str] | None = None
     """A Unix socket to connect to. The URL keeps its meaning: ``ws`` or ``wss``, the Host header,
@@ -204,8 +217,28 @@ class ClientOptions(ClientStreamOptions):
     """How many HTTP redirects to follow, at most 10. A redirect from ``wss`` to ``ws`` is never
     followed, and credentials and cookies are not sent to another origin."""
 
+    proxy: str | None = field(default="env", repr=False)
+    """The proxy to go through: ``"env"`` for the one that the environment names, if any; `None` for
+    none; or a URL such as ``"http://user:password@proxy.example:3128"``. The scheme is ``http`` or
+    ``https`` (a tunnel by CONNECT), ``socks4a``, ``socks5`` or ``socks5h``; SOCKS needs the extra
+    ``proxy``. This machine (``localhost``, 127.0.0.1, a Unix socket) is never reached through a
+    proxy of the environment. :doc:`through-a-proxy` has the variables."""
+
+    proxy_ssl_context: ssl.SSLContext | None = None
+    """The TLS context for an ``https`` proxy. By default, the system's trust store is used. The
+    server behind the proxy is `ssl_context`'s business."""
+
+    local_address: str | None = None
+    """The IP address of this machine to connect from, to the server or to the proxy. By default,
+    the system chooses one."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if "Proxy-Authorization" in self.extra_headers:
+            raise ValueError(
+                "the header Proxy-Authorization would be sent to the server: write the user and "
+                "password into the URL of the proxy"
+            )
         check_client_context(self.ssl_context)
         if self.server_hostname is not None:
             name = checked_host("server_hostname", self.server_hostname)
@@ -215,6 +248,35 @@ class ClientOptions(ClientStreamOptions):
         if self.path is not None and not os.fspath(self.path):
             raise ValueError("path names a Unix socket, or is None for TCP, and cannot be empty")
         check_whole("max_redirects", self.max_redirects, 0, 10)
+        self._check_proxy()
+        if self.local_address is not None:
+            self._check_local_address(self.local_address)
+
+    @cached_property
+    def proxy_given(self) -> Proxy | None:
+        """`proxy`, taken apart; `None` if it is no URL."""
+        return None if self.proxy in ("env", None) else parse_proxy(self.proxy)
+
+    def _check_proxy(self) -> None:
+        check_client_context(self.proxy_ssl_context, "proxy_ssl_context")
+        if self.proxy is not None and not isinstance(self.proxy, str):
+            raise TypeError(f"proxy is a str, or None for no proxy, not {self.proxy!r}")
+        given = self.proxy_given  # checked here, so that a mistake is reported now
+        if given is not None and self.path is not None:
+            raise ValueError("path is a Unix socket of this machine, which no proxy leads to")
+        has_tls = self.proxy == "env" or (given is not None and given.scheme == "https")
+        if self.proxy_ssl_context is not None and not has_tls:
+            raise ValueError(
+                f"a proxy_ssl_context is for an https:// proxy, not {given and given.url}"
+            )
+
+    def _check_local_address(self, address: object) -> None:
+        if not isinstance(address, str):
+            raise TypeError(f"local_address is a str, or None for any, not {address!r}")
+        if ip_address(address) is None:
+            raise ValueError(f"local_address is an IP address of this machine, not {address!r}")
+        if self.path is not None:
+            raise ValueError("a local_address is for TCP, and path is a Unix socket")
 
 
 @dataclass(frozen=True, kw_only=True)

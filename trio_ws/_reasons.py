@@ -46,6 +46,11 @@ def connection_failed(what: str, exc: BaseException) -> ConnectionFailed:
     return ConnectionFailed(text) if number is None else ConnectionFailed(number, text)
 
 
+def reworded(exc: ConnectionFailed, text: str) -> ConnectionFailed:
+    """The same error with another text; raise it from the cause of `exc`."""
+    return ConnectionFailed(text) if exc.errno is None else ConnectionFailed(exc.errno, text)
+
+
 def _causes(exc: BaseException) -> list[BaseException]:
     """The exceptions at the bottom; there are several if several things were tried."""
     causes = [cause for each in _inner(exc) for cause in _causes(each)]

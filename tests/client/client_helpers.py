@@ -23,7 +23,8 @@ LOOPBACK = "127.0.0.1"
 async def tcp_server(
     host: str = LOOPBACK, ssl_context: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncGenerator[WebSocketServer, None]:
-    """An echo server on a port that the system picks."""
+    """An echo server on a port that the system picks, for whatever name it is asked."""
+    options = {"hosts": ["*"], **options}
     async with trio.open_nursery() as nursery:
 
         async def serve(*, task_status: trio.TaskStatus[WebSocketServer]) -> None:

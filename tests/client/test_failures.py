@@ -24,6 +24,7 @@ from trio_ws import (
     Initiator,
     InvalidResponse,
     InvalidURL,
+    ProxyError,
     Response,
     TooManyRedirects,
 )
@@ -40,6 +41,9 @@ def test_a_status_is_final_or_not() -> None:
         if not is_transient(ConnectionRejected(Response(status)))
     }
     assert final == FINAL_STATUSES
+    for status in range(200, 600):
+        refusal = ProxyError("no", "proxy", "http://p", Response(status))
+        assert is_transient(refusal) == (status not in FINAL_STATUSES)
 
 
 def test_a_close_code_is_final_or_not() -> None:
@@ -67,6 +71,7 @@ def tls_error(reason: str) -> ssl.SSLError:
     "exc",
     [
         HandshakeTimeout(),
+        ProxyError("it cannot reach the server", "proxy", "socks5://p"),
         ConnectionFailed("the peer hung up"),
         caused_by(socket.gaierror(socket.EAI_NONAME, "Name or service not known")),
         caused_by(ConnectionRefusedError(errno.ECONNREFUSED, "refused")),

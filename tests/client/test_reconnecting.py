@@ -440,7 +440,7 @@ async def test_what_a_function_raises_may_be_tried_again() -> None:
     [
         ({"url": lambda: "https://10.0.0.1/"}, InvalidURL),
         ({"url": lambda: b"ws://10.0.0.1/"}, TypeError),
-        ({"headers": lambda: {"Host": "x"}}, ValueError),
+        ({"headers": lambda: {"Upgrade": "x"}}, ValueError),
         ({"subprotocols": lambda: "chat"}, TypeError),
         ({"url": lambda: URL, "server_hostname": "example.org"}, ValueError),
     ],
@@ -468,7 +468,7 @@ async def test_what_a_function_gives_is_checked_like_an_argument(
         ({"url": lambda name: name}, TypeError, "url is called without arguments"),
         ({"headers": lambda name: name}, TypeError, "headers is called without arguments"),
         ({"subprotocols": lambda name: name}, TypeError, "subprotocols is called without"),
-        ({"headers": {"Host": "x"}}, ValueError, "belongs to the handshake"),
+        ({"headers": {"Upgrade": "x"}}, ValueError, "belongs to the handshake"),
         ({"min_delay": 0}, ValueError, "min_delay is greater than 0"),
         ({"min_delay": inf}, ValueError, "min_delay is a number of seconds"),
         ({"max_delay": inf}, ValueError, "max_delay is a number of seconds"),

@@ -27,6 +27,7 @@ package_of() {
         node) echo nodejs ;;
         venv) echo python3-venv ;;
         libatomic) echo libatomic1 ;;
+        tinyproxy) echo tinyproxy-bin ;; # without the service
         go) echo golang-go ;;
         gorilla) echo golang-github-gorilla-websocket-dev ;;
         nhooyr) echo golang-nhooyr-websocket-dev ;;

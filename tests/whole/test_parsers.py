@@ -37,6 +37,7 @@ from trio_ws import (
     InvalidRequest,
     InvalidResponse,
     InvalidURL,
+    ProxyError,
     Request,
     Response,
     Router,
@@ -44,6 +45,8 @@ from trio_ws import (
     _redaction,
     basic_auth,
 )
+from trio_ws._client.environment import is_local, proxy_from
+from trio_ws._client.socks import request_socks_tunnel
 from trio_ws._command import (
     above as _above,
     arguments as _arguments,
@@ -56,10 +59,12 @@ from trio_ws._command import (
 from trio_ws._command.application import load_application
 from trio_ws._command.exits import CommandFailed
 from trio_ws._handshake.requesting import request_connection
+from trio_ws._handshake.tunnel import request_tunnel
 from trio_ws._http import (
     cookies as _cookies,
     forwarded as _forwarded,
     headers as _headers,
+    proxies as _proxies,
     url as _url,
 )
 from trio_ws._http.exchange import (
@@ -89,6 +94,7 @@ LOGGER = logging.getLogger("parsers")
 LOGGER.disabled = True
 
 PROXY = ("10.0.0.1", 1)
+PROXY_OF_CLIENTS = _proxies.parse_proxy("socks5h://u:p@10.0.0.1:1")
 
 
 @dataclass(frozen=True)
@@ -247,6 +253,35 @@ parser(
     MalformedHead,
 )
 parser(ClientExchange.body, octets(CHUNKED, b"hello"), read_refusal)
+parser(
+    request_tunnel,
+    octets(b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", REFUSAL.replace(b"403", b"407")),
+    over_memory(lambda stream: request_tunnel(wrap_stream(stream), PROXY_OF_CLIENTS, "h:1", "x")),
+    ProxyError,
+    ConnectionFailed,
+)
+
+
+def over_sockets(data: bytes) -> None:
+    """Let a SOCKS proxy answer these bytes, and hang up."""
+
+    async def main() -> None:
+        one, other = trio.socket.socketpair()
+        async with trio.SocketStream(one) as ours, trio.SocketStream(other) as theirs:
+            await theirs.send_all(data)
+            await theirs.send_eof()
+            await request_socks_tunnel(ours, PROXY_OF_CLIENTS, "h", 1)
+
+    trio.run(main)
+
+
+parser(
+    request_socks_tunnel,
+    octets(b"\5\2\1\0\5\0\0\3\1h\0\1", b"\5\0\5\0\0\4" + bytes(18), b"\5\0\5\0\0\1" + bytes(6)),
+    over_sockets,
+    ProxyError,
+    ConnectionFailed,
+)
 
 # What a request can be asked for…
 
@@ -330,6 +365,28 @@ parser(_redaction.is_secret_field, texts("Proxy-Authorization"))
 # ---------------------------------------------------------------------------
 
 BASE = _url.parse_url("wss://example.org/a/b?c")
+HOSTS = [_url.parse_url(f"ws://{host}/") for host in ("a.example.org", "10.0.0.1", "[2001:db8::1]")]
+
+
+def proxies_from(value: str, no_proxy: str) -> None:
+    for url in HOSTS:
+        proxy_from({"all_proxy": value, "no_proxy": no_proxy}, url)
+
+
+parser(_proxies.parse_proxy, texts("https://u:p%20w@h:1/", "socks5h://[::1]"), None, ValueError)
+parser(
+    proxy_from,
+    texts("https://u:p%20w@h:1/", "h:1"),
+    lambda value: proxies_from(value, ""),
+    ValueError,
+)
+parser(
+    proxy_from,
+    texts("*.example.org, 10.0.0.0/8 [2001:db8::1]:80", "10.0.0.1:80,2001:db8::/32"),
+    lambda no_proxy: proxies_from("http://p:1", no_proxy),
+    ValueError,
+)
+parser(is_local, texts("app.localhost.", "127.1", "::ffff:127.0.0.1", "0x7f.1"))
 
 parser(
     _cookies.keep_cookies,
@@ -576,7 +633,7 @@ def test_any_input_is_understood_or_a_documented_error(one: Parser) -> None:
 #: Modules of whose functions nearly all are parsers, and those that are none.
 PARSING = (
     *(_addresses, _envelope, _forwarded, _frames, _headers, _negotiation, _proxy_protocol),
-    *(_redaction, _url),
+    *(_proxies, _redaction, _url),
 )
 NO_PARSERS = {
     *("client_offer", "encode", "make_head", "make_masked_frame"),

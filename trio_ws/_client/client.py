@@ -13,19 +13,23 @@ import trio
 
 from .._connection.lifetime import run_connection
 from .._connection.websocket import WebSocket
+from .._errors import ConnectionFailed, HandshakeTimeout, InvalidResponse
 from .._handshake.requesting import request_connection
+from .._http.proxies import Proxy
 from .._http.url import WebSocketURL, join_url, parse_url
 from .._http.values import ConnectionRejected
 from .._keywords import ClientKeywords, ClientStreamKeywords
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import protected_context
 from .._options import ClientOptions, ClientStreamOptions, make_options
+from .._reasons import reworded
 from .._redaction import masked
 from .._transport.checks import check_stream
 from .._transport.opening import opening_deadline
 from .._transport.sockets import wrap_stream
 from .._transport.stream import Transport
 from .connecting import open_transport
+from .proxies import choose_proxy
 from .redirects import follow_redirects
 
 
@@ -53,8 +57,10 @@ async def open_websocket_url(
         ConnectionRejected: the server answered with another status than 101.
         InvalidResponse: the server answered with something that is no proper response.
         TooManyRedirects: the server redirected more than `max_redirects` times.
+        ProxyError: the proxy gave no tunnel to the server.
         HandshakeTimeout: opening took longer than `open_timeout` seconds.
-        TypeError, ValueError: an option is wrong, such as an `ssl_context` for a ``ws://`` URL.
+        TypeError, ValueError: an option is wrong, such as an `ssl_context` for a ``ws://`` URL; or
+            what names the proxy in the environment is not the URL of one.
     """
     settings = make_options(ClientOptions, options, open_websocket_url)
     target = checked_target(url, settings)
@@ -132,15 +138,30 @@ def check_server_hostname(url: WebSocketURL, options: ClientOptions) -> None:
 
 async def connect(url: WebSocketURL, options: ClientOptions) -> WebSocket:
     """Open a stream and shake hands, within `open_timeout`. No task is started."""
-    return await follow_redirects(url, options, _connect_once)
+    proxy: Proxy | None = None
 
+    async def connect_once(url: WebSocketURL, options: ClientOptions) -> WebSocket:
+        nonlocal proxy
+        proxy = choose_proxy(url, options)  # a redirect may lead to where there is another, or none
+        return await shake_hands(await open_transport(url, options, proxy), url, options, proxy)
 
-async def _connect_once(url: WebSocketURL, options: ClientOptions) -> WebSocket:
-    return await shake_hands(await open_transport(url, options), url, options)
+    try:
+        return await follow_redirects(url, options, connect_once)
+    except (ConnectionFailed, HandshakeTimeout, InvalidResponse) as exc:
+        if proxy is None:
+            raise
+        # Whoever did not choose the proxy would look for the fault anywhere else.
+        text = f"{exc} (via {proxy})"
+        if isinstance(exc, ConnectionFailed):
+            raise reworded(exc, text) from exc.__cause__
+        raise type(exc)(text) from exc.__cause__
 
 
 async def shake_hands(
-    transport: Transport, url: WebSocketURL, options: ClientStreamOptions
+    transport: Transport,
+    url: WebSocketURL,
+    options: ClientStreamOptions,
+    proxy: Proxy | None = None,
 ) -> WebSocket:
     """Shake hands over a transport, which belongs to the connection from now on.
 
@@ -156,5 +177,5 @@ async def shake_hands(
     except BaseException:  # Cancelled included; it goes on once the stream is closed
         await transport.aclose_forcefully()
         raise
-    logger.debug("connected to %s", url)
+    logger.debug("connected to %s%s", url, f" (via {proxy})" if proxy else "")
     return WebSocket(transport, opening, connection_id, options, logger)

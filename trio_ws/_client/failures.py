@@ -22,7 +22,7 @@ from .._errors import (
     InvalidURL,
     TooManyRedirects,
 )
-from .._http.values import ConnectionRejected
+from .._http.values import ConnectionRejected, ProxyError
 
 T = TypeVar("T")
 
@@ -52,7 +52,8 @@ def _always(_: object) -> bool:
     return True
 
 
-#: The status of a response other than 101. The first row that matches counts.
+#: The status of a response other than 101, or of a proxy's refusal. The first row that matches
+#: counts.
 STATUSES: tuple[Row[int], ...] = (
     Row("408, 425, 429", _of({408, 425, 429}), True, "asks to come back later"),
     Row("501, 505", _of({501, 505}), False, "the server knows no WebSockets"),
@@ -115,6 +116,7 @@ CAUSES: tuple[Row[BaseException], ...] = (
         False,
         "`wss://` to a port without TLS, a version, a client certificate that is missing",
     ),
+    Row("`ProxyError` without a status", _is(ProxyError), True, "it cannot reach the server"),
     Row("name look-up", _is(socket.gaierror), True, "a network that is down looks the same"),
     Row("permission denied", _is_forbidden, False, "a Unix socket of another user"),
     Row(
@@ -131,7 +133,7 @@ def is_transient(exc: BaseException) -> bool:
     """Whether another try is worth it after `exc`, by the tables above."""
     if isinstance(exc, ConnectionClosed):
         return _look_up(exc.reason.code, CODES)
-    if isinstance(exc, ConnectionRejected):
+    if isinstance(exc, (ConnectionRejected, ProxyError)) and exc.response is not None:
         return _look_up(exc.response.status, STATUSES)
     return next(
         row.transient

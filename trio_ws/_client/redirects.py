@@ -88,9 +88,14 @@ def _redirected(
         raise InvalidResponse(f"the redirect from {url} to {target} would give up TLS")
     if target.origin == url.origin:
         return replace(target, authorization=url.authorization), options
-    kept = [pair for pair in options.extra_headers.fields if not is_secret_field(pair[0])]
-    # Another origin is another server, which the Unix socket and the certificate's name of the
-    # first one are not for. Cookies know no ports, so the jar alone could not keep them apart.
+    # Another origin is another server, which the Unix socket, the certificate's name and the Host
+    # of the first one are not for. Cookies know no ports, so the jar alone could not keep them
+    # apart.
+    kept = [
+        (name, value)
+        for name, value in options.extra_headers.fields
+        if not is_secret_field(name) and name.lower() != "host"
+    ]
     return target, replace(
         options, headers=Headers(kept), cookies=None, path=None, server_hostname=None
     )

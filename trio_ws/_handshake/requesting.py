@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import base64
 import os
-from contextlib import suppress
-
-import trio
 
 from .._connection.opening import Opening
 from .._errors import InvalidResponse
 from .._http.exchange import ClientExchange, HeadBuffer, HeadTooLarge, MalformedHead
 from .._http.headers import Headers, has_token
 from .._http.url import WebSocketURL
-from .._http.values import MAX_BODY_BYTES, ConnectionRejected, Request, Response
+from .._http.values import ConnectionRejected, Request, Response
 from .._options import ClientStreamOptions
 from .._protocol.deflate import Agreement
 from .._protocol.events import Role
 from .._protocol.negotiation import client_check, client_offer
-from .._transport.opening import REFUSAL_LINGER, read_whole, send_all
+from .._transport.opening import send_all
 from .._transport.stream import Transport
-from .._transport.system import GONE
+from .answers import read_body, read_response
 from .both_sides import accept_value, make_wire
 
 
@@ -53,7 +50,7 @@ async def request_connection(
     buffer = HeadBuffer(ClientExchange.STARTS)
     await send_all(transport, exchange.request(request.target, request.headers))
     try:
-        response = await _read_response(transport, exchange, buffer)
+        response = await read_response(transport, exchange, buffer)
     except (MalformedHead, HeadTooLarge) as exc:
         raise InvalidResponse(f"the server's answer is not a WebSocket response: {exc}") from exc
     if options.cookies is not None:
@@ -61,7 +58,7 @@ async def request_connection(
 
         keep_cookies(options.cookies, url, response.headers)
     if response.status != 101:
-        body = await _read_body(transport, exchange, buffer.rest() or None)
+        body = await read_body(transport, exchange, buffer.rest() or None)
         raise ConnectionRejected(
             Response(response.status, response.headers, body), url.without_query
         )
@@ -72,8 +69,9 @@ async def request_connection(
 
 
 def _request_headers(url: WebSocketURL, key: str, options: ClientStreamOptions) -> Headers:
+    extra = options.extra_headers
     fields = [
-        ("Host", url.host_header),
+        ("Host", extra.get("Host", url.host_header)),
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Key", key),
@@ -85,29 +83,17 @@ def _request_headers(url: WebSocketURL, key: str, options: ClientStreamOptions) 
         fields.append(("Sec-WebSocket-Extensions", client_offer(options.compression)))
     if options.origin is not None:
         fields.append(("Origin", options.origin))
-    if options.user_agent is not None and "User-Agent" not in options.extra_headers:
+    if options.user_agent is not None and "User-Agent" not in extra:
         fields.append(("User-Agent", options.user_agent))
-    if url.authorization is not None and "Authorization" not in options.extra_headers:
+    if url.authorization is not None and "Authorization" not in extra:
         fields.append(("Authorization", url.authorization))
-    if options.cookies is not None and "Cookie" not in options.extra_headers:
+    if options.cookies is not None and "Cookie" not in extra:
         from .._http.cookies import cookies_for  # noqa: PLC0415 - as above
 
         cookies = cookies_for(options.cookies, url)
         if cookies is not None:
             fields.append(("Cookie", cookies))
-    return Headers([*fields, *options.extra_headers.fields])
-
-
-async def _read_response(
-    transport: Transport, exchange: ClientExchange, buffer: HeadBuffer
-) -> Response:
-    while True:
-        response, version = exchange.response(await read_whole(transport, buffer))
-        if response.status == 101 and not "1.1" <= version < "2":
-            raise MalformedHead(f"HTTP/{version} knows no 101")
-        # 100 and 103 announce the final response (RFC 9110 section 15.2); 101 is final here.
-        if response.status == 101 or response.status >= 200:
-            return response
+    return Headers([*fields, *(field for field in extra.fields if field[0].lower() != "host")])
 
 
 def _check_response(headers: Headers, key: str, options: ClientStreamOptions) -> str | None:
@@ -137,16 +123,3 @@ def _agreed_compression(headers: Headers, options: ClientStreamOptions) -> Agree
         return client_check(headers["Sec-WebSocket-Extensions"])
     except ValueError as exc:
         raise InvalidResponse(str(exc)) from exc
-
-
-async def _read_body(transport: Transport, exchange: ClientExchange, data: bytes | None) -> bytes:
-    """The body of a refusal, up to `MAX_BODY_BYTES`: an endless one is cut, not waited for."""
-    body, complete = exchange.body(data)
-    with (
-        trio.move_on_after(REFUSAL_LINGER),
-        suppress(*GONE),
-    ):
-        while not complete and len(body) < MAX_BODY_BYTES:
-            piece, complete = exchange.body(await transport.receive())
-            body += piece
-    return body[:MAX_BODY_BYTES]

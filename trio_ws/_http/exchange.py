@@ -361,9 +361,13 @@ class ClientExchange:
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
 
-    def request(self, target: str, headers: Headers) -> bytes:
-        """The bytes of the opening request."""
-        head = self._h11.send(h11.Request(method="GET", target=target, headers=_encoded(headers)))
+    def request(self, target: str, headers: Headers, method: str = "GET") -> bytes:
+        """The bytes of the request.
+
+        After a CONNECT, a response that agrees has no body, whatever its fields say (RFC 9110
+        section 9.3.6).
+        """
+        head = self._h11.send(h11.Request(method=method, target=target, headers=_encoded(headers)))
         self._h11.send(h11.EndOfMessage())
         return head or b""
 

@@ -299,6 +299,39 @@ class ConnectionRejected(HandshakeError):
         return f"the handshake{whose} ended with HTTP status {self.response.status}{said}"
 
 
+class ProxyError(HandshakeError):
+    """The proxy between this client and the server did not let it through.
+
+    Its text has the problem, the first words of the answer's body, and the proxy with who chose it.
+    Where no connection to the proxy comes about at all, that is `ConnectionFailed`.
+
+    Attributes:
+        problem: what went wrong: the proxy refused, wants other credentials, cannot reach the
+            server, or answered with something that is no proper answer.
+        source: who chose the proxy: ``"proxy"`` for the option, or the name of the environment
+            variable, ``"HTTPS_PROXY"`` for example.
+        proxy: the URL of the proxy, with ``***`` instead of a user and password.
+        response: what an HTTP proxy answered, its body cut at 64 KiB or after a second; `None` if
+            it gave no answer, or speaks SOCKS.
+    """
+
+    __module__ = "trio_ws"
+
+    def __init__(
+        self, problem: str, source: str, proxy: str, response: Response | None = None
+    ) -> None:
+        super().__init__(problem, source, proxy, response)
+        self.problem = problem
+        self.source = source
+        self.proxy = proxy
+        self.response = response
+
+    def __str__(self) -> str:
+        words = first_words(self.response.body) if self.response is not None else ""
+        said = f": {words}" if words else ""
+        return f"{self.problem}{said} (via {self.source}={self.proxy})"
+
+
 @final
 @dataclass(frozen=True)
 class Accept:

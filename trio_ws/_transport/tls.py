@@ -532,7 +532,7 @@ def _pieces(buffers: Sequence[Buffer], start: int) -> Iterator[Buffer]:
         yield head[0] if len(head) == 1 else b"".join(head)
 
 
-async def open_tls(stream: trio.SocketStream, context: ssl.SSLContext, name: str) -> Transport:
+async def open_tls(stream: trio.abc.Stream, context: ssl.SSLContext, name: str) -> Transport:
     """TLS with the server whose certificate is for `name`, with the handshake behind it.
 
     The stream belongs to the transport from now on. It is closed if the handshake fails.
@@ -548,13 +548,14 @@ async def open_tls(stream: trio.SocketStream, context: ssl.SSLContext, name: str
             transport = tls = TLSTransport(below.plain_socket, peer, context, server_hostname=name)
             await tls.shake_hands()
             return tls
-        stream_of_trio = trio.SSLStream(stream, context, server_hostname=name)  # pragma: no cover
-        transport = OwnTransport(stream_of_trio)  # pragma: no cover - on Windows
-        await stream_of_trio.do_handshake()  # pragma: no cover
+        # TLS in TLS; and everything on Windows.
+        stream_of_trio = trio.SSLStream(stream, context, server_hostname=name)
+        transport = OwnTransport(stream_of_trio)
+        await stream_of_trio.do_handshake()
     except BaseException:  # Cancelled included
         await transport.aclose_forcefully()
         raise
-    return transport  # pragma: no cover
+    return transport
 
 
 # ---------------------------------------------------------------------------
