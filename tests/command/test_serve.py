@@ -14,7 +14,7 @@ import trustme
 
 import trio_ws
 from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
-from trio_ws import ConnectionLost, open_websocket_url
+from trio_ws import ConnectionFailed, ConnectionLost, open_websocket_url
 from trio_ws._command.serve import GARBAGE_THRESHOLDS
 
 
@@ -163,3 +163,114 @@ async def test_tls_is_served_and_checked_unless_told_otherwise(tmp_path: Path) -
                     assert await client.status() == status, client.output
             assert "CERTIFICATE_VERIFY_FAILED" in client.output
             assert await command.stop(signal.SIGTERM) == 0
+
+
+async def test_with_an_authority_of_clients_each_has_to_show_a_certificate(tmp_path: Path) -> None:
+    ours, theirs, strangers = trustme.CA(), trustme.CA(), trustme.CA()
+    ours.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "server.pem")
+    )
+    theirs.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
+
+    def context(authority: trustme.CA | None) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        ours.configure_trust(context)
+        if authority is not None:
+            authority.issue_cert("ada@example.org").configure_cert(context)
+        return context
+
+    options = ["--certfile", "server.pem", "--client-ca", "clients.pem", "--host", "localhost"]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            async with open_websocket_url(url, ssl_context=context(theirs)) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+            for wrong in (strangers, None):
+                with pytest.raises(ConnectionFailed):
+                    async with open_websocket_url(url, ssl_context=context(wrong)):
+                        raise AssertionError("it was let in")
+            assert await command.stop(signal.SIGTERM) == 0
+
+
+TELLING = """
+async def handler(ws):
+    await ws.send_json([ws.subprotocol, ws.remote_address[0], ws.request.scheme])
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "headers", "told"),
+    [
+        (
+            ["--trusted-proxy", "192.0.2.0/24", "--trusted-proxy", "127.0.0.1"],
+            {"X-Forwarded-For": "198.51.100.7, 192.0.2.1", "X-Forwarded-Proto": "https"},
+            [None, "198.51.100.7", "wss"],
+        ),
+        (
+            ["--trusted-proxy", "127.0.0.1", "--proxy-header", "Forwarded"],
+            {"X-Forwarded-For": "192.0.2.2", "Forwarded": "for=198.51.100.7"},
+            [None, "198.51.100.7", "ws"],
+        ),
+        (
+            ["--subprotocol", "chat.v2", "--subprotocol", "chat.v1"],
+            {},
+            ["chat.v2", "127.0.0.1", "ws"],
+        ),
+    ],
+    ids=["X-Forwarded-For", "Forwarded", "subprotocols"],
+)
+async def test_proxies_and_subprotocols_are_as_asked_for(
+    tmp_path: Path, options: list[str], headers: dict[str, str], told: list[str | None]
+) -> None:
+    (tmp_path / "tells.py").write_text(TELLING, "utf-8")
+    where = ("--host", "127.0.0.1", "--port", "0")
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "tells:handler", *where, *options, cwd=tmp_path) as command:
+            (url,) = await command.urls()
+            async with open_websocket_url(
+                url, headers=headers, subprotocols=["chat.v1", "chat.v2"]
+            ) as ws:
+                assert await ws.receive_json() == told
+            assert await command.stop(signal.SIGTERM) == 0
+
+
+CHECKED = """
+import contextlib
+
+from chat import handler
+
+@contextlib.asynccontextmanager
+async def application():
+    raise OSError("nothing is set up for a check")
+    yield handler
+"""
+
+
+async def test_a_check_loads_all_and_listens_on_nothing(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
+    (tmp_path / "checked.py").write_text(CHECKED, "utf-8")
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "server.pem")
+    )
+    (tmp_path / "empty").touch()
+
+    async def check(*arguments: str) -> tuple[int, str]:
+        async with running("serve", *arguments, "--check", cwd=tmp_path) as command:
+            return await command.status(), command.output
+
+    with socket.socket() as taken, trio.fail_after(PATIENCE):
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = f"--port={taken.getsockname()[1]}"
+        fine = ["checked:application", "--host=127.0.0.1", port, "--certfile=server.pem"]
+        assert await check(*fine) == (0, "")
+        assert await check(*fine, "--workers=2") == (0, "")
+        for arguments, status, line in (
+            ([*fine, "--client-ca=empty"], 1, "trio-ws: cannot use the authorities in empty: "),
+            (["checked:application", "--certfile=empty"], 1, "trio-ws: cannot use the certificate"),
+            (["checked:other"], 2, "trio-ws: 'checked' has no 'other'"),
+        ):
+            code, output = await check(*arguments)
+            assert code == status
+            assert output.startswith(line)
+            assert output.count("\n") == 1

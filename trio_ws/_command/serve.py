@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import trio
 
 from .._keywords import ListenerKeywords
-from .._options import ListenerOptions
+from .._options import ListenerOptions, ProxyHeader
 from .._server.listening import CAN_REUSE_PORT, HAS_UNIX, port_of
 from .application import load_application
 from .arguments import (
@@ -33,7 +33,8 @@ from .arguments import (
     process_count,
     timeout,
 )
-from .certificates import load_certificate
+from .certificates import ServerFiles
+from .exits import DONE
 from .limits import LIMITS
 from .listening import reserved_port
 from .reload import reload_worker
@@ -77,6 +78,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="its private key, if that is in another file",
     )
+    where.add_argument(
+        "--client-ca",
+        type=path_name,
+        metavar="FILE",
+        help="authorities of clients: each client has to show a certificate of one of these",
+    )
 
     how = parser.add_argument_group("how to run")
     how.add_argument(
@@ -97,7 +104,34 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="(default: info)")
     how.add_argument("--access-log", action="store_true", help="log a line when a connection ends")
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="only load the application and the certificates, and check the options: nothing is "
+        "set up or listened on",
+    )
     how.add_argument("--as-worker", type=_link, help=argparse.SUPPRESS)
+
+    requests = parser.add_argument_group("requests")
+    requests.add_argument(
+        "--trusted-proxy",
+        action="append",
+        metavar="ADDRESS",
+        help="a proxy that is believed when it says who the client is, several if repeated: an "
+        "address, a network like 10.0.0.0/8, or 'unix' for those on a Unix socket (default: none)",
+    )
+    requests.add_argument(
+        "--proxy-header",
+        choices=get_args(ProxyHeader),
+        help="how the trusted proxies say it (default: X-Forwarded-For)",
+    )
+    requests.add_argument(
+        "--subprotocol",
+        action="append",
+        metavar="NAME",
+        help="a subprotocol that the application speaks, several if repeated, the preferred one "
+        "first (default: none)",
+    )
 
     limits = parser.add_argument_group(
         "limits", "Times are in seconds, sizes in bytes, and inf is no limit."
@@ -143,6 +177,9 @@ def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Serve as `parsed` says. A supervisor passes `arguments` on to its workers unchanged."""
     _check_combinations(parsed)
     service = _service(parsed)
+    if parsed.check:
+        load_application(parsed.application)
+        return DONE
     several = parsed.reload or parsed.workers > 1
     if several and parsed.as_worker is None:
         _configure_logging(parsed)
@@ -167,6 +204,8 @@ def _check_combinations(parsed: argparse.Namespace) -> None:
             parsed.unix and (parsed.host or parsed.port is not None)
         ),
         "--keyfile needs --certfile": parsed.keyfile and not parsed.certfile,
+        "--client-ca needs --certfile": parsed.client_ca and not parsed.certfile,
+        "--proxy-header needs --trusted-proxy": parsed.proxy_header and not parsed.trusted_proxy,
         "--workers and --reload need SO_REUSEPORT, which this system does not have": (
             (several or parsed.reload) and not CAN_REUSE_PORT
         ),
@@ -189,9 +228,18 @@ def _service(parsed: argparse.Namespace) -> Service:
         port=port,
         unix=parsed.unix,
         reuse_port=parsed.as_worker is not None,
-        ssl_context=_server_context(parsed.certfile, parsed.keyfile) if parsed.certfile else None,
+        ssl_context=_ssl_context(parsed),
         options=_listener_options(parsed),
     )
+
+
+#: Options of a server, and the arguments that are theirs.
+_ARGUMENTS: Final = {
+    "hosts": "server_name",
+    "trusted_proxies": "trusted_proxy",
+    "proxy_header": "proxy_header",
+    "subprotocols": "subprotocol",
+}
 
 
 def _listener_options(parsed: argparse.Namespace) -> ListenerKeywords:
@@ -199,18 +247,22 @@ def _listener_options(parsed: argparse.Namespace) -> ListenerKeywords:
     options: dict[str, Any] = {name: given[name] for name in LIMITS if name in given}
     if parsed.origin is not None:
         options["origins"] = [None if origin == "none" else origin for origin in parsed.origin]
-    if parsed.server_name is not None:
-        options["hosts"] = parsed.server_name
+    for option, name in _ARGUMENTS.items():
+        if given[name] is not None:
+            options[option] = given[name]
     if parsed.no_compression:
         options["compression"] = None
     check_options(parsed, ListenerOptions, options)
     return cast("ListenerKeywords", options)
 
 
-def _server_context(certfile: str, keyfile: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    load_certificate(context, certfile, keyfile)
-    return context
+def _ssl_context(parsed: argparse.Namespace) -> ssl.SSLContext | None:
+    if parsed.certfile is None:
+        return None
+    files = ServerFiles(
+        certfile=parsed.certfile, keyfile=parsed.keyfile, client_ca=parsed.client_ca
+    )
+    return files.load()
 
 
 async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Sequence[str]) -> int:
