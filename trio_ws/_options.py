@@ -324,7 +324,9 @@ class ServerStreamOptions(ConnectionOptions):
     1000."""
 
     max_lifetime: float = math.inf
-    """A connection is closed with 1000 when it is this many seconds old."""
+    """A connection is closed with 1000 when it is this many seconds old, or up to 10 % less. How
+    much less is random, so that clients which came together, after a restart say, do not all leave
+    and come back together."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

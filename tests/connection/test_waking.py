@@ -212,7 +212,7 @@ async def test_where_keepalive_is_off_a_sleep_is_not_even_looked_for() -> None:
 
 async def test_where_keepalive_is_off_a_connection_that_is_watched_is_not_pinged() -> None:
     laptop = Laptop()
-    options: Any = {"ping_interval": math.inf, "max_lifetime": 100}
+    options: Any = {"ping_interval": math.inf, "max_lifetime": 200}
     async with (
         open_server_with_raw_client(**options) as (ws, peer),
         trio.open_nursery() as nursery,

@@ -28,7 +28,9 @@ LIMITS: Final = {
         "A connection without a message in either direction for this many seconds is closed with "
         "1000"
     ),
-    "max_lifetime": "A connection is closed with 1000 when it is this many seconds old",
+    "max_lifetime": (
+        "A connection is closed with 1000 when it is this many seconds old, or up to 10 % less"
+    ),
     "grace_period": "Seconds that handlers may go on at shutdown before they are cancelled",
     "max_connections": "Connections beyond this many get HTTP 503",
     "max_body_size": "Largest body of an HTTP request that a Router accepts, in bytes",

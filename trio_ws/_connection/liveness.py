@@ -20,6 +20,7 @@ The rules:
 from __future__ import annotations
 
 import enum
+import random
 from math import inf
 from typing import Protocol
 
@@ -31,6 +32,10 @@ from .._pacing import SECOND_LOOK
 #: How many seconds a peer has to give a sign of life after this computer woke. All that time the
 #: application takes a link for open that sleeping has often broken.
 WAKE_PATIENCE = 3.0
+
+#: Up to this share of `max_lifetime` is left out, at random. Clients that came together, after a
+#: restart say, would otherwise leave and come back together each time.
+LIFETIME_JITTER = 0.1
 
 
 class Due(enum.Enum):
@@ -89,7 +94,8 @@ class Liveness:
         self._idle_timeout = self._max_lifetime = inf
         if isinstance(options, ServerStreamOptions):
             self._idle_timeout = options.idle_timeout
-            self._max_lifetime = options.max_lifetime
+            early = random.uniform(0, LIFETIME_JITTER)  # noqa: S311 - no secret
+            self._max_lifetime = options.max_lifetime * (1 - early)
         #: When the last byte came, and the last message in either direction.
         self._opened_at = self.heard_at = self._message_at = trio.current_time()
         #: Whether our own backpressure keeps us from reading.
