@@ -312,6 +312,30 @@ async def test_a_client_that_sends_no_proxy_header_is_dropped_at_shutdown() -> N
                 assert await stream.receive_some() == b""
 
 
+async def test_over_tcp_a_drain_closes_all_with_1012() -> None:
+    reasons: list[tuple[int, Initiator]] = []
+
+    async def live(url: str, opened: trio.Event) -> None:
+        async with open_websocket_url(url) as ws:
+            opened.set()
+            reason = await ws.wait_closed()
+            reasons.append((reason.code, reason.initiator))
+
+    start = trio.current_time()
+    async with open_server(echo) as server, trio.open_nursery() as nursery:
+        for _ in range(20):
+            opened = trio.Event()
+            nursery.start_soon(live, server.urls[0], opened)
+            await opened.wait()
+        nursery.start_soon(server.drain, 0.3)
+        await trio.testing.wait_all_tasks_blocked()
+        async with await trio.open_tcp_stream(HOST, server.port) as stream:
+            await stream.send_all(REQUEST)
+            assert b" 503 " in await stream.receive_some()
+    assert reasons == [(1012, Initiator.REMOTE)] * 20
+    assert trio.current_time() - start < AT_ONCE
+
+
 # What ends a server…
 
 

@@ -1,7 +1,8 @@
 """Servers: listeners, a task for each connection with its handler in it, and a graceful shutdown.
 
 This module owns the entry points, and the nurseries in which everything runs. `admission` accepts
-connections, `visit` serves one, `handlers` deals with what handlers raise.
+connections, `visit` serves one, `handlers` deals with what handlers raise. `shutdown` has the
+phases of the end, and `draining` the pace of a drain, which may come before a shutdown.
 
 A shutdown goes in this order, whether a cancellation (Ctrl-C included), `WebSocketServer.aclose` or
 an error has caused it:
@@ -19,10 +20,12 @@ Nothing is left running after that, and the cause of the shutdown goes on its wa
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Callable, KeysView, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Unpack, final
+from math import inf
+from typing import Final, Unpack, final
 
 import trio
 
@@ -44,7 +47,7 @@ from .._web.site import Site
 from .admission import accept_all
 from .handlers import Failures, Handler
 from .listening import open_tcp_listeners
-from .shutdown import Shutdown
+from .shutdown import Drain, Phase, Shutdown
 from .visit import ServerState, Stage, Visit
 
 
@@ -124,6 +127,14 @@ class WebSocketServer:
         return tuple(dict.fromkeys(urls))
 
     @property
+    def draining(self) -> bool:
+        """Whether it takes no more connections: a drain or a shutdown has begun, or is over.
+
+        What tells a load balancer that the server is ready says 503 from then on.
+        """
+        return self._shutdown.phase is not Phase.SERVING
+
+    @property
     def connections(self) -> KeysView[WebSocket]:
         """The open connections: a live, read-only set. Copy it to iterate over it with awaits."""
         return self._state.connections.keys()
@@ -142,8 +153,7 @@ class WebSocketServer:
         )
 
     def __repr__(self) -> str:
-        state = "stopping" if self._shutdown.has_begun else "serving"
-        state = "stopped" if self._stopped.is_set() else state
+        state = "stopped" if self._stopped.is_set() else _STATES[self._shutdown.phase]
         where = " ".join(self.urls) or "no TCP port"
         return f"<WebSocketServer {state} on {where}, {len(self.connections)} connections>"
 
@@ -158,6 +168,51 @@ class WebSocketServer:
             ValueError: a Close frame may not carry `code` or `reason`; nothing was done.
         """
         self._shutdown.begin(close_code(code, reason), reason)
+        await self._stopped.wait()
+
+    async def drain(
+        self,
+        seconds: float,
+        code: int | None = CloseCode.SERVICE_RESTART,
+        reason: str = "",
+        *,
+        refuse: bool = True,
+    ) -> None:
+        """Close the connections one by one, shut down, and wait until all is over.
+
+        Clients that are all closed at once come back all at once. Here each connection is closed at
+        a moment of its own. The order is random, and the moments are evenly spread. The ordinary
+        shutdown follows as soon as no connection is open (see `serve_websocket`).
+
+        A new client that asks for a WebSocket gets 503. Its Retry-After is a random number of
+        seconds, from 1 to `seconds` and at most 60. A client whose request had come before is still
+        let in, and closed in its turn. Plain HTTP is answered as before, health checks included,
+        with ``Connection: close``.
+
+        A second call, or `aclose`, hurries: the shutdown begins at once, with the code of that
+        call. If this call is cancelled, the drain goes on without it.
+
+        Args:
+            seconds: how long it takes at most, before the shutdown. Choose it by how many clients
+                a second the servers can welcome that these go to: a thousand in a minute are 17 a
+                second.
+            code: of the Close frames. With `None`, no connection is closed: all may finish, and
+                those that have not done so within `seconds` (perhaps `math.inf`) get 1001.
+            reason: of the Close frames.
+            refuse: with false, the listeners are closed at once. This is for a server beside others
+                that listen on the same port, so that new clients get to them.
+
+        Raises:
+            ValueError: `seconds` is below 0, or infinite with a code, or a Close frame may not
+                carry `code` or `reason`. Nothing was done.
+        """
+        if not 0 <= seconds <= (sys.float_info.max if code is not None else inf):
+            raise ValueError(
+                "a drain takes 0 seconds or more; only one without a code may take math.inf: "
+                f"not {seconds!r}"
+            )
+        close = (close_code(CloseCode.GOING_AWAY if code is None else code, reason), reason)
+        self._shutdown.drain(Drain(seconds, close, waits=code is None, refuses=refuse))
         await self._stopped.wait()
 
     # Serving…
@@ -187,27 +242,49 @@ class WebSocketServer:
         with trio.CancelScope(shield=True):
             async with open_services() as services, open_bare_nursery() as connections:
                 self._state.services = services
-                async with open_bare_nursery() as accepting:
-                    accepting.start_soon(self._accept, connections)
+                async with open_bare_nursery() as until_shutdown:
+                    accepting = trio.CancelScope()
+                    until_shutdown.start_soon(self._accept, connections, accepting)
+                    until_shutdown.start_soon(self._drain, accepting)
                     await self._shutdown.wait_begun()
-                    accepting.cancel_scope.cancel()
+                    until_shutdown.cancel_scope.cancel()
                 for websocket in self._state.connections:
                     websocket._ending.close(*self._shutdown.close)
                 grace_ends = trio.current_time() + self._options.grace_period
                 connections.cancel_scope.deadline = grace_ends
 
     @trio.lowlevel.enable_ki_protection
-    async def _accept(self, connections: trio.Nursery) -> None:
+    async def _accept(self, connections: trio.Nursery, scope: trio.CancelScope) -> None:
         def serve(transport: Transport) -> None:
             connections.start_soon(Visit(transport, self._state).run)
 
         try:
-            await accept_all(self._listeners, serve, self._options.logger)
+            with scope:
+                await accept_all(self._listeners, serve, self._options.logger)
         except BaseException as exc:
             errors = errors_in(exc)
             if not errors:
                 raise
             self._shutdown.fail(errors[0])  # a listener broke
+
+    @trio.lowlevel.enable_ki_protection
+    async def _drain(self, accepting: trio.CancelScope) -> None:
+        """Wait for a drain, and carry it out. The shutdown cancels this."""
+        drain = await self._shutdown.wait_drain()
+        until = trio.current_time() + drain.seconds
+        if not drain.refuses:
+            accepting.cancel()
+        if drain.waits:
+            await self._state.draining.wait(until)
+        else:
+            await self._state.draining.close_evenly(
+                until, lambda ws: ws._ending.close(*drain.close)
+            )
+        self._shutdown.begin(*drain.close)
+
+
+#: What the repr calls each phase.
+_STATES: Final = {Phase.SERVING: "serving", Phase.DRAINING: "draining", Phase.ENDING: "stopping"}
 
 
 # ---------------------------------------------------------------------------

@@ -1,47 +1,120 @@
-"""The end of a server: whether it has begun, why, and which waits it cuts short.
+"""The end of a server: how far it has come, why, and which waits it cuts short.
 
-This module owns that one mechanism. `server` decides in what order a server then ends, and `visit`
-what to tell a client whose wait was cut short.
+This module owns that one mechanism. `server` decides in what order a server then ends, `draining`
+which connection is closed when, and `visit` what to tell a client.
+
+| phase | connections | a client that asks for one | a page | what leads on |
+|---|---|---|---|---|
+| SERVING | live | gets it | is answered | `drain`, `begin`, `fail` |
+| DRAINING | close one by one, or finish | 503 | is answered, as the last one | all of these |
+| ENDING | are closed | 503 | is not waited for | - |
+
+There is no way back.
 """
 
 from __future__ import annotations
 
+import enum
+import random
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import final
+from dataclasses import dataclass
+from typing import Final, final
 
 import trio
 
 from .._errors import CloseCode
 
+#: A client that a drain turns away is asked to wait for at most this many seconds. A drain may take
+#: hours, and another server has taken over long before its end.
+LONGEST_RETRY: Final = 60
+
+
+class Phase(enum.IntEnum):
+    """The phases of the table above."""
+
+    SERVING = 0
+    DRAINING = 1
+    ENDING = 2
+
+
+@final
+@dataclass(frozen=True)
+class Drain:
+    """What `WebSocketServer.drain` was asked for.
+
+    Attributes:
+        seconds: how long it takes at most.
+        close: the code and reason of its Close frames.
+        waits: connections are left to finish, and closed only when the time is over.
+        refuses: new clients are answered, rather than left to other processes on the same port.
+    """
+
+    seconds: float
+    close: tuple[int, str]
+    waits: bool
+    refuses: bool
+
 
 @final
 class Shutdown:
-    """Begins once, and cuts short what waits for clients at that moment.
+    """Goes from phase to phase. Its end cuts short what waits for clients at that moment.
 
     Attributes:
+        phase: how far it has come.
         close: the code and reason of the Close frames that it sends.
         failures: what comes out of the server in the end, at most one. A list, so that whoever
             raises it can let go of it.
     """
 
     def __init__(self) -> None:
+        self.phase = Phase.SERVING
         self.close: tuple[int, str] = (int(CloseCode.GOING_AWAY), "")
         self.failures: list[BaseException] = []
+        self._drain: Drain | None = None
+        self._drain_begun = trio.Event()
         self._begun = trio.Event()
         self._waits: dict[trio.CancelScope, None] = {}
 
     @property
     def has_begun(self) -> bool:
-        return self._begun.is_set()
+        """Whether the server is ENDING."""
+        return self.phase is Phase.ENDING
+
+    @property
+    def retry_after(self) -> int:
+        """After how many seconds a client that is turned away now should try again.
+
+        The clients of a drain are spread over its time.
+        """
+        if self._drain is None:
+            return 1
+        longest = int(min(self._drain.seconds, LONGEST_RETRY))
+        return random.randint(1, max(1, longest))  # noqa: S311 - no secret
+
+    async def wait_drain(self) -> Drain:
+        """Wait until there is something to drain; for ever if the server ends without."""
+        await self._drain_begun.wait()
+        assert self._drain is not None
+        return self._drain
 
     async def wait_begun(self) -> None:
-        """Wait until it begins."""
+        """Wait until the server is ENDING."""
         await self._begun.wait()
+
+    def drain(self, drain: Drain) -> None:
+        """Let the server end by and by. Lets it end now if it is doing so already."""
+        if self.phase is Phase.SERVING:
+            self.phase = Phase.DRAINING
+            self._drain = drain
+            self._drain_begun.set()
+        else:
+            self.begin(*drain.close)
 
     def begin(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
         """Let the server end. Does nothing when it is ending already."""
-        if not self._begun.is_set():
+        if self.phase is not Phase.ENDING:
+            self.phase = Phase.ENDING
             self.close = (int(code), reason)
             self._begun.set()
             for wait in self._waits:

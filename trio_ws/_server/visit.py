@@ -14,6 +14,9 @@ shutdown does to the client:
 | a page, and its body | answered, as the last one | see `conversation` |
 | the next request | hung up on | `keep_alive_timeout` |
 
+A drain that comes before cuts nothing short. Who asks for a WebSocket from then on gets 503, and a
+page is answered as the last one.
+
 `Shutdown.cutting_short` is around each wait that a shutdown ends. A request that is all here, and
 that no hook is asked about, needs no wait, and so costs no cancel scope.
 """
@@ -48,8 +51,9 @@ from .._web.conversation import Conversation
 from .._web.declining import decline
 from .._web.hooks import Ask, ask
 from .._web.site import Site
+from .draining import Draining
 from .handlers import Failures, Handler, run_handler
-from .shutdown import Shutdown
+from .shutdown import Phase, Shutdown
 
 
 class Stage(StrEnum):
@@ -72,6 +76,7 @@ class ServerState:
         failures: what becomes of exceptions.
         services: of its connections. The server sets them when they run.
         connections: those that are open.
+        draining: told of each that ends.
         stages: how many visits are at which stage.
         connections_total, refused_total, http_requests_total: see `ServerStatistics`.
     """
@@ -83,10 +88,19 @@ class ServerState:
     failures: Failures
     services: Services = field(init=False)
     connections: dict[WebSocket, None] = field(default_factory=dict[WebSocket, None])
+    draining: Draining = field(init=False)
     stages: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
     connections_total: int = 0
     refused_total: int = 0
     http_requests_total: int = 0
+
+    def __post_init__(self) -> None:
+        self.draining = Draining(self.connections)
+
+    def unavailable(self, why: str) -> Response:
+        """The response to a client that comes at a bad time."""
+        retry_after = str(self.shutdown.retry_after)
+        return Response(503, {"Retry-After": retry_after}, f"{why}, try again later.\n")
 
 
 class _Dropped(Exception):
@@ -170,7 +184,7 @@ class Visit:
     async def _turn_away(self, taken: int) -> None:
         """Answer 503, whatever the request is."""
         self._logger.info("%s refused: there are %d connections", self._peer, taken)
-        await self._respond(ServerExchange(), _unavailable("Too many connections"))
+        await self._respond(ServerExchange(), self._server.unavailable("Too many connections"))
 
     async def _start(self) -> bytes:
         """What has arrived already, after the header of a proxy."""
@@ -219,6 +233,8 @@ class Visit:
         return incoming
 
     async def _accept(self, incoming: IncomingRequest) -> WebSocket:
+        if self._server.shutdown.phase is Phase.DRAINING:
+            raise ConnectionRejected(self._server.unavailable("The server is about to stop"))
         opening = await accept_upgrade(
             self._transport, incoming, self._options, ask=self._asking, deadline=self._deadline
         )
@@ -264,7 +280,7 @@ class Visit:
             if not scope.cancelled_caught:
                 return
         if shutdown.has_begun and self._transport.is_through:
-            raise ConnectionRejected(_unavailable("The server is shutting down"))
+            raise ConnectionRejected(self._server.unavailable("The server is shutting down"))
         raise self._dropped()
 
     def _dropped(self) -> _Dropped:
@@ -291,7 +307,7 @@ class Visit:
             server.site,
             self._options,
             self._logger,
-            is_stopping=lambda: server.shutdown.has_begun,
+            is_stopping=lambda: server.shutdown.phase is not Phase.SERVING,
             failed=lambda request, exc: server.failures.of_endpoint(request, exc, self._logger),
         )
 
@@ -325,6 +341,7 @@ class Visit:
                 raise
         finally:
             del server.connections[websocket]
+            server.draining.note_ended()
             self._log_access(websocket, trio.current_time() - started)
 
     def _log_access(self, websocket: WebSocket, seconds: float) -> None:
@@ -368,8 +385,3 @@ def request_reader(
     return RequestReader(
         transport, client, options.proxy_networks, options.proxy_header, options.known_hosts
     )
-
-
-def _unavailable(why: str) -> Response:
-    """The response to a client that comes at a bad time."""
-    return Response(503, {"Retry-After": "1"}, f"{why}, try again later.\n")
