@@ -195,7 +195,7 @@ def test_a_server_that_is_not_there_is_counted(capsys: pytest.CaptureFixture[str
         (["ws://localhost", "--seconds", "0"], "0 seconds are too short for anything"),
         (["ws://localhost", "--size", "7"], "'7' is not a whole number from 8 to 67108864"),
         (["ws://localhost", "--connections", "0"], "'0' is not a whole number from 1 to"),
-        (["ws://localhost", "--insecure"], "--cafile and --insecure are for wss:// URLs"),
+        (["ws://localhost", "--insecure"], "--cafile, --insecure and --cert are for wss:// URLs"),
     ],
 )
 def test_a_wrong_command_line_is_said_in_one_line(
