@@ -172,6 +172,9 @@ def test_a_rejection_in_a_log_does_not_bring_its_whole_body() -> None:
 def test_a_rejection_says_when_to_try_again() -> None:
     assert ConnectionRejected(Response(503, {"Retry-After": "120"})).retry_after == 120
     assert ConnectionRejected(Response(503)).retry_after is None
+    patient = ProxyError("busy", "proxy", "http://proxy", Response(503, {"Retry-After": "7"}))
+    assert patient.retry_after == 7
+    assert ProxyError("deaf", "proxy", "http://proxy").retry_after is None
 
 
 # Close codes…

@@ -87,6 +87,14 @@ async def test_retry_after_is_waited_for_and_the_delay_comes_on_top(status: int)
     assert 13 < len(network.attempts) < 20
 
 
+async def test_retry_after_may_come_from_a_proxy() -> None:
+    async with memory_network(answering(503, "Retry-After: 60")) as network:
+        with trio.move_on_after(WHILE):
+            await go_on(reconnecting("ws://inner.example/", proxy="http://10.0.0.1"))
+    assert rising(network.gaps, add=60)
+    assert 13 < len(network.attempts) < 20
+
+
 async def test_retry_after_may_be_a_date() -> None:
     fields = [
         f"Retry-After: {formatdate(1000, usegmt=True)}",

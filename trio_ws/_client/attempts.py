@@ -19,7 +19,7 @@ from .._addresses import show_address
 from .._connection.websocket import WebSocket
 from .._errors import CloseReason, HandshakeError
 from .._http.headers import HeadersLike
-from .._http.values import ConnectionRejected
+from .._http.values import ConnectionRejected, ProxyError
 from .._log import ConnectionLogger, new_connection_id
 from .._options import ClientOptions
 from .._redaction import without_secrets
@@ -162,7 +162,7 @@ class Attempts:
     # What came of it…
 
     def _put_off(self, place: Place, exc: Exception) -> None:
-        asked = exc.retry_after if isinstance(exc, ConnectionRejected) else None
+        asked = exc.retry_after if isinstance(exc, (ConnectionRejected, ProxyError)) else None
         place.put_off(-inf, least=min(asked or 0.0, self._max_retry_after))
         self._turns.pass_over(place)
 

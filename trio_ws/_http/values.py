@@ -326,6 +326,11 @@ class ProxyError(HandshakeError):
         self.proxy = proxy
         self.response = response
 
+    @property
+    def retry_after(self) -> float | None:
+        """How many seconds the proxy asks to be left alone, as with `ConnectionRejected`."""
+        return None if self.response is None else retry_after(self.response.headers)
+
     def __str__(self) -> str:
         words = first_words(self.response.body) if self.response is not None else ""
         said = f": {words}" if words else ""
