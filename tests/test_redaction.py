@@ -13,7 +13,8 @@ import trio
 import trio.testing
 from hypothesis import example, given, strategies as st
 
-from tests.handshake.handshake_helpers import read_all
+from tests.handshake.handshake_helpers import read_all, scripted_server
+from tests.handshake.test_requesting import with_fields
 from tests.helpers import open_server
 from trio_ws import (
     ClientOptions,
@@ -218,6 +219,77 @@ def test_the_repr_of_headers_hides_credentials(name: str) -> None:
     assert SECRET not in told(ConnectionRejected(Response(401, headers)))
 
 
+@pytest.mark.parametrize(
+    ("offered", "shown"),
+    [
+        ("chat, bearer.xyzzy, v2", "chat, bearer***, v2"),
+        ("Bearer, xyzzy, chat", "Bearer, ***, chat"),
+        ("base64url.bearer.phx.xyzzy", "base64url.bearer***"),
+        ("realtime, openai-insecure-api-key.sk-xyzzy", "realtime, openai-insecure-api-key***"),
+        ("access_token,xyzzy", "access_token,***"),
+        (f"chat,{SECRET * 7}", "chat,***"),
+        ("graphql-transport-ws, v4.base64.channel.k8s.io", None),
+        ("chat, bearer", None),
+        ("", None),
+    ],
+)
+def test_the_repr_of_headers_hides_tokens_among_the_subprotocols(
+    offered: str, shown: str | None
+) -> None:
+    shown = offered if shown is None else shown
+    headers = Headers([("Sec-WebSocket-Protocol", offered)])
+    assert repr(headers) == f"Headers([('Sec-WebSocket-Protocol', '{shown}')])"
+    assert repr(headers) in repr(Request("GET", "/", headers))
+
+
+@pytest.mark.parametrize("wrong", ["bearer.xyzzy==", "bearer.xyzzy/"])
+def test_a_token_that_is_no_subprotocol_is_refused_without_being_shown(wrong: str) -> None:
+    with pytest.raises(ValueError, match="is not a subprotocol name") as caught:
+        ClientOptions(subprotocols=["chat", wrong])
+    assert SECRET not in told(caught.value)
+
+
+def test_options_with_a_token_among_the_subprotocols_do_not_show_it() -> None:
+    token = f"bearer.{SECRET}"
+    assert SECRET not in repr(ClientOptions(subprotocols=["chat", token]))
+    with pytest.raises(ValueError, match="listed twice: bearer") as caught:
+        ClientOptions(subprotocols=[token, token])
+    assert SECRET not in told(caught.value)
+
+
+async def test_a_token_among_the_subprotocols_is_in_no_log_and_not_sent_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def decide(request: Request) -> Response | None:
+        token = request.subprotocol_token("bearer.")
+        return None if token == SECRET else Response(403, {}, f"not with {request.headers!r}")
+
+    async with open_server(_nothing, process_request=decide, subprotocols=["chat"]) as server:
+        url = server.urls[0]
+        async with open_websocket_url(url, subprotocols=["chat", f"bearer.{SECRET}"]) as websocket:
+            assert websocket.subprotocol == "chat"
+            assert SECRET not in str(websocket.response.headers.fields)
+            assert SECRET not in repr(websocket) + repr(websocket.request)
+        with pytest.raises(ConnectionRejected) as caught:
+            async with open_websocket_url(url, subprotocols=["chat", f"bearer.not-{SECRET}"]):
+                pass
+    assert SECRET not in told(caught.value)
+    assert SECRET not in caplog.text
+
+
+async def test_a_token_that_a_server_sends_back_is_not_shown() -> None:
+    answer = with_fields(b"Sec-WebSocket-Protocol: chat, bearer.xyzzy")
+    async with scripted_server(answer) as stream:
+        with pytest.raises(InvalidResponse, match="was not offered: 'chat, bearer") as caught:
+            async with wrap_client_stream(
+                stream, "ws://h/", subprotocols=["chat", f"bearer.{SECRET}"]
+            ):
+                pass
+    assert SECRET not in told(caught.value)
+
+
 @pytest.mark.parametrize("name", CREDENTIALS)
 @pytest.mark.parametrize("value", ["a xyzzy\n", b"a xyzzy"])
 def test_a_header_that_cannot_be_sent_hides_its_credentials(name: str, value: Any) -> None:
@@ -227,7 +299,13 @@ def test_a_header_that_cannot_be_sent_hides_its_credentials(name: str, value: An
 
 
 @pytest.mark.parametrize(
-    "line", ["Authorization : Basic xyzzy", "Cookie\x0b: a=xyzzy", "Proxy-Authorization xyzzy"]
+    "line",
+    [
+        "Authorization : Basic xyzzy",
+        "Cookie\x0b: a=xyzzy",
+        "Proxy-Authorization xyzzy",
+        "Sec-WebSocket-Protocol : chat, bearer.xyzzy",
+    ],
 )
 async def test_a_malformed_line_is_refused_and_logged_without_its_credentials(
     line: str, caplog: pytest.LogCaptureFixture

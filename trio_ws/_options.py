@@ -37,6 +37,7 @@ from ._http.proxies import Proxy, parse_proxy
 from ._http.url import checked_host
 from ._http.values import Answer, Request
 from ._protocol.deflate import Deflate
+from ._redaction import masked_subprotocols
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class ConnectionOptions:
     """Settings of permessage-deflate (RFC 7692), or `None` for no compression. Compression is used
     if the peer agrees, and for messages that are worth it."""
 
-    subprotocols: Sequence[str] = ()
+    subprotocols: Sequence[str] = field(default=(), repr=False)  # a client's may hold a token
     """Subprotocols (RFC 6455 section 1.9), the preferred one first. A client offers them. A server
     picks the first of its own that the client offered, or none."""
 
@@ -475,9 +476,11 @@ def _checked_subprotocols(values: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise TypeError(f"a subprotocol is a str, not {name!r}")
         if not is_token(name):
-            raise ValueError(f"{name!r} is not a subprotocol name: letters, digits and -_. only")
+            shown = masked_subprotocols(name)
+            raise ValueError(f"{shown!r} is not a subprotocol name: letters, digits and -_. only")
     if len(set(names)) != len(names):
-        raise ValueError(f"a subprotocol is listed twice: {list(names)!r}")
+        shown = masked_subprotocols(", ".join(names))
+        raise ValueError(f"a subprotocol is listed twice: {shown}")
     return names
 
 

@@ -7,7 +7,7 @@ words of a peer are quoted there. It works on text, and does not know what the t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _HIDDEN = "***"
 
@@ -20,12 +20,21 @@ _WITHOUT_USER = re.compile(rf"(?:{_SCHEME}{_HOST}|(?!\s*//)[^@/?#:]*)[/?#]")
 _CREDENTIALS = r"(?:proxy-)?authorization|(?:set-)?cookie"
 _SECRET_FIELD = re.compile(_CREDENTIALS, re.IGNORECASE)
 
+#: Pages cannot set the fields above, so some send a token as a subprotocol, behind a word for it:
+#: in the same name, as in ``bearer.…`` or ``openai-insecure-api-key.…``, or in the one before.
+_SUBPROTOCOLS = "sec-websocket-protocol"
+_TOKEN_AS_SUBPROTOCOL = re.compile(
+    r"(bearer|token|auth|key|secret|jwt)(\s*,\s*)?[^\s,]+", re.IGNORECASE
+)
+#: Names of subprotocols are shorter than this, and tokens are not.
+_LONG = 32
+
 _QUOTED_USERINFO = re.compile(r"//[^/?#\s]*@")
-_QUOTED_FIELD = re.compile(rf"\b({_CREDENTIALS})\b.*", re.IGNORECASE | re.DOTALL)
+_QUOTED_FIELD = re.compile(rf"\b({_CREDENTIALS}|{_SUBPROTOCOLS})\b.*", re.IGNORECASE | re.DOTALL)
 
 
 #: A page or an error in JSON that shows the request's own fields.
-_SHOWN_FIELD = re.compile(rf"\b({_CREDENTIALS})\b([\"']?\s*[:=]).*", re.IGNORECASE)
+_SHOWN_FIELD = re.compile(rf"\b({_CREDENTIALS}|{_SUBPROTOCOLS})\b([\"']?\s*[:=]).*", re.IGNORECASE)
 
 #: How much of a body is looked at for its first words, in bytes, and how much of those is quoted.
 _MAX_LOOK = 4096
@@ -54,9 +63,32 @@ def is_secret_field(name: str) -> bool:
     return _SECRET_FIELD.fullmatch(name) is not None
 
 
+def masked_value(name: str, value: str) -> str:
+    """The value of a header field, with ``***`` in place of what is secret."""
+    if is_secret_field(name):
+        return _HIDDEN
+    if name.lower() == _SUBPROTOCOLS:
+        return masked_subprotocols(value)
+    return value
+
+
 def masked_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Header fields, with ``***`` in place of secret values."""
-    return [(name, _HIDDEN if is_secret_field(name) else value) for name, value in fields]
+    """Header fields, with ``***`` in place of what is secret."""
+    return [(name, masked_value(name, value)) for name, value in fields]
+
+
+def masked_subprotocols(names: str) -> str:
+    """One subprotocol, or several with commas between, without what may be a token."""
+    names = _TOKEN_AS_SUBPROTOCOL.sub(rf"\1\2{_HIDDEN}", names)
+    return re.sub(rf"[^\s,]{{{_LONG},}}", _HIDDEN, names)
+
+
+def without_tokens(subprotocols: Sequence[str]) -> list[str]:
+    """The subprotocols that are no tokens."""
+    if not subprotocols:
+        return []
+    shown = masked_subprotocols(",".join(subprotocols)).split(",")
+    return [name for name, same in zip(subprotocols, shown, strict=True) if name == same]
 
 
 def without_secrets(text: str) -> str:

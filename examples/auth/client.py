@@ -1,7 +1,8 @@
-"""Goes through the four doors of server.py, and tries them without a key."""
+"""Goes through the five doors of server.py, and tries them without a key."""
 
 import argparse
 import base64
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import trio
@@ -9,9 +10,15 @@ import trio
 from trio_ws import ConnectionLost, ConnectionRejected, open_websocket_url
 
 
-async def knock(url: str, headers: dict[str, str] | None = None, first: str | None = None) -> None:
+async def knock(
+    url: str,
+    headers: dict[str, str] | None = None,
+    *,
+    offer: Sequence[str] = (),
+    first: str | None = None,
+) -> None:
     try:
-        async with open_websocket_url(url, headers=headers or {}) as ws:
+        async with open_websocket_url(url, headers=headers or {}, subprotocols=offer) as ws:
             if first is not None:
                 await ws.send(first)
             print(await ws.receive())
@@ -45,6 +52,8 @@ async def main(url: str) -> None:
     await knock(f"{url}/bearer", {"Authorization": "Bearer token-of-ada"})
     await knock(f"{url}/cookie")
     await knock(f"{url}/cookie", {"Cookie": await log_in(url)})
+    await knock(f"{url}/subprotocol", offer=["greeting"])
+    await knock(f"{url}/subprotocol", offer=["greeting", "bearer.token-of-ada"])
     await knock(f"{url}/first-message", first="guess")
     await knock(f"{url}/first-message", first="token-of-ada")
 

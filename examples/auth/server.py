@@ -1,4 +1,5 @@
-"""Four ways to say who one is: a password, a bearer token, a cookie, a token in the first message.
+"""Five ways to say who one is: a password, a bearer token, a cookie, and a token among the
+subprotocols or in the first message.
 
 Run client.py beside it.
 """
@@ -8,6 +9,7 @@ import hashlib
 import secrets
 import signal
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 import trio
@@ -95,7 +97,23 @@ async def with_cookie(ws: WebSocket) -> None:
     await ws.send(f"hello {ws.context[User].name}, you are logged in")
 
 
-# A token in the first message: for pages that have no cookie here, being from another site.
+# A token among the subprotocols: for pages that have no cookie here, being from another site.
+
+
+def offered_token(request: Request) -> Response | None:
+    user = TOKENS.get(fingerprint(request.subprotocol_token("bearer.") or ""))
+    if user is None:
+        return Response(HTTPStatus.FORBIDDEN, body="Offer a valid token.\n")
+    request.context[User] = user
+    return None
+
+
+@router.websocket("/subprotocol", before=offered_token)
+async def with_offered_token(ws: WebSocket) -> None:
+    await ws.send(f"hello {ws.context[User].name}, you offered a token and {ws.subprotocol!r}")
+
+
+# A token in the first message: for such pages, too.
 
 
 async def introduced(ws: WebSocket, seconds: float = 5) -> User | None:
@@ -120,7 +138,8 @@ async def first_message(ws: WebSocket) -> None:
 async def main(port: int) -> None:
     # Cookies come with requests of any page. By default, only pages of this server may connect.
     async with trio.open_nursery() as nursery:
-        server: WebSocketServer = await nursery.start(serve_websocket, router, "localhost", port)
+        serve = partial(serve_websocket, router, "localhost", port, subprotocols=["greeting"])
+        server: WebSocketServer = await nursery.start(serve)
         print(f"Serving on {server.urls[0]}", flush=True)
 
 

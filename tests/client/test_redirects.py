@@ -210,13 +210,16 @@ async def test_credentials_are_not_sent_to_another_origin_nor_back_from_there(
                 f"ws://user:secret@{LOOPBACK}:{port}/",
                 max_redirects=2,
                 headers={**CREDENTIALS, **own},
+                subprotocols=["chat", "bearer.secret"],
                 close_timeout=0.01,
             )
     assert "Authorization" in request_fields(requests[0])
+    assert request_fields(requests[0])["Sec-WebSocket-Protocol"] == "chat, bearer.secret"
     for head in (requests_elsewhere[0], requests[1]):
         fields = request_fields(head)
         assert {"Authorization", "Cookie"}.isdisjoint(fields)
         assert fields["X-Other"] == "y"
+        assert fields["Sec-WebSocket-Protocol"] == "chat"
 
 
 async def test_a_redirect_within_a_unix_socket_stays_there_and_another_leaves_it(

@@ -98,6 +98,8 @@ async def test_auth() -> None:
                 "hello ada, you have a token",
                 "refused with 403: Log in first.",
                 "hello ada, you are logged in",
+                "refused with 403: Offer a valid token.",
+                "hello ada, you offered a token and 'greeting'",
                 "closed with 1008: send a valid token first",
                 "hello ada, you have introduced yourself",
             ]

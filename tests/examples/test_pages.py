@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.backplane.redis_server import RedisServer
 from tests.examples.page_helpers import DESKTOP, PHONE, Tabs, browser_options, keep, serving
-from tests.examples.scripts import PATIENCE, output_of
+from tests.examples.scripts import PATIENCE, command, output_of
 
 
 @pytest.fixture(scope="module")
@@ -401,3 +402,34 @@ def test_two_play_one_watches_and_a_reload_keeps_the_seat(tabs: Tabs) -> None:
         lost = tabs.open(f"{server.url}?join=nowhere", PHONE, wait=False)
         expect(lost.locator("#status")).to_have_text("There is no such game any more")
         expect(lost.locator("text=Start a game")).to_be_visible()
+
+
+# ---------------------------------------------------------------------------
+# A token that a page offers
+# ---------------------------------------------------------------------------
+
+#: What a page gets with these subprotocols: the one that was chosen, and the first message.
+OFFER = """([url, ...offered]) => new Promise(resolve => {
+    const ws = new WebSocket(url, offered);
+    ws.onmessage = event => resolve([ws.protocol, event.data]);
+    ws.onclose = event => resolve(event.code);
+})"""
+
+
+def test_a_page_gets_in_with_a_token_among_its_subprotocols(browser: Browser) -> None:
+    process = subprocess.Popen(
+        command("auth/server.py", "--port", "0"), stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[-1].rstrip("/")
+            page = browser.new_page()
+            page.goto(url.replace("ws", "http", 1))  # not found, but a page of this server
+            door = f"{url}/subprotocol"
+            got = page.evaluate(OFFER, [door, "greeting", "bearer.token-of-ada"])
+            assert got == ["greeting", "hello ada, you offered a token and 'greeting'"]
+            assert page.evaluate(OFFER, [door, "greeting", "bearer.guess"]) == 1006
+            page.close()
+        finally:
+            process.kill()

@@ -209,3 +209,45 @@ async def test_process_request_is_within_the_10_seconds(
         await stream.send_all(GOOD)
         assert await read_all(stream) == b""
         assert trio.current_time() - started == 10
+
+
+@pytest.mark.parametrize(
+    ("offered", "prefix", "token", "left"),
+    [
+        ("chat, bearer.abc, v2", "bearer.", "abc", ("chat", "v2")),
+        ("base64url.bearer.phx.YWJj", "base64url.bearer.phx.", "YWJj", ()),
+        ("bearer.one, chat, bearer.two", "bearer.", "one", ("chat",)),
+        ("bearer., chat", "bearer.", None, ("chat",)),
+        ("Bearer.abc, chat", "bearer.", None, ("Bearer.abc", "chat")),
+        ("chat", "bearer.", None, ("chat",)),
+        (None, "bearer.", None, ()),
+    ],
+)
+def test_a_token_is_taken_out_of_the_subprotocols(
+    offered: str | None, prefix: str, token: str | None, left: tuple[str, ...]
+) -> None:
+    headers = {} if offered is None else {"Sec-WebSocket-Protocol": offered}
+    asked = Request("GET", "/", trio_ws.Headers(headers))
+    for _ in range(2):  # two hooks may ask
+        assert asked.subprotocol_token(prefix) == token
+        assert asked.subprotocols == left
+    assert asked.with_body(b"").subprotocols == left
+    assert asked.subprotocol_token("v") == ("2" if "v2" in left else None)
+    assert asked.subprotocol_token(prefix) == token
+
+
+@pytest.mark.parametrize("prefix", ["", "bearer ", "bearer=/"])
+def test_a_prefix_of_tokens_has_to_begin_a_name(prefix: str) -> None:
+    asked = Request("GET", "/", trio_ws.Headers())
+    with pytest.raises(ValueError, match="cannot begin the name of a subprotocol"):
+        asked.subprotocol_token(prefix)
+
+
+async def test_a_token_among_the_subprotocols_is_never_chosen() -> None:
+    def choose_the_first(asked: Request) -> Accept:
+        assert asked.subprotocol_token("bearer.") == "abc"
+        return Accept(asked.subprotocols[0])
+
+    data = request(Sec_WebSocket_Protocol="bearer.abc, chat")
+    response = await accepted_by(choose_the_first, data)
+    assert response.headers["Sec-WebSocket-Protocol"] == "chat"

@@ -298,6 +298,11 @@ for name, thing in vars(Request).items():
             st.builds(requests_with, texts("/a%20b%ff/?b=c&d"), values("a=b; c", 'd="e"')),
         )
 parser(
+    Request.subprotocol_token,
+    values("chat, bearer.abc"),
+    lambda value: requests_with("/", value).subprotocol_token("bearer."),
+)
+parser(
     Request.json,
     octets(b'{"a": [1, -2.5e3, null, "\\u00e4"]}', b"[]"),
     lambda body: asking(Content_Type="application/json").with_body(body).json(),
@@ -359,6 +364,18 @@ parser(_redaction.without_secrets, texts("Cookie: a=b", "no: //a@b"))
 parser(_redaction.printable, texts("a\nb\x1b[1m"))
 parser(_redaction.first_words, octets(b"<p class=a>No &amp;</p> cookie: x", b"{'a': 1}"))
 parser(_redaction.is_secret_field, texts("Proxy-Authorization"))
+SUBPROTOCOLS = texts("chat, bearer.abc, key,x")
+parser(_redaction.masked_subprotocols, SUBPROTOCOLS)
+parser(
+    _redaction.masked_value,
+    SUBPROTOCOLS,
+    lambda text: _redaction.masked_value("Sec-WebSocket-Protocol", text),
+)
+parser(
+    _redaction.without_tokens,
+    SUBPROTOCOLS,
+    lambda text: _redaction.without_tokens(text.split(",")),
+)
 
 # ---------------------------------------------------------------------------
 # URLs

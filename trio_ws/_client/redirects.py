@@ -15,7 +15,7 @@ from .._http.headers import Headers
 from .._http.url import WebSocketURL, follow_redirect
 from .._http.values import ConnectionRejected, Response
 from .._options import ClientOptions
-from .._redaction import is_secret_field, masked
+from .._redaction import is_secret_field, masked, without_tokens
 from .._transport.opening import opening_deadline
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -97,5 +97,10 @@ def _redirected(
         if not is_secret_field(name) and name.lower() != "host"
     ]
     return target, replace(
-        options, headers=Headers(kept), cookies=None, path=None, server_hostname=None
+        options,
+        headers=Headers(kept),
+        subprotocols=without_tokens(options.subprotocols),
+        cookies=None,
+        path=None,
+        server_hostname=None,
     )

@@ -20,6 +20,7 @@ from .._options import ClientStreamOptions
 from .._protocol.deflate import Agreement
 from .._protocol.events import Role
 from .._protocol.negotiation import client_check, client_offer
+from .._redaction import masked_subprotocols
 from .._transport.opening import send_all
 from .._transport.stream import Transport
 from .answers import read_body, read_response
@@ -110,7 +111,8 @@ def _check_response(headers: Headers, key: str, options: ClientStreamOptions) ->
     # "a, b", which was not offered either.
     chosen = ", ".join(headers.tokens("Sec-WebSocket-Protocol")) or None
     if chosen is not None and chosen not in options.subprotocols:
-        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {chosen!r}")
+        shown = masked_subprotocols(chosen)
+        raise InvalidResponse(f"the server chose a subprotocol that was not offered: {shown!r}")
     return chosen
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast, final
 
 from .._interning import interned
-from .._redaction import is_secret_field, masked_fields
+from .._redaction import masked_fields, masked_value
 
 #: What the `headers` options and constructors accept.
 HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"
@@ -164,7 +164,10 @@ class Headers(Mapping[str, str]):
         return tuple(zip(self._names, (value for _, value in self._fields), strict=True))
 
     def __repr__(self) -> str:
-        """It hides the values of Authorization and Cookie fields, because it may go into a log."""
+        """It hides credentials, because it may go into a log.
+
+        They are the values of Authorization and Cookie fields, and tokens among the subprotocols.
+        """
         return f"Headers({masked_fields(self._fields)!r})"
 
 
@@ -251,9 +254,8 @@ def _checked_field(name: object, value: object) -> tuple[str, str]:
     if not is_token(name):
         raise ValueError(f"{name!r} is not a header name: letters, digits and -_.!#$%&'*+^`|~ only")
     if not is_field_value(value):
-        shown = "" if is_secret_field(name) else f": {value!r}"
         raise ValueError(
             f"the value of header {name!r} holds a line break, a control character or one beyond "
-            f"U+00FF{shown}"
+            f"U+00FF: {masked_value(name, value)!r}"
         )
     return name, value.strip(" \t")

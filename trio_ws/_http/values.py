@@ -82,8 +82,42 @@ class Request:
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
-        """The subprotocols that the client offers, the preferred one first."""
-        return self.headers.tokens("Sec-WebSocket-Protocol")
+        """The subprotocols that the client offers, the preferred one first.
+
+        A token that `subprotocol_token` has found is not among them.
+        """
+        offered = self.headers.tokens("Sec-WebSocket-Protocol")
+        prefixes = self.context.get(_TokenPrefixes) if offered else None
+        if prefixes is None:
+            return offered
+        return tuple([name for name in offered if not name.startswith(tuple(prefixes))])
+
+    def subprotocol_token(self, prefix: str) -> str | None:
+        """The token that the client has put among the subprotocols, without its `prefix`.
+
+        A page cannot set headers of its WebSocket, but it can offer subprotocols, and one of them
+        may be a token: ``new WebSocket(url, ["chat", "bearer." + token])``. The prefix tells it
+        from the others, upper and lower case included. What begins with it is none of
+        `subprotocols` from then on, so that it is neither chosen nor sent back.
+
+        Browsers fail the connection if the server chooses none of what they offer. So have the page
+        offer a real subprotocol, too, and list it in the option `subprotocols`.
+
+        Returns:
+            `None` if there is none. A token has only the characters of a subprotocol's name, as a
+            JSON Web Token and unpadded base64url do: no ``=``, ``/`` or comma.
+
+        Raises:
+            ValueError: the prefix is empty, or cannot begin a subprotocol's name.
+        """
+        if not is_token(prefix):
+            raise ValueError(f"{prefix!r} cannot begin the name of a subprotocol")
+        offered = self.headers.tokens("Sec-WebSocket-Protocol")
+        found = [name.removeprefix(prefix) for name in offered if name.startswith(prefix)]
+        if _TokenPrefixes not in self.context:
+            self.context[_TokenPrefixes] = _TokenPrefixes()
+        self.context[_TokenPrefixes].add(prefix)
+        return next(filter(None, found), None)
 
     @property
     def is_upgrade(self) -> bool:
@@ -146,6 +180,10 @@ class Request:
         other = replace(self, body=body)
         vars(other)["context"] = self.context
         return other
+
+
+class _TokenPrefixes(set[str]):
+    """What tokens among the subprotocols begin with, as far as hooks have asked for them."""
 
 
 class PathValues(dict[str, object]):
