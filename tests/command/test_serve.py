@@ -166,29 +166,14 @@ async def test_tls_is_served_and_checked_unless_told_otherwise(tmp_path: Path) -
 
 
 async def test_with_an_authority_of_clients_each_has_to_show_a_certificate(tmp_path: Path) -> None:
-    ours, theirs, strangers = trustme.CA(), trustme.CA(), trustme.CA()
-    ours.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
-        str(tmp_path / "server.pem")
-    )
+    ours, theirs = issue(tmp_path, "localhost"), trustme.CA()
     theirs.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
-
-    def context(authority: trustme.CA | None) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        ours.configure_trust(context)
-        if authority is not None:
-            authority.issue_cert("ada@example.org").configure_cert(context)
-        return context
-
     options = ["--certfile", "server.pem", "--client-ca", "clients.pem", "--host", "localhost"]
     with trio.fail_after(PATIENCE):
         async with serving(tmp_path, "handler", *options) as (command, url):
-            async with open_websocket_url(url, ssl_context=context(theirs)) as ws:
-                await ws.send("hello")
-                assert await ws.receive() == "hello"
-            for wrong in (strangers, None):
-                with pytest.raises(ConnectionFailed):
-                    async with open_websocket_url(url, ssl_context=context(wrong)):
-                        raise AssertionError("it was let in")
+            assert await gets_in(url, trusting(ours, theirs))
+            assert not await gets_in(url, trusting(ours, trustme.CA()))
+            assert not await gets_in(url, trusting(ours))
             assert await command.stop(signal.SIGTERM) == 0
 
 
@@ -274,3 +259,99 @@ async def test_a_check_loads_all_and_listens_on_nothing(tmp_path: Path) -> None:
             assert code == status
             assert output.startswith(line)
             assert output.count("\n") == 1
+
+
+# ---------------------------------------------------------------------------
+# Certificates that are renewed
+# ---------------------------------------------------------------------------
+
+
+def issue(directory: Path, host: str) -> trustme.CA:
+    """Put a new certificate where the server looks for it, and give who signed it."""
+    authority = trustme.CA()
+    pem = authority.issue_cert(host).private_key_and_cert_chain_pem
+    pem.write_to_path(str(directory / "server.pem"))
+    return authority
+
+
+def trusting(authority: trustme.CA, client: trustme.CA | None = None) -> ssl.SSLContext:
+    """A client's context; with a `client` authority, it has a certificate of that."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    if client is not None:
+        client.issue_cert("ada@example.org").configure_cert(context)
+    return context
+
+
+async def gets_in(url: str, context: ssl.SSLContext) -> bool:
+    try:
+        async with open_websocket_url(url, ssl_context=context) as ws:
+            await ws.send("hello")
+            return await ws.receive() == "hello"
+    except ConnectionFailed:
+        return False
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])  # no name is sent for an address
+async def test_sighup_renews_the_certificate_and_a_bad_one_changes_nothing(
+    tmp_path: Path, host: str, version: ssl.TLSVersion
+) -> None:
+    first = issue(tmp_path, host)
+    context = trusting(first)
+    context.maximum_version = version
+    options = ["--certfile", "server.pem", "--host", host]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            async with open_websocket_url(url, ssl_context=context) as ws:
+                second = issue(tmp_path, host)
+                for _ in range(2):
+                    command.process.send_signal(signal.SIGHUP)
+                    await command.read_until("INFO SIGHUP: new connections get the certificates of")
+                renewed = trusting(second)
+                renewed.maximum_version = version
+                assert await gets_in(url, renewed)
+                assert not await gets_in(url, context)
+
+                # A certificate with the key of another is the hard case: the first half is fine.
+                key = trustme.CA().issue_cert(host).private_key_pem.bytes()
+                (tmp_path / "server.pem").write_bytes(first.cert_pem.bytes() + key)
+                command.process.send_signal(signal.SIGHUP)
+                await command.read_until(
+                    "ERROR SIGHUP: cannot use the certificate server.pem: .*; the certificates in "
+                    "use stay$"
+                )
+                assert await gets_in(url, renewed)
+                await ws.send("still here")
+                assert await ws.receive() == "still here"
+            assert await command.stop(signal.SIGTERM) == 0
+
+
+async def test_sighup_renews_the_authorities_of_clients(tmp_path: Path) -> None:
+    ours, before, after = issue(tmp_path, "localhost"), trustme.CA(), trustme.CA()
+    before.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
+    options = ["--certfile", "server.pem", "--client-ca", "clients.pem", "--host", "localhost"]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            assert await gets_in(url, trusting(ours, before))
+            after.cert_pem.write_to_path(str(tmp_path / "clients.pem"))
+            command.process.send_signal(signal.SIGHUP)
+            await command.read_until("SIGHUP: new connections")
+            assert await gets_in(url, trusting(ours, after))
+            assert not await gets_in(url, trusting(ours, before))
+            assert not await gets_in(url, trusting(ours))
+            assert await command.stop(signal.SIGTERM) == 0
+
+
+async def test_sighup_gives_workers_the_new_certificate(tmp_path: Path) -> None:
+    first = issue(tmp_path, "localhost")
+    options = ["--certfile", "server.pem", "--host", "localhost", "--workers", "2"]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            assert await gets_in(url, trusting(first))
+            second = issue(tmp_path, "localhost")
+            command.process.send_signal(signal.SIGHUP)
+            await command.read_until("all workers are replaced")
+            assert await gets_in(url, trusting(second))
+            assert not await gets_in(url, trusting(first))
+            assert await command.stop(signal.SIGTERM) == 0

@@ -1,13 +1,28 @@
-"""Certificates from files, and the one line that the user is shown if they cannot be used."""
+"""Certificates from files, and the one line that the user is shown if they cannot be used.
+
+A server reads its files again on SIGHUP. Connections that are open keep what they agreed on.
+"""
 
 from __future__ import annotations
 
+import logging
+import signal
 import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
+import trio
+
+from .._nursery import open_bare_nursery
 from .._reasons import reason_of
 from .exits import CommandFailed
+
+logger = logging.getLogger("trio_ws.serve")
+
+#: Windows has no such signal.
+HAS_SIGHUP: Final = hasattr(signal, "SIGHUP")
 
 
 def load_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
@@ -62,6 +77,48 @@ class ServerFiles:
         if self.client_ca is not None:
             load_authorities(context, self.client_ca)
         return context
+
+
+@asynccontextmanager
+async def renewed_on_sighup(
+    files: ServerFiles, context: ssl.SSLContext
+) -> AsyncGenerator[None, None]:
+    """Read the files again on each SIGHUP, for the handshakes of `context` from then on.
+
+    If a file cannot be used, that is logged in one line, and nothing changes.
+    """
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(_renew, files, context, signals)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+async def _renew(files: ServerFiles, context: ssl.SSLContext, signals: AsyncIterator[int]) -> None:
+    async for _ in signals:
+        try:
+            # In a thread, because OpenSSL asks at the terminal for the passphrase of a key.
+            renewed = await trio.to_thread.run_sync(files.load, abandon_on_cancel=True)
+        except CommandFailed as exc:
+            logger.error(  # noqa: TRY400 - a traceback would lead to nothing of the user's
+                "SIGHUP: %s; the certificates in use stay", exc
+            )
+        else:
+            _present(renewed, context)
+            logger.info("SIGHUP: new connections get the certificates of now")
+
+
+def _present(renewed: ssl.SSLContext, context: ssl.SSLContext) -> None:
+    """Have handshakes that begin with `context` go on with `renewed`.
+
+    `load_cert_chain` could change `context` itself. But it reads the files one after the other, and
+    where the second is wrong, the first is in use already: a certificate without its key.
+    """
+
+    def choose(tls: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        tls.context = renewed
+
+    context.sni_callback = choose  # it is called for clients that name no host, too
 
 
 def trust(cafile: str | None, *, insecure: bool) -> ssl.SSLContext:

@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import signal
-import ssl
 from collections.abc import Sequence
 from functools import partial
 from math import inf
@@ -22,7 +21,7 @@ import trio
 from .._keywords import ListenerKeywords
 from .._options import ListenerOptions, ProxyHeader
 from .._server.listening import CAN_REUSE_PORT, HAS_UNIX, port_of
-from .application import load_application
+from .application import Application, load_application
 from .arguments import (
     Subcommand,
     check_options,
@@ -33,7 +32,7 @@ from .arguments import (
     process_count,
     timeout,
 )
-from .certificates import ServerFiles
+from .certificates import HAS_SIGHUP, ServerFiles, renewed_on_sighup
 from .exits import DONE
 from .limits import LIMITS
 from .listening import reserved_port
@@ -191,7 +190,7 @@ def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     application = load_application(parsed.application)
     _configure_logging(parsed)
     if parsed.as_worker is None:
-        return trio.run(serve_alone, service, application)
+        return trio.run(_serve_alone, parsed, service, application)
     return trio.run(serve_as_worker, service, application, parsed.as_worker[0])
 
 
@@ -228,7 +227,7 @@ def _service(parsed: argparse.Namespace) -> Service:
         port=port,
         unix=parsed.unix,
         reuse_port=parsed.as_worker is not None,
-        ssl_context=_ssl_context(parsed),
+        ssl_context=_server_files(parsed).load() if parsed.certfile else None,
         options=_listener_options(parsed),
     )
 
@@ -256,13 +255,17 @@ def _listener_options(parsed: argparse.Namespace) -> ListenerKeywords:
     return cast("ListenerKeywords", options)
 
 
-def _ssl_context(parsed: argparse.Namespace) -> ssl.SSLContext | None:
-    if parsed.certfile is None:
-        return None
-    files = ServerFiles(
-        certfile=parsed.certfile, keyfile=parsed.keyfile, client_ca=parsed.client_ca
-    )
-    return files.load()
+def _server_files(parsed: argparse.Namespace) -> ServerFiles:
+    return ServerFiles(certfile=parsed.certfile, keyfile=parsed.keyfile, client_ca=parsed.client_ca)
+
+
+async def _serve_alone(
+    parsed: argparse.Namespace, service: Service, application: Application
+) -> int:
+    if service.ssl_context is None or not HAS_SIGHUP:
+        return await serve_alone(service, application)
+    async with renewed_on_sighup(_server_files(parsed), service.ssl_context):
+        return await serve_alone(service, application)
 
 
 async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Sequence[str]) -> int:
