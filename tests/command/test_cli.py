@@ -175,6 +175,7 @@ def test_wrong_arguments_are_said_in_one_line(
         ("--insecure", "--cafile, --insecure and --cert are for wss:// URLs"),
         ("--cafile=", "the path is empty"),
         ("--unix=", "the path is empty"),
+        ("--proxy=ftp://me:secret@a", "proxy=ftp://***@a: the URL of a proxy starts with one of"),
     ],
 )
 def test_wrong_arguments_of_connect_are_said_in_one_line(
@@ -182,6 +183,26 @@ def test_wrong_arguments_of_connect_are_said_in_one_line(
 ) -> None:
     assert run("connect", "ws://localhost", option) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_authorization_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("connect", "ws://a", "--header=authorization: x", "--bearer=y") == 2
+    assert "more than one Authorization header" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WS_PROXY", "ftp://me:secret@a")
+    assert run("connect", "ws://server.example") == 2
+    assert "trio-ws: WS_PROXY=ftp://***@a: the URL of" in capsys.readouterr().err
+    monkeypatch.setenv("WS_PROXY", "socks5://a")
+    monkeypatch.setitem(sys.modules, "trio_ws._client.socks", None)
+    assert run("connect", "ws://server.example") == 1
+    assert capsys.readouterr().err == (
+        "trio-ws: the proxy of WS_PROXY=socks5://a needs python-socks: pip install "
+        '"trio-ws[proxy]", or give --proxy none\n'
+    )
 
 
 @pytest.mark.parametrize("command", [["serve", "chat:handler"], ["connect", "wss://localhost"]])

@@ -49,7 +49,7 @@ async def open_tunnel(proxy: Proxy, url: WebSocketURL, options: ClientOptions) -
         ConnectionFailed: the network failed, or TLS to the proxy.
         ImportError: python-socks is missing.
     """
-    request_socks = _import_socks(proxy) if proxy.speaks_socks else None
+    request_socks = import_socks(proxy) if proxy.speaks_socks else None
     host = url.host.partition("%")[0]  # a zone index means something on this machine only
     stream = await dial_tcp(proxy.host, proxy.port, options.local_address, "the proxy ")
     if request_socks is not None:
@@ -73,7 +73,12 @@ async def open_tunnel(proxy: Proxy, url: WebSocketURL, options: ClientOptions) -
     return stream
 
 
-def _import_socks(proxy: Proxy) -> RequestSocksTunnel:
+def import_socks(proxy: Proxy) -> RequestSocksTunnel:
+    """What asks a SOCKS proxy for a tunnel.
+
+    Raises:
+        ImportError: python-socks is missing.
+    """
     try:
         from .socks import request_socks_tunnel  # noqa: PLC0415 - fails where python-socks is missing
     except ImportError as exc:

@@ -8,8 +8,9 @@ import ssl
 from pathlib import Path
 from typing import Any, cast
 
+from .._client.proxies import choose_proxy, import_socks
 from .._errors import InvalidURL
-from .._http.url import parse_url
+from .._http.url import WebSocketURL, parse_url
 from .._keywords import ClientKeywords
 from .._options import ClientOptions
 from .arguments import check_options, header_field, path_name
@@ -65,6 +66,14 @@ def add_client_options(parser: argparse.ArgumentParser) -> None:
 
     way = parser.add_argument_group("the way to the server")
     way.add_argument("--unix", type=path_name, metavar="PATH", help="connect to a Unix socket")
+    way.add_argument(
+        "--proxy",
+        type=proxy_url,
+        default="env",
+        metavar="URL",
+        help="go through this proxy, as in http://proxy.example:3128; or @FILE; none for no proxy "
+        "(default: env, the one that the environment names, if any)",
+    )
     authorities = way.add_mutually_exclusive_group()
     authorities.add_argument(
         "--cafile", type=path_name, metavar="FILE", help="trust these authorities, not the system's"
@@ -103,6 +112,10 @@ def bearer_authorization(text: str) -> str:
     return f"Bearer {_content(text)}"
 
 
+def proxy_url(text: str) -> str | None:
+    return None if text == "none" else _content(text)
+
+
 def _content(text: str) -> str:
     """`text`, or what is in the file that it names behind an ``@``."""
     if not text.startswith("@"):
@@ -126,25 +139,43 @@ def client_options(parsed: argparse.Namespace) -> ClientKeywords:
     An option that is wrong, or that does not suit the URL, ends the command with one line.
 
     Raises:
-        CommandFailed: the URL is none, or a file for TLS cannot be used.
+        CommandFailed: the URL is none, a file for TLS cannot be used, or the proxy cannot.
     """
     options: dict[str, Any] = {
         "headers": _headers(parsed),
         "origin": parsed.origin,
         "subprotocols": parsed.subprotocol,
         "path": parsed.unix,
+        "proxy": parsed.proxy,
         "ssl_context": _context(parsed),
     }
     if not parsed.compression:
         options["compression"] = None
     check_options(parsed, ClientOptions, options)
     try:
-        is_secure = parse_url(parsed.url).secure
+        url = parse_url(parsed.url)
     except InvalidURL as exc:
         raise CommandFailed(str(exc), USAGE) from None
-    if options["ssl_context"] is not None and not is_secure:
+    if options["ssl_context"] is not None and not url.secure:
         parsed.parser.error("--cafile, --insecure and --cert are for wss:// URLs")
+    _check_proxy(url, ClientOptions(**options))
     return cast("ClientKeywords", options)
+
+
+def _check_proxy(url: WebSocketURL, options: ClientOptions) -> None:
+    try:
+        proxy = choose_proxy(url, options)
+    except ValueError as exc:  # what the environment has
+        raise CommandFailed(str(exc), USAGE) from None
+    if proxy is None or not proxy.speaks_socks:
+        return
+    try:
+        import_socks(proxy)
+    except ImportError:
+        raise CommandFailed(
+            f'the proxy of {proxy} needs python-socks: pip install "trio-ws[proxy]", or give '
+            "--proxy none"
+        ) from None
 
 
 def _headers(parsed: argparse.Namespace) -> list[tuple[str, str]]:
