@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
+import sys
+import termios
 import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from math import inf
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from tests.client.proxy_helpers import CREDENTIALS, tinyproxy
 from tests.command.cli_helpers import PATIENCE, run, running
-from tests.helpers import HOST, echo, open_server
+from tests.handshake.handshake_helpers import ACCEPTING, read_head, request_fields
+from tests.helpers import HOST, echo, open_server, reset
 from trio_ws import WebSocket
+from trio_ws._command.console import Console
+from trio_ws._command.formats import Text
+from trio_ws._command.talking import Conversation, Plan
+from trio_ws._handshake.both_sides import accept_value
+from trio_ws._keywords import ClientKeywords
+
+#: How many bytes a pipe holds.
+PIPE_SIZE = 65536
 
 
 async def test_lines_are_sent_and_answers_awaited_for_a_moment() -> None:
@@ -155,7 +173,7 @@ async def test_records_have_the_time_the_direction_and_what_came(tmp_path: Path)
         ):
             await client.write("hello \x1b\n")
             await client.read_until('"pong"')
-            await client.write("/binary ff\n")
+            await client.write("/json\n/binary ff\n")  # which of records /json lays out none
             assert await client.status() == 0
     records = [json.loads(line) for line in client.output.splitlines()]
     times = [record.pop("time") for record in records]
@@ -247,6 +265,33 @@ async def test_credentials_come_from_files_that_others_cannot_read(tmp_path: Pat
     ]
 
 
+async def test_a_server_is_reached_through_a_proxy_whose_password_is_in_a_file(
+    tmp_path: Path,
+) -> None:
+    with trio.fail_after(PATIENCE), tinyproxy(tmp_path, CREDENTIALS) as port:
+        (tmp_path / "proxy").write_text(f"http://{CREDENTIALS}@{HOST}:{port}\n", "utf-8")
+        async with (
+            open_server(echo) as server,
+            running(
+                *("connect", server.urls[0], "--proxy", "@proxy", "--wait", "0"), cwd=tmp_path
+            ) as client,
+        ):
+            await client.end_input()
+            assert await client.status() == 0
+        log = (tmp_path / f"tinyproxy-{port}.log").read_text("utf-8")
+    assert f"CONNECT {server.urls[0][5:-1]}" in log
+
+
+def test_the_proxy_of_the_environment_is_used_unless_there_should_be_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WS_PROXY", f"http://{HOST}:1")  # nobody is there
+    assert run("connect", "ws://nowhere.invalid") == 1
+    assert f"(via WS_PROXY=http://{HOST}:1)" in capsys.readouterr().err
+    assert run("connect", "ws://nowhere.invalid", "--proxy", "none") == 1
+    assert "cannot connect to nowhere.invalid:80: " in capsys.readouterr().err
+
+
 async def test_sigterm_in_a_pipe_says_1001_and_is_143() -> None:
     with trio.fail_after(PATIENCE):
         async with open_server(echo) as server, running("connect", server.urls[0]) as client:
@@ -317,3 +362,177 @@ async def test_what_comes_from_a_pipe_while_there_is_no_connection_waits_for_the
             await client.end_input()
             assert await client.status() == 0
     assert received == ["one", "two"]
+
+
+async def test_what_is_typed_while_there_is_no_connection_is_given_back() -> None:
+    connections = []
+
+    async def handler(ws: WebSocket) -> None:
+        connections.append(ws)
+        await ws.wait_closed()
+
+    with trio.fail_after(PATIENCE):
+        async with AsyncExitStack() as server_stack:
+            server = await server_stack.enter_async_context(open_server(handler))
+            async with running("connect", server.urls[0], "--reconnect", "--slash") as client:
+                await client.read_until("Connected to")
+                await server_stack.aclose()
+                await client.read_until("; connecting again")
+                await client.write("/ping\nhello\n/binary ff\n")
+                await client.read_until("^Not connected, and so not sent: hello$")
+                await client.read_until("^Not connected, and so not sent: 1 bytes$")
+                await client.write("/quit\n")
+                assert await client.status() == 0
+    assert len(connections) == 1
+
+
+async def test_connecting_again_ends_with_an_end_that_is_final() -> None:
+    codes = iter([1012, 1008])
+
+    async def handler(ws: WebSocket) -> None:
+        await ws.aclose(next(codes))
+
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(handler) as server,
+            running("connect", server.urls[0], "--reconnect") as client,
+            open_server(handler, origins=["http://a"]) as refusing,
+            running(
+                *("connect", refusing.urls[0], "--reconnect", "--origin", "http://b")
+            ) as refused,
+        ):
+            assert await client.status() == 1
+            assert await refused.status() == 1
+    lines = [line.partition(" (")[0] for line in client.output.splitlines()]
+    assert [line for line in lines if line.startswith("Closed")] == ["Closed: 1012", "Closed: 1008"]
+    assert client.output.count("The connection closed; connecting again") == 1
+    (line,) = refused.output.splitlines()
+    assert line.startswith("trio-ws: ")
+
+
+async def test_a_line_that_is_cut_off_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can tell whether it arrived. The first one here fills all buffers."""
+    give, take = trio.open_memory_channel[str](0)
+    notes_in, notes = trio.open_memory_channel[str](inf)
+
+    async def read_line(console: Console) -> str | None:
+        return await take.receive()
+
+    async def write(console: Console, descriptor: int, text: str) -> None:
+        await notes_in.send(text)
+
+    monkeypatch.setattr(Console, "read_line", read_line)
+    monkeypatch.setattr(Console, "write", write)
+    with trio.fail_after(PATIENCE):
+        async with breaking_server() as (url, may_break), trio.open_nursery() as nursery:
+            plan = Plan(url=url, commands=True, wait=0, reconnect=True)
+            form = Text(json=False, times=False, colour=False)
+            conversation = Conversation(plan, Console(), form)
+            nursery.start_soon(conversation.run, ClientKeywords(compression=None))
+            await give.send("x" * 20_000_000)
+            await give.send("y" * 65)
+            await trio.testing.wait_all_tasks_blocked()
+            may_break.set()
+            wanted = f"The connection closed before this was sent: {'y' * 64} …\n"
+            while await notes.receive() != wanted:
+                pass
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_ping_that_is_never_answered_ends_with_the_connection() -> None:
+    with trio.fail_after(PATIENCE):
+        async with (
+            breaking_server() as (url, may_break),
+            running("connect", url, "--slash") as client,
+        ):
+            may_break.set()
+            await client.write("/ping\n")
+            assert await client.status() == 1
+    assert "Pong" not in client.output
+    assert client.output.splitlines()[-1].startswith("Closed: 1006")
+
+
+@asynccontextmanager
+async def breaking_server() -> AsyncGenerator[tuple[str, trio.Event], None]:
+    """A server that breaks each connection after its first bytes, once the event is set."""
+    may_break = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        head = await read_head(stream)
+        accept = accept_value(request_fields(head)["Sec-WebSocket-Key"]).encode()
+        await stream.send_all(ACCEPTING.replace(b"{accept}", accept))
+        await stream.receive_some()
+        await may_break.wait()
+        reset(stream)
+
+    async with trio.open_nursery() as nursery:
+        (listener, *_) = await nursery.start(partial(trio.serve_tcp, serve, 0, host=HOST))
+        yield f"ws://{HOST}:{listener.socket.getsockname()[1]}/", may_break
+        nursery.cancel_scope.cancel()
+
+
+# ---------------------------------------------------------------------------
+# Pipes
+# ---------------------------------------------------------------------------
+
+
+async def test_ctrl_c_ends_it_whatever_becomes_of_the_reader_of_its_output() -> None:
+    """One reader has paused for good, and one ends at the same moment, as in a pipeline."""
+
+    async def handler(ws: WebSocket) -> None:
+        await ws.send("x" * 2 * PIPE_SIZE)
+        await ws.wait_closed()
+
+    async def interrupt(url: str, *, reader_ends: bool) -> None:
+        read, write = os.pipe()
+        async with running("connect", url, stdout=write, stderr=subprocess.PIPE) as client:
+            os.close(write)
+            while unread(read) < PIPE_SIZE:
+                await trio.sleep(0.01)
+            client.process.send_signal(signal.SIGSTOP)
+            client.process.send_signal(signal.SIGINT)
+            if reader_ends:
+                os.close(read)
+            client.process.send_signal(signal.SIGCONT)
+            assert client.process.stderr is not None
+            errors = b"".join([data async for data in client.process.stderr])
+            assert await client.process.wait() == 130
+            assert len(errors.splitlines()) <= 2, errors
+        if not reader_ends:
+            os.close(read)
+
+    with trio.fail_after(PATIENCE):
+        async with open_server(handler) as server, trio.open_nursery() as nursery:
+            for reader_ends in False, True:
+                nursery.start_soon(partial(interrupt, server.urls[0], reader_ends=reader_ends))
+
+
+def unread(pipe: int) -> int:
+    """How many bytes wait in it."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+async def test_a_line_longer_than_a_pipe_holds_is_one_message() -> None:
+    line = "x" * 100_000
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(echo) as server,
+            running("connect", server.urls[0], "--count", "1") as client,
+        ):
+            await client.write(line + "\n")
+            assert await client.status() == 0
+    assert f"< {line}" in client.output.splitlines()
+
+
+async def test_an_input_that_cannot_be_read_is_at_its_end() -> None:
+    """As a terminal that has gone away, which is harder to get at the right moment."""
+    unreadable = os.open(os.devnull, os.O_WRONLY)
+    try:
+        with trio.fail_after(PATIENCE):
+            async with (
+                open_server(echo) as server,
+                running("connect", server.urls[0], "--wait", "0", stdin=unreadable) as client,
+            ):
+                assert await client.status() == 0
+    finally:
+        os.close(unreadable)

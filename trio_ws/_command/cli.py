@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final
 
+import trio
+
 from .._nursery import leaf_exceptions
 from .._version import __version__
 from .bench import BENCH
@@ -59,7 +61,9 @@ def _the_one_that_counts(exc: BaseException) -> BaseException:
     """The error that a nursery may have wrapped."""
     leaves = leaf_exceptions(exc)
     # Each task that writes finds a broken pipe, and Ctrl-C may end the reader of the pipe as well.
-    others = [leaf for leaf in leaves if not isinstance(leaf, BrokenPipeError)] or leaves[:1]
+    # Where both come at once, tasks that the one has cancelled are beside the other.
+    lesser = (BrokenPipeError, trio.Cancelled)
+    others = [leaf for leaf in leaves if not isinstance(leaf, lesser)] or leaves[:1]
     return others[0] if len(others) == 1 else exc
 
 

@@ -36,7 +36,7 @@ from .terminal import (
     takes_colour,
     wait_until_nobody_reads,
 )
-from .typed import Leave, Send, SendPing, Tell, Toggle, understand
+from .typed import Leave, Send, SendPing, Toggle, understand
 from .visible import DIM, RESET, visible
 
 #: How many messages are shown at once, if as many wait.
@@ -125,6 +125,7 @@ class Conversation:
         self._connected = trio.Event()
         self._leave: Leave | None = None
         self._leaving = trio.Event()
+        self._between = trio.CancelScope()  # the wait for the next connection
         self._received = 0
         self._matched = False
         self._orderly = False
@@ -164,10 +165,12 @@ class Conversation:
     async def _connect_again_and_again(self, options: ClientKeywords) -> None:
         links = reconnecting(self._plan.url, retry=self._tell_failure, **options)
         with suppress(ConnectionClosed):  # an end that is final, which was told already
-            async for link in links:
-                await self._talk_in(link)
-                if self._leaving.is_set():
-                    break
+            while not self._leaving.is_set():
+                link = None
+                with trio.CancelScope() as self._between:
+                    link = await anext(links)
+                if link is not None:
+                    await self._talk_in(link)
 
     def _tell_failure(self, exc: Exception, is_transient: bool) -> bool:  # noqa: FBT001 - its caller's
         if is_transient:
@@ -255,6 +258,7 @@ class Conversation:
             else:
                 await trio.sleep(self._plan.wait)
             self._leaving.set()
+            self._between.cancel()
             nursery.cancel_scope.cancel()
 
     async def _obey(self, line: str, nursery: trio.Nursery) -> None:
@@ -268,8 +272,8 @@ class Conversation:
                 self._leave = leave
             case Toggle(what):
                 await self._toggle(what)
-            case Tell(text):
-                await self._note(text)
+            case told:
+                await self._note(told.text)
 
     async def _send(self, message: str | bytes) -> None:
         if not self._plan.commands:  # nobody is there to send it again

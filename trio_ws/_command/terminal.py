@@ -66,7 +66,7 @@ def pass_on_every_key() -> None:
 
     In its usual mode, it would swallow a Ctrl-D between two prompts. Ctrl-C still is a signal.
     """
-    if sys.platform != "win32":
+    if sys.platform != "win32":  # pragma: no branch - Windows
         import termios  # noqa: PLC0415 - Windows has none
         import tty  # noqa: PLC0415
 
