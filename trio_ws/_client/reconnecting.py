@@ -211,6 +211,7 @@ class _Reconnecting(AsyncIterator["Link"]):
     __slots__ = (
         "__weakref__",
         "_given",
+        "_run",
         "attempts",
         "end",
         "in_use",
@@ -230,12 +231,15 @@ class _Reconnecting(AsyncIterator["Link"]):
         self.ready: Shaken | None = None
         #: What the last link was made of.
         self._given: Shaken | None = None
+        #: The run of trio that it belongs to, from the first round on.
+        self._run: trio.lowlevel.TrioToken | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Link:
         check_in_trio("reconnecting")
         if self.in_use:
             raise RuntimeError("leave the block of the last link before you ask for the next")
+        self._check_run()
         self.in_use = True
         try:
             self._close_unentered()
@@ -244,6 +248,14 @@ class _Reconnecting(AsyncIterator["Link"]):
             self.in_use = False
         self._given = shaken
         return Link(self, shaken)
+
+    def _check_run(self) -> None:
+        """Each run has a clock of its own, so the delays of one mean nothing to another."""
+        run = trio.lowlevel.current_trio_token()
+        if self._run is None:
+            self._run = run
+        elif self._run is not run:
+            raise RuntimeError("this loop began in another trio.run(): call reconnecting() anew")
 
     def _close_unentered(self) -> None:
         given, self._given = self._given, None

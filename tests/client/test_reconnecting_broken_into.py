@@ -1,0 +1,43 @@
+"""Reconnecting: attempts to break it, and what they found."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import trio
+
+from tests.client.network import (
+    URL,
+    answering,
+    closing,
+    in_turn,
+    memory_network,
+    refusing,
+    serving,
+)
+from tests.helpers import AT_ONCE, echo, open_server
+from trio_ws import ConnectionLost, WebSocket, reconnecting
+
+pytestmark = pytest.mark.autojump
+
+
+def test_a_loop_that_began_in_another_run_of_trio_says_so_rather_than_to_wait_for_days() -> None:
+    urls: list[str] = []
+    links = reconnecting(lambda: urls[-1])
+
+    async def one_round() -> None:
+        async with open_server(echo) as server:
+            urls[:] = server.urls
+            async with await anext(links) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+
+    async def another_round() -> None:
+        with trio.fail_after(AT_ONCE):
+            await anext(links)
+
+    trio.run(one_round)
+    with pytest.raises(RuntimeError, match=r"another trio.run\(\): call reconnecting\(\) anew"):
+        trio.run(another_round)
