@@ -41,3 +41,17 @@ def test_a_loop_that_began_in_another_run_of_trio_says_so_rather_than_to_wait_fo
     trio.run(one_round)
     with pytest.raises(RuntimeError, match=r"another trio.run\(\): call reconnecting\(\) anew"):
         trio.run(another_round)
+
+
+async def test_a_final_end_that_came_right_behind_the_last_message_is_raised() -> None:
+    async def goodbye(websocket: WebSocket) -> None:
+        await websocket.send("goodbye")
+        await websocket.aclose(1008)
+
+    async with memory_network(serving(goodbye)) as network:
+        with pytest.raises(ConnectionLost) as caught:
+            async for link in reconnecting(URL):
+                async with link as ws:
+                    assert await ws.receive() == "goodbye"
+                assert len(network.attempts) == 1
+    assert caught.value.reason.code == 1008

@@ -431,6 +431,8 @@ class Link(AbstractAsyncContextManager[WebSocket, bool]):
         if self._is_noted:
             return
         self._is_noted = True
+        # Leaving would heed the peer's last frame first. What it says decides whether to go on.
+        websocket._ending.heed_peer()
         lasted = inf if self._is_healthy else trio.current_time() - self._entered_at
         self._attempts.note_end(self._shaken.place, lasted)
         error = websocket._ending.error_unless_chosen()
