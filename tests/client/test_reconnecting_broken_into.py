@@ -55,3 +55,22 @@ async def test_a_final_end_that_came_right_behind_the_last_message_is_raised() -
                     assert await ws.receive() == "goodbye"
                 assert len(network.attempts) == 1
     assert caught.value.reason.code == 1008
+
+
+async def test_a_server_that_took_over_at_a_renewal_is_tried_first_when_it_is_lost() -> None:
+    names = {"a.example": "10.0.0.1", "b.example": "10.0.0.2"}
+    async with memory_network(names=names) as network:
+        network.servers["10.0.0.1"] = network.servers["10.0.0.2"] = closing(1011, after=60)
+        links = reconnecting(["ws://a.example/", "ws://b.example/"])
+        link = await anext(links)
+        ((_, first),) = network.attempts
+        network.servers[first] = refusing()
+        async with link as ws:  # for less than a delay, so that it proves nothing
+            link.renew()
+            await ws.wait_closed()
+        async with await anext(links) as ws:
+            await ws.receive()
+        async with await anext(links):
+            pass
+        second = ({"10.0.0.1", "10.0.0.2"} - {first}).pop()
+        assert [address for _, address in network.attempts] == [first, first, second, second]

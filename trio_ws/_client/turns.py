@@ -79,7 +79,8 @@ class Turns:
 
     def pass_over(self, place: Place) -> None:
         """It does not work: try all others before it."""
-        self._kept = None
+        if self._kept is place:
+            self._kept = None
         self._order.remove(place)
         self._order.append(place)
 
