@@ -57,6 +57,51 @@ async def test_a_final_end_that_came_right_behind_the_last_message_is_raised() -
     assert caught.value.reason.code == 1008
 
 
+async def test_a_renewal_that_is_refused_for_good_is_said_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "trio_ws")
+    async with memory_network(in_turn(serving(echo), answering(401))) as network:
+        async with await anext(reconnecting(URL, renew_after=10)):
+            await trio.sleep(100)
+        assert len(network.attempts) > 4
+    (record,) = (record for record in caplog.records if record.name == "trio_ws")
+    assert "not connected: " in record.getMessage()
+    assert "401" in record.getMessage()
+
+
+async def test_what_a_function_raises_in_a_renewal_does_not_keep_the_connection() -> None:
+    calls = 0
+
+    def headers() -> dict[str, str]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise KeyError("no token")
+        return {}
+
+    async def until_it_fails() -> weakref.ref[WebSocket]:
+        freed: list[weakref.ref[WebSocket]] = []
+        try:
+            async for link in reconnecting(URL, headers=headers, renew_after=1):
+                async with link as ws:
+                    freed.append(weakref.ref(ws))
+                    await trio.sleep(10)
+        except KeyError:
+            pass
+        assert calls == 2
+        return freed[0]
+
+    async with memory_network(serving(echo)):
+        gc.collect()
+        gc.disable()
+        try:
+            freed = await until_it_fails()
+            assert freed() is None
+        finally:
+            gc.enable()
+
+
 async def test_a_server_that_took_over_at_a_renewal_is_tried_first_when_it_is_lost() -> None:
     names = {"a.example": "10.0.0.1", "b.example": "10.0.0.2"}
     async with memory_network(names=names) as network:

@@ -129,7 +129,7 @@ class Attempts:
                 self._put_off(place, exc)
                 if not self.may_retry(exc):
                     raise
-                self._log_failure(exc)
+                self.log_failure(exc)
             else:
                 self._turns.keep(place)
                 self._log_success(websocket, attempt, waited)
@@ -180,7 +180,8 @@ class Attempts:
         peer = show_address(websocket.remote_address)
         websocket._logger.info("lost the connection with %s: %s; connecting again", peer, reason)
 
-    def _log_failure(self, exc: Exception) -> None:
+    def log_failure(self, exc: Exception) -> None:
+        """An attempt failed, and another one follows."""
         level = logging.DEBUG if self._is_lost else logging.INFO
         self._is_lost = True
         logger = ConnectionLogger(self._options.logger, new_connection_id())

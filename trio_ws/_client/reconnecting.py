@@ -412,8 +412,9 @@ class Link(AbstractAsyncContextManager[WebSocket, bool]):
             if loop is not None:
                 loop.in_use = False
                 loop.reason = websocket.close_reason
-        if renewal.failure is not None and renewal.block.cancelled_caught:
-            failures.append(renewal.failure)
+        if renewal.block.cancelled_caught:
+            failures += renewal.failed
+        renewal.failed.clear()  # its traceback leads back to the renewal, and so to the connection
         if failures:
             if renewal.next is not None:
                 renewal.next.drop()

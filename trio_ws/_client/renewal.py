@@ -48,8 +48,8 @@ class Renewal:
         self._scope = trio.CancelScope(shield=True)
         #: Around the block, which ends if a function of the application fails here.
         self.block = trio.CancelScope()
-        #: What that function raised.
-        self.failure: Exception | None = None
+        #: What that function raised, if it did.
+        self.failed: list[Exception] = []
         #: The next connection, when it is ready.
         self.next: Shaken | None = None
 
@@ -67,7 +67,7 @@ class Renewal:
             try:
                 await self._renew()
             except Exception as exc:  # no handshake's
-                self.failure = exc
+                self.failed.append(exc)
                 self.block.cancel()
 
     async def _renew(self) -> None:
@@ -78,8 +78,9 @@ class Renewal:
         while self.next is None:
             try:
                 self.next = await self._attempts.connect()
-            except HandshakeError:
+            except HandshakeError as exc:
                 # The connection goes on. If it is over, the next round tries, and raises it.
+                self._attempts.log_failure(exc)
                 if self.websocket.close_reason is not None:
                     return
         self.websocket._ending.close(CloseCode.NORMAL_CLOSURE, "renewed")
