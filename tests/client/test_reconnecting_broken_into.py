@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import weakref
 
 import pytest
@@ -119,3 +120,22 @@ async def test_a_server_that_took_over_at_a_renewal_is_tried_first_when_it_is_lo
             pass
         second = ({"10.0.0.1", "10.0.0.2"} - {first}).pop()
         assert [address for _, address in network.attempts] == [first, first, second, second]
+
+
+async def test_a_function_cannot_end_the_loop_in_silence() -> None:
+    async def headers() -> dict[str, str]:
+        raise StopAsyncIteration
+
+    with pytest.raises(RuntimeError, match="raised StopAsyncIteration"):
+        async for _ in reconnecting(URL, headers=headers):
+            raise AssertionError("there is no connection")
+
+
+async def test_what_a_function_raises_is_final_even_if_it_is_a_trouble_of_the_network() -> None:
+    async def headers() -> dict[str, str]:
+        raise error
+
+    error = socket.gaierror(socket.EAI_NONAME, "no such server of tokens")
+    with trio.fail_after(AT_ONCE), pytest.raises(socket.gaierror) as caught:
+        await anext(reconnecting(URL, headers=headers))
+    assert caught.value is error

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from .._errors import (
     ConnectionClosed,
     ConnectionFailed,
+    HandshakeError,
     HandshakeTimeout,
     InvalidResponse,
     InvalidURL,
@@ -135,6 +136,8 @@ def is_transient(exc: BaseException) -> bool:
         return _look_up(exc.reason.code, CODES)
     if isinstance(exc, (ConnectionRejected, ProxyError)) and exc.response is not None:
         return _look_up(exc.response.status, STATUSES)
+    if not isinstance(exc, HandshakeError):  # it may look alike, and be no failure of this client's
+        return False
     return next(
         row.transient
         for row in CAUSES

@@ -244,6 +244,8 @@ class _Reconnecting(AsyncIterator["Link"]):
         try:
             self._close_unentered()
             shaken = await self._next_connection()
+        except StopAsyncIteration as exc:  # `async for` would take it for the end of the loop
+            raise RuntimeError("a function of the application raised StopAsyncIteration") from exc
         finally:
             self.in_use = False
         self._given = shaken
