@@ -77,6 +77,7 @@ async def test_it_only_prints_over_tls(tmp_path: Path) -> None:
                 await command.read_until(r"^[0-9:.]{12} 1 < hello$")
                 with pytest.raises(trio.WouldBlock):
                     ws.receive_nowait()
+            assert await command.stop(signal.SIGTERM) == 0
 
 
 async def test_it_ends_when_nobody_reads_what_it_prints() -> None:

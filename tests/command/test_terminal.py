@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import trio
 from tests.command.cli_helpers import PATIENCE
 from tests.command.terminals import Terminal, in_terminal
 from tests.helpers import open_server
+from tests.whole.server_process import SOAK
 from trio_ws import ConnectionClosed, WebSocket
 
 CONTROL_C = "\x03"
@@ -26,10 +27,28 @@ EDITORS = {
     "readline": ("prompt_toolkit",),
     "none": ("prompt_toolkit", "readline"),
 }
-every_editor = pytest.mark.parametrize("blocked", EDITORS.values(), ids=EDITORS)
-both_editors = pytest.mark.parametrize(
-    "blocked", [EDITORS["prompt_toolkit"], EDITORS["readline"]], ids=["prompt_toolkit", "readline"]
-)
+
+Body = Callable[[Path, tuple[str, ...]], Awaitable[None]]
+
+
+def at_once(*editors: str) -> Callable[[Body], Callable[[Path], Awaitable[None]]]:
+    """Have a test run with each of these editors, all at the same time: Python starts slowly."""
+
+    def decorate(body: Body) -> Callable[[Path], Awaitable[None]]:
+        async def test(tmp_path: Path) -> None:
+            async with trio.open_nursery() as nursery:
+                for editor in editors:
+                    state = tmp_path / editor
+                    state.mkdir()
+                    nursery.start_soon(body, state, EDITORS[editor], name=editor)
+
+        return test
+
+    return decorate
+
+
+every_editor = at_once(*EDITORS)
+both_editors = at_once("prompt_toolkit", "readline")
 
 
 class Peer:
@@ -144,8 +163,6 @@ async def test_the_size_of_the_terminal_may_change(
         await terminal.type("half")
         await terminal.until_last("> half")
         terminal.resize(40, 24)
-        # prompt_toolkit asks for the size twice a second, outside of the main thread.
-        await trio.sleep(1)
         await ws.send("y" * 60)
         await terminal.until_row("< " + "y" * 38, "y" * 22, "> half")
         await terminal.type("\r")
@@ -157,7 +174,7 @@ async def test_lines_are_kept_for_the_next_run_where_only_their_owner_can_read_t
     tmp_path: Path, blocked: tuple[str, ...]
 ) -> None:
     async with connected(tmp_path, blocked) as (terminal, ws):
-        for line in "first ✓", "second":
+        for line in "first ✓", "", "second":
             await terminal.type(f"{line}\r")
             assert await ws.receive() == line
         await terminal.until_last(">")
@@ -171,11 +188,9 @@ async def test_lines_are_kept_for_the_next_run_where_only_their_owner_can_read_t
         await terminal.until_last("> first ✓")
         await terminal.type("\r")
         assert await ws.receive() == "first ✓"
-    kept = file.read_bytes()
-    async with connected(tmp_path, blocked, "--no-history") as (terminal, ws):
-        await terminal.type(UP + "third\r")
-        assert await ws.receive() == "third"
-    assert file.read_bytes() == kept
+        await terminal.until_last(">")
+        await terminal.type(CONTROL_D)
+        assert await terminal.status() == 0
 
 
 # ---------------------------------------------------------------------------
@@ -214,10 +229,18 @@ async def test_a_line_that_begins_with_a_slash_is_a_command(
 
 
 @both_editors
-async def test_json_has_colours_in_a_terminal(tmp_path: Path, blocked: tuple[str, ...]) -> None:
-    async with connected(tmp_path, blocked, "--json", "--times") as (terminal, ws):
+async def test_json_has_colours_and_no_line_is_kept_if_none_should_be(
+    tmp_path: Path, blocked: tuple[str, ...]
+) -> None:
+    async with connected(tmp_path, blocked, "--json", "--times", "--no-history") as (terminal, ws):
         await ws.send('["x"]')
         rows = await terminal.until(lambda rows: len(rows) == 5)
+        await terminal.type("secret\r")
+        assert await ws.receive() == "secret"
+        await terminal.until_last(">")
+        await terminal.type(CONTROL_D)
+        assert await terminal.status() == 0
+    assert not (tmp_path / "trio-ws").exists()
     time, mark, text = rows[2].split(maxsplit=2)
     assert (mark, text) == ("<", '"x"')
     assert len(time) == len("12:34:56.789")
@@ -229,23 +252,42 @@ async def test_json_has_colours_in_a_terminal(tmp_path: Path, blocked: tuple[str
 # ---------------------------------------------------------------------------
 
 
-@every_editor
-@pytest.mark.parametrize(
-    ("end", "status", "code"),
-    [
-        (CONTROL_C, 130, 1001),
-        (CONTROL_D, 0, 1000),
-        ("/quit\r", 0, 1000),
-        ("SIGTERM", 143, 1001),
-        ("the peer closes", 0, 1000),
-        ("the peer fails", 1, 1011),
-    ],
-    ids=["ctrl-c", "ctrl-d", "quit", "sigterm", "closed", "lost"],
-)
-async def test_whatever_ends_it_the_terminal_is_as_before(
-    tmp_path: Path, blocked: tuple[str, ...], end: str, status: int, code: int
-) -> None:
-    async with connected(tmp_path, blocked) as (terminal, ws):
+ENDS = {
+    CONTROL_C: (130, 1001),
+    CONTROL_D: (0, 1000),
+    "/quit\r": (0, 1000),
+    "SIGTERM": (143, 1001),
+    "the peer closes": (0, 1000),
+    "the peer fails": (1, 1011),
+}
+#: In the time that there is for the whole suite. `make soak` has all of them.
+SOME_ENDS = [
+    ("prompt_toolkit", CONTROL_C),
+    ("prompt_toolkit", "SIGTERM"),
+    ("readline", CONTROL_C),
+    ("readline", "the peer fails"),
+    ("none", "/quit\r"),
+]
+
+
+async def test_whatever_ends_it_the_terminal_is_as_before(tmp_path: Path) -> None:
+    rows = [(editor, end) for editor in EDITORS for end in ENDS] if SOAK else SOME_ENDS
+    two_at_a_time = trio.CapacityLimiter(2)  # more would only wait for the processors
+
+    async def run(number: int, editor: str, end: str) -> None:
+        async with two_at_a_time:
+            state = tmp_path / str(number)
+            state.mkdir()
+            await end_it(state, EDITORS[editor], end)
+
+    async with trio.open_nursery() as nursery:
+        for number, (editor, end) in enumerate(rows):
+            nursery.start_soon(run, number, editor, end, name=f"{editor}: {end!r}")
+
+
+async def end_it(state: Path, blocked: tuple[str, ...], end: str) -> None:
+    status, code = ENDS[end]
+    async with connected(state, blocked) as (terminal, ws):
         if not end.endswith("\r") and end != CONTROL_D:
             await terminal.type("half a line")
             await terminal.until(lambda rows: rows[-1].endswith("half a line"))
@@ -268,6 +310,38 @@ async def test_whatever_ends_it_the_terminal_is_as_before(
         assert ws.close_reason.code == code
     # Nothing is left switched on: the bracketed paste of either editor, its keypad, its mouse.
     assert terminal.raw.count(b"\x1b[?2004h") == terminal.raw.count(b"\x1b[?2004l")
+
+
+@both_editors
+async def test_a_line_that_is_being_typed_outlives_the_connection(
+    tmp_path: Path, blocked: tuple[str, ...]
+) -> None:
+    async with (
+        peer() as other,
+        in_terminal(
+            "connect", other.url, "--reconnect", state=tmp_path, blocked=blocked
+        ) as terminal,
+    ):
+        ws = await other.connections.receive()
+        await terminal.until_last(">")
+        await terminal.type("half")
+        await terminal.until_last("> half")
+        await ws.aclose(1012)
+        again = await other.connections.receive()
+        connected = f"Connected to {other.url}"
+        await terminal.until_row(
+            connected,
+            "Closed: 1012 (service restart), closed by the peer",
+            "The connection closed; connecting again",
+            connected,
+            "> half",
+        )
+        await terminal.type(" and half\r")
+        assert await again.receive() == "half and half"
+        await terminal.until_last(">")
+        await terminal.type(CONTROL_D)
+        assert await terminal.status() == 0
+        assert terminal.is_as_before()
 
 
 async def test_a_terminal_that_can_do_nothing_has_no_prompt_and_no_colour(tmp_path: Path) -> None:
