@@ -68,7 +68,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take lines that begin with a slash for commands, as in a terminal",
     )
-
     what.add_argument(
         "--reconnect",
         action="store_true",
