@@ -26,6 +26,8 @@ import os
 
 import trio
 
+import trio_ws
+
 
 async def handler(ws):
     if ws.request.path == "/who":
@@ -38,6 +40,10 @@ async def handler(ws):
         await trio.sleep_forever()
     async for message in ws:
         await ws.send(message)
+
+
+router = trio_ws.Router()
+router.websocket("/chat")(handler)
 
 
 @contextlib.asynccontextmanager

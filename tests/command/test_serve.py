@@ -14,7 +14,13 @@ import trustme
 
 import trio_ws
 from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
-from trio_ws import ConnectionFailed, ConnectionLost, open_websocket_url
+from trio_ws import (
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectionRejected,
+    State,
+    open_websocket_url,
+)
 from trio_ws._command.serve import GARBAGE_THRESHOLDS
 
 
@@ -44,6 +50,101 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
                 await command.read_until("SIGTERM: closing")
                 assert await command.stop(signal.SIGINT) == 130
     assert "SIGINT again: not waiting any longer" in command.output
+
+
+async def status_of(url: str, path: str) -> int:
+    """The status of a page, over a connection of its own."""
+    host, _, port = url.removeprefix("ws://").rstrip("/").partition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += await stream.receive_some()
+        return int(answer.split()[1])
+
+
+PROBES = ["--ready-path", "/ready", "--health-path", "/health"]
+
+
+async def test_with_drain_the_first_signal_closes_clients_one_by_one(tmp_path: Path) -> None:
+    closed: list[tuple[int, float]] = []
+
+    async def live(url: str, opened: trio.Event) -> None:
+        async with open_websocket_url(url) as ws:
+            opened.set()
+            code = (await ws.wait_closed()).code
+            closed.append((code, trio.current_time()))
+
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "application", "--drain", "1") as (command, url):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    opened = trio.Event()
+                    nursery.start_soon(live, url, opened)
+                    await opened.wait()
+                command.process.send_signal(signal.SIGTERM)
+                await command.read_until("SIGTERM: draining 4 connections")
+                with pytest.raises(ConnectionRejected) as caught:
+                    async with open_websocket_url(url):
+                        pass
+                assert caught.value.response.status == 503
+                assert caught.value.retry_after == 1
+            assert await command.status() == 0
+    assert [code for code, _ in closed] == [1012] * 4
+    assert closed[-1][1] - closed[0][1] > 0.5
+    assert command.output.splitlines()[-1] == "tidied up"
+
+
+async def test_with_drain_the_second_signal_hurries_and_the_third_ends_it(tmp_path: Path) -> None:
+    options = ["--drain", "1000", "--grace-period", "inf"]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            async with open_websocket_url(f"{url}never") as ws:
+                await ws.receive()
+                command.process.send_signal(signal.SIGTERM)
+                await command.read_until("SIGTERM: draining 1 connections")
+                assert ws.state is State.OPEN
+                command.process.send_signal(signal.SIGTERM)
+                assert (await ws.wait_closed()).code == 1001
+                await command.read_until("SIGTERM: closing 1 connections")
+                assert await command.stop(signal.SIGINT) == 130
+    assert "SIGINT again: not waiting any longer" in command.output
+
+
+@pytest.mark.parametrize("application", ["handler", "router"])
+async def test_readiness_turns_503_as_soon_as_a_drain_begins(
+    tmp_path: Path, application: str
+) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, application, "--drain", "1000", *PROBES) as (command, url):
+            assert await status_of(url, "/ready") == 200
+            assert await status_of(url, "/health") == 200
+            elsewhere = await status_of(url, "/other")
+            assert elsewhere in (404, 426)
+            async with open_websocket_url(f"{url}chat") as ws:
+                command.process.send_signal(signal.SIGTERM)
+                await command.read_until("draining 1 connections")
+                assert await status_of(url, "/ready") == 503
+                assert await status_of(url, "/health") == 200
+                assert await status_of(url, "/other") == elsewhere
+                assert ws.state is State.OPEN
+            assert await command.status() == 0  # as soon as the only client has left
+
+
+async def test_one_probe_needs_no_other(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *PROBES[2:]) as (_, url):
+            assert await status_of(url, "/health") == 200
+            assert await status_of(url, "/ready") == 426
+
+
+async def test_with_drain_a_signal_interrupts_the_set_up_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(APPLICATION, "utf-8")
+    options = ["--port", "0", "--drain", "1000"]
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "chat:hanging", *options, cwd=tmp_path) as command:
+            await command.read_until("setting up")
+            assert await command.stop(signal.SIGTERM) == 0
 
 
 async def test_a_signal_interrupts_the_set_up(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from math import inf
 from pathlib import Path
 
@@ -20,7 +20,15 @@ import trio.testing
 from tests.command.cli_helpers import APPLICATION, PATIENCE, running, serving
 from tests.helpers import HOST, REQUEST, RawPeer
 from tests.whole.server_process import SLACK, SOAK, receive_status, report
-from trio_ws import ConnectionClosed, HandshakeError, WebSocket, open_websocket_url
+from trio_ws import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionRejected,
+    HandshakeError,
+    State,
+    WebSocket,
+    open_websocket_url,
+)
 from trio_ws._command.exits import CommandFailed
 from trio_ws._command.listening import reserved_port
 from trio_ws._command.workers import Crew, Worker, keep_workers, make_backoff
@@ -222,6 +230,67 @@ async def test_a_second_signal_kills_workers_that_do_not_end(tmp_path: Path) -> 
             assert await command.stop(signal.SIGTERM) == 128 + signal.SIGTERM
             assert not any(map(is_running, processes))
     assert "SIGTERM again: killing the workers" in command.output
+
+
+async def test_with_drain_a_signal_drains_all_workers_and_the_next_one_hurries(
+    tmp_path: Path,
+) -> None:
+    options = ["--workers", "2", "--drain", "1000", *FAST]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "application", *options) as (command, url):
+            async with connected_to_all(url, 2) as connections:
+                processes = {(await who(url))[1] for _ in range(20)}
+                command.process.send_signal(signal.SIGTERM)
+                with pytest.raises(ConnectionRejected, match="503"):
+                    while True:
+                        await who(url)
+                for process in processes:  # as systemd does, and in vain
+                    os.kill(process, signal.SIGTERM)
+                await trio.sleep(0.1)
+                for ws in connections.values():
+                    await echo_once(ws)
+                command.process.send_signal(signal.SIGTERM)
+                for ws in connections.values():
+                    assert (await ws.wait_closed()).code == 1001
+            assert await command.status() == 0
+    assert "SIGTERM again: not draining any longer" in command.output
+    assert command.output.count("tidied up") == 2
+
+
+async def test_with_drain_a_third_signal_kills_the_workers(tmp_path: Path) -> None:
+    options = ["--workers", "2", "--drain", "1000", *FAST]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "stubborn", *options) as (command, url):
+            async with connected_to_all(url, 2):
+                command.process.send_signal(signal.SIGTERM)
+                await command.read_until("stopping all workers")
+                command.process.send_signal(signal.SIGTERM)
+                await command.read_until("not ending")
+            assert await command.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert "SIGTERM again: killing the workers" in command.output
+
+
+async def test_a_worker_that_is_replaced_drains_and_turns_nobody_away(tmp_path: Path) -> None:
+    options = ["--workers", "2", "--drain", "1.5", *FAST]
+    with trio.fail_after(PATIENCE):
+        async with serving(tmp_path, "handler", *options) as (command, url):
+            async with connected_to_all(url, 2) as connections:
+                before = {(await who(url))[1] for _ in range(20)}
+                command.process.send_signal(signal.SIGHUP)
+                # The first worker to go has nobody else; its one client is closed when time is up.
+                first = connections["1"]
+                while first.state is State.OPEN:
+                    with suppress(
+                        ConnectionClosed, ConnectionFailed
+                    ):  # queued for a closed listener
+                        await who(url)
+                    await trio.sleep(0.02)
+                assert (await first.wait_closed()).code == 1012
+                assert (await connections["2"].wait_closed()).code == 1012
+                await command.read_until("all workers are replaced")
+            after = {(await who(url))[1] for _ in range(20)}
+            assert not before & after
+            assert await command.stop(signal.SIGTERM) == 0
 
 
 # ---------------------------------------------------------------------------

@@ -62,6 +62,12 @@ def path_name(text: str) -> str:
     return text
 
 
+def url_path(text: str) -> str:
+    if not text.startswith("/") or "?" in text or "#" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the path of a URL, like /ready")
+    return text
+
+
 def process_count(text: str) -> int:
     return whole_number(text, 1, 1000)
 
@@ -78,6 +84,13 @@ def seconds(text: str) -> float:
     value = number(text)
     if not value >= 0:  # written so that NaN fails it
         raise argparse.ArgumentTypeError(f"{text!r} is not a time")
+    return value
+
+
+def finite_seconds(text: str) -> float:
+    value = seconds(text)
+    if value == inf:
+        raise argparse.ArgumentTypeError("this takes a number of seconds that is not inf")
     return value
 
 

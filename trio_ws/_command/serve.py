@@ -25,12 +25,14 @@ from .application import Application, load_application
 from .arguments import (
     Subcommand,
     check_options,
+    finite_seconds,
     host_name,
     number,
     path_name,
     port_number,
     process_count,
     timeout,
+    url_path,
 )
 from .certificates import HAS_SIGHUP, ServerFiles, renewed_on_sighup
 from .exits import DONE
@@ -97,6 +99,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         f"failed; inf for no limit (default: {START_TIMEOUT:g})",
     )
     how.add_argument(
+        "--drain",
+        type=finite_seconds,
+        metavar="N",
+        help="take this many seconds to stop: each client is sent 1012 at a moment of its own, "
+        "evenly spread; another signal hurries (default: all are sent 1001 at once)",
+    )
+    how.add_argument(
         "--reload",
         action="store_true",
         help="restart when a .py file under the current directory changes; for development",
@@ -123,6 +132,18 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--proxy-header",
         choices=get_args(ProxyHeader),
         help="how the trusted proxies say it (default: X-Forwarded-For)",
+    )
+    requests.add_argument(
+        "--ready-path",
+        type=url_path,
+        metavar="PATH",
+        help="answer 200 there, and 503 from when it is asked to stop (default: none)",
+    )
+    requests.add_argument(
+        "--health-path",
+        type=url_path,
+        metavar="PATH",
+        help="answer 200 there for as long as the process serves (default: none)",
     )
     requests.add_argument(
         "--subprotocol",
@@ -202,6 +223,9 @@ def _check_combinations(parsed: argparse.Namespace) -> None:
         "--unix takes the place of --host and --port: leave one out": (
             parsed.unix and (parsed.host or parsed.port is not None)
         ),
+        "--reload restarts without waiting: leave --drain out": (
+            parsed.reload and parsed.drain is not None
+        ),
         "--keyfile needs --certfile": parsed.keyfile and not parsed.certfile,
         "--client-ca needs --certfile": parsed.client_ca and not parsed.certfile,
         "--proxy-header needs --trusted-proxy": parsed.proxy_header and not parsed.trusted_proxy,
@@ -228,6 +252,9 @@ def _service(parsed: argparse.Namespace) -> Service:
         unix=parsed.unix,
         reuse_port=parsed.as_worker is not None,
         ssl_context=_server_files(parsed).load() if parsed.certfile else None,
+        drain=parsed.drain,
+        ready_path=parsed.ready_path,
+        health_path=parsed.health_path,
         options=_listener_options(parsed),
     )
 
@@ -270,11 +297,12 @@ async def _serve_alone(
 
 async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Sequence[str]) -> int:
     limits = ListenerOptions(**service.options)
-    patience = limits.grace_period + limits.close_timeout + MARGIN
+    patience = (service.drain or 0) + limits.grace_period + limits.close_timeout + MARGIN
     make_crew = partial(
         Crew,
         arguments,
         patience=patience,
+        drains=service.drain is not None,
         # With --reload a person waits, perhaps in a debugger.
         start_timeout=inf if parsed.reload else parsed.start_timeout,
         foreground=parsed.reload,
@@ -309,11 +337,13 @@ SERVE: Final = Subcommand(
     summary="run a server, in one process or several",
     description=(
         "Serve WebSockets until SIGINT (Ctrl-C) or SIGTERM asks to stop. Then every client is sent "
-        "1001, and handlers get the grace period. A second signal ends the process at once."
+        "1001, and handlers get the grace period. A second signal ends the process at once. With "
+        "--drain, the first signal begins the drain, the second does what the first does without, "
+        "and the third ends the process."
     ),
     epilog=(
         "Exit codes: 0 stopped gracefully, 1 could not start or failed, 2 wrong command line, "
-        "130 and 143 stopped at once by a second SIGINT or SIGTERM."
+        "130 and 143 stopped at once by a further SIGINT or SIGTERM."
     ),
     add_arguments=_add_arguments,
     run=_run,

@@ -26,6 +26,7 @@ from typing import Final, NoReturn, final
 import trio
 
 from .._addresses import show_address
+from .._http.values import Request, Response
 from .._keywords import ListenerKeywords
 from .._nursery import leaf_exceptions, open_bare_nursery
 from .._server.handlers import Handler
@@ -49,6 +50,8 @@ class Service:
         hosts, port: where to listen, unless there is a `unix` path.
         reuse_port: whether other workers listen on the port too.
         ssl_context: for TLS.
+        drain: how many seconds a drain takes when it is asked to stop; `None` for none.
+        ready_path, health_path: where to say whether it takes clients, and whether it lives.
         options: those of `serve_listeners`.
     """
 
@@ -58,6 +61,9 @@ class Service:
     unix: str | None
     reuse_port: bool
     ssl_context: ssl.SSLContext | None
+    drain: float | None = None
+    ready_path: str | None = None
+    health_path: str | None = None
     options: ListenerKeywords
 
     def where(self, sockets: Sequence[socket.socket]) -> str:
@@ -84,10 +90,33 @@ class Serving:
         self._setting_up = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._is_set_up = False
+        self._is_leaving = False
+        #: In which the server runs, when there is one.
+        self._nursery: trio.Nursery
 
     def stop(self) -> None:
         """Begin a graceful shutdown, or cancel the application's set-up if it has not finished."""
         (self._serving if self._is_set_up else self._setting_up).cancel()
+
+    def leave(self, *, refuse: bool = True) -> None:
+        """Begin the drain, where the service has one and somebody may be connected; else `stop`.
+
+        A second call changes nothing. `refuse` is that of `WebSocketServer.drain`.
+        """
+        seconds, server = self._service.drain, self._server
+        if seconds is None or server is None:
+            self.stop()
+        elif not (self._is_leaving or server.draining):
+            self._is_leaving = True
+            self._nursery.start_soon(partial(server.drain, seconds, refuse=refuse))
+
+    @property
+    def ways_to_stop(self) -> dict[str, Callable[[], None]]:
+        """What each further request to stop does, gentlest first, with words for the log."""
+        ways: dict[str, Callable[[], None]] = {"closing": self.stop}
+        if self._service.drain is not None:
+            ways = {"draining": self.leave, **ways}
+        return ways
 
     @property
     def connections(self) -> int:
@@ -144,9 +173,24 @@ class Serving:
         if tls is not None:
             listeners = [trio.SSLListener(listener, tls) for listener in listeners]
         async with open_bare_nursery() as nursery:
-            serve = partial(serve_listeners, handler, listeners, **self._service.options)
+            serve = partial(serve_listeners, handler, listeners, **self._options())
+            self._nursery = nursery
             self._server = await nursery.start(serve)
             ready()
+
+    def _options(self) -> ListenerKeywords:
+        service = self._service
+        if service.ready_path is None and service.health_path is None:
+            return service.options
+        return {**service.options, "process_request": self._answer_probe}
+
+    def _answer_probe(self, request: Request) -> Response | None:
+        """What a load balancer or an orchestrator is told; `None` for all other requests."""
+        if request.path == self._service.ready_path:
+            if self._server is not None and self._server.draining:
+                return Response(503, body="stopping\n")
+            return Response(200, body="ready\n")
+        return Response(200, body="alive\n") if request.path == self._service.health_path else None
 
 
 # ---------------------------------------------------------------------------
@@ -155,7 +199,10 @@ class Serving:
 
 
 async def serve_alone(service: Service, application: Application) -> int:
-    """Serve until a signal asks to stop. A second one ends the process immediately."""
+    """Serve until a signal asks to stop.
+
+    The next signal hurries, if the first began a drain. One more ends the process immediately.
+    """
     return await serve_until_signalled(Serving(service, application))
 
 
@@ -178,13 +225,11 @@ def announce(where: str) -> None:
 
 
 async def _obey_signals(serving: Serving, signals: AsyncIterator[int]) -> None:
-    asked = False
-    async for number in signals:
-        if asked:
-            _exit_at_once(number)
-        asked = True
-        logger.info("%s: closing %d connections", signal.Signals(number).name, serving.connections)
-        serving.stop()
+    for what, stop in serving.ways_to_stop.items():
+        name = signal.Signals(await anext(signals)).name
+        logger.info("%s: %s %d connections", name, what, serving.connections)
+        stop()
+    _exit_at_once(await anext(signals))
 
 
 def _exit_at_once(number: int) -> NoReturn:
@@ -200,9 +245,13 @@ def _exit_at_once(number: int) -> NoReturn:
 # ---------------------------------------------------------------------------
 
 
-#: What a worker sends to its supervisor when it accepts connections. The supervisor sends nothing,
-#: so a worker that reads finds only the end of the stream: the supervisor is gone.
+#: What a worker sends to its supervisor when it accepts connections.
 READY: Final = b"r"
+
+#: What a supervisor sends: another worker has taken over, so stop listening and leave; and stop
+#: without a drain, or cut it short. The end of the stream says that the supervisor is gone.
+LEAVE: Final = b"l"
+HURRY: Final = b"h"
 
 
 async def serve_as_worker(service: Service, application: Application, descriptor: int) -> int:
@@ -224,7 +273,7 @@ async def serve_as_worker(service: Service, application: Application, descriptor
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         async with trio.SocketStream(line) as supervisor, open_bare_nursery() as nursery:
             nursery.start_soon(_stop_when_told, serving, signals)
-            nursery.start_soon(_stop_when_orphaned, serving, supervisor)
+            nursery.start_soon(_obey_supervisor, serving, supervisor)
             try:
                 await serving.run(lambda _: nursery.start_soon(_tell_ready, supervisor))
             finally:
@@ -233,17 +282,21 @@ async def serve_as_worker(service: Service, application: Application, descriptor
 
 
 async def _tell_ready(supervisor: trio.SocketStream) -> None:
-    with suppress(trio.BrokenResourceError):  # it is gone; `_stop_when_orphaned` sees that too
+    with suppress(trio.BrokenResourceError):  # it is gone; `_obey_supervisor` sees that too
         await supervisor.send_all(READY)
 
 
 async def _stop_when_told(serving: Serving, signals: AsyncIterator[int]) -> None:
     async for _ in signals:
-        serving.stop()
+        serving.leave()
 
 
-async def _stop_when_orphaned(serving: Serving, supervisor: trio.SocketStream) -> None:
+async def _obey_supervisor(serving: Serving, supervisor: trio.SocketStream) -> None:
     with suppress(trio.BrokenResourceError):
-        await supervisor.receive_some(1)
+        while order := await supervisor.receive_some(1):
+            if order == LEAVE:
+                serving.leave(refuse=False)
+            else:
+                serving.stop()
     logger.warning("the supervisor is gone: closing %d connections", serving.connections)
     serving.stop()

@@ -4,8 +4,8 @@ The supervisor binds the port and never listens on it. Each worker binds it too 
 the kernel gives each new connection to one of them. The workers share nothing else.
 
 A worker sends its supervisor one byte over a socket when it accepts connections. The supervisor
-sends a worker SIGTERM. Each learns from the kernel when the other is gone. `serving` runs in a
-worker.
+sends a worker SIGTERM, or a byte that says more: its successor listens, or there is no time for a
+drain. Each learns from the kernel when the other is gone. `serving` runs in a worker.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .._backoff import Backoff
 from .._nursery import open_bare_nursery
 from .._reasons import reason_of
 from .exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
-from .serving import READY, STOP_SIGNALS, announce
+from .serving import HURRY, LEAVE, READY, STOP_SIGNALS, announce
 
 logger = logging.getLogger("trio_ws.serve")
 
@@ -61,6 +61,7 @@ class Worker:
         self.lived = -inf
         self._process = process
         self._line = line
+        self._speaking = trio.Lock()
         self._ready_at = inf
         self._settled = trio.Event()
         self._ended = trio.Event()
@@ -122,6 +123,22 @@ class Worker:
     def ask_to_stop(self) -> None:
         self._process.terminate()
 
+    async def ask_to_leave(self) -> None:
+        """Ask it to stop, after its successor has begun to listen."""
+        if self._ready_at < inf:
+            await self._tell(LEAVE)
+        else:  # it may not read yet
+            self.ask_to_stop()
+
+    async def hurry(self) -> None:
+        """Ask it to stop without a drain, or to cut that short."""
+        await self._tell(HURRY)
+
+    async def _tell(self, order: bytes) -> None:
+        async with self._speaking:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has ended
+                await self._line.send_all(order)
+
     def kill(self) -> None:
         self._process.kill()
 
@@ -134,6 +151,7 @@ class Crew:
         arguments: the arguments of ``trio-ws serve``.
         port: the port that the workers listen on.
         patience: how many seconds a worker gets to stop, before it is killed.
+        drains: whether it begins that with a drain.
         start_timeout: how many seconds a worker gets to become ready, before it is stopped.
         foreground: whether the workers may use the terminal. Ctrl-C then reaches them too.
     """
@@ -144,12 +162,14 @@ class Crew:
         port: int,
         *,
         patience: float,
+        drains: bool = False,
         start_timeout: float = inf,
         foreground: bool = False,
     ) -> None:
         self._arguments = arguments
         self._port = port
         self._patience = patience
+        self._drains = drains
         self.start_timeout = start_timeout
         self._background: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
         if foreground:
@@ -207,15 +227,22 @@ class Crew:
         await self.stop([worker])
 
     def dismiss(self, worker: Worker) -> None:
-        """Begin to stop a worker, without waiting until it has ended."""
+        """Begin to stop a worker that has a successor, without waiting until it has ended."""
         logger.debug("stopping %s", worker)
-        self._hull.start_soon(self.stop, [worker])
+        self._hull.start_soon(self._dismiss, worker)
+
+    async def _dismiss(self, worker: Worker) -> None:
+        await worker.ask_to_leave()
+        await self._expect_end([worker])
 
     async def stop(self, workers: Iterable[Worker]) -> bool:
         """Ask these to stop, and kill those that do not. Returns whether all stopped gracefully."""
         workers = list(workers)
         for worker in workers:
             worker.ask_to_stop()
+        return await self._expect_end(workers)
+
+    async def _expect_end(self, workers: Sequence[Worker]) -> bool:
         with trio.move_on_after(self._patience):
             for worker in workers:
                 await worker.wait_ended()
@@ -261,20 +288,31 @@ class Crew:
 
     async def _stop_all(self, signals: AsyncIterator[int]) -> int:
         async with open_bare_nursery() as nursery:
-            nursery.start_soon(self._kill_all_when_told_again, signals)
+            nursery.start_soon(self._obey_further, signals)
             in_good_order = await self.stop(self.workers)
             nursery.cancel_scope.cancel()
         if self.forced_by:
             return SIGNALLED + self.forced_by
         return DONE if in_good_order else FAILED
 
-    async def _kill_all_when_told_again(self, signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            if number in STOP_SIGNALS:
-                logger.warning("%s again: killing the workers", signal.Signals(number).name)
-                self.forced_by = number
-                for worker in list(self.workers):
-                    worker.kill()
+    async def _obey_further(self, signals: AsyncIterator[int]) -> None:
+        if self._drains:
+            number = await _next_stop(signals)
+            logger.warning("%s again: not draining any longer", number.name)
+            for worker in list(self.workers):
+                await worker.hurry()
+        while True:
+            number = await _next_stop(signals)
+            logger.warning("%s again: killing the workers", number.name)
+            self.forced_by = number
+            for worker in list(self.workers):
+                worker.kill()
+
+
+async def _next_stop(signals: AsyncIterator[int]) -> signal.Signals:
+    while (number := await anext(signals)) not in STOP_SIGNALS:
+        pass
+    return signal.Signals(number)
 
 
 #: Keeps the workers of a crew running. It is cancelled when a signal asks to stop.

@@ -6,7 +6,7 @@ nor Close frames: `visit` answers those, and `server` hands in how to close.
 
 The open connections are closed in random order, one by one, at equal intervals; the last one when
 the time is over. About once a second they are counted again. Those that have ended by themselves
-make the intervals longer, so that there are always as many seconds as connections left.
+make the intervals longer, so that the rest are spread over all of the time that is left.
 """
 
 from __future__ import annotations

@@ -30,12 +30,12 @@ from .._errors import CloseCode
 LONGEST_RETRY: Final = 60
 
 
-class Phase(enum.IntEnum):
+class Phase(enum.Enum):
     """The phases of the table above."""
 
-    SERVING = 0
-    DRAINING = 1
-    ENDING = 2
+    SERVING = enum.auto()
+    DRAINING = enum.auto()
+    ENDING = enum.auto()
 
 
 @final

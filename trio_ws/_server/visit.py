@@ -14,8 +14,8 @@ shutdown does to the client:
 | a page, and its body | answered, as the last one | see `conversation` |
 | the next request | hung up on | `keep_alive_timeout` |
 
-A drain that comes before cuts nothing short. Who asks for a WebSocket from then on gets 503, and a
-page is answered as the last one.
+A drain that comes before cuts nothing short. A client that asks for a WebSocket from then on gets
+503, and a page is answered as the last one.
 
 `Shutdown.cutting_short` is around each wait that a shutdown ends. A request that is all here, and
 that no hook is asked about, needs no wait, and so costs no cancel scope.
