@@ -37,6 +37,7 @@ from ._http.values import (
     Response,
 )
 from ._keywords import HandlerErrorPolicy, PingPongHook
+from ._log import LoggerLike
 from ._options import (
     ClientOptions,
     ClientStreamOptions,
@@ -59,6 +60,7 @@ if _typing.TYPE_CHECKING:
     from ._broadcast.tally import BroadcastStatistics, Dropped
     from ._broadcast.to_channel import BroadcastChannel, ChannelStatistics
     from ._client.reconnecting import Link, reconnecting
+    from ._json_lines import JSONFormatter
     from ._server.handlers import Handler
     from ._server.one_stream import wrap_server_stream
     from ._server.server import ServerStatistics, WebSocketServer, serve_listeners, serve_websocket
@@ -104,9 +106,11 @@ __all__ = [
     "InvalidRequest",
     "InvalidResponse",
     "InvalidURL",
+    "JSONFormatter",
     "Latest",
     "Link",
     "ListenerOptions",
+    "LoggerLike",
     "Message",
     "MessageReader",
     "MessageWriter",

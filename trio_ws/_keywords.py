@@ -6,7 +6,6 @@ arguments from a dataclass. A test compares the two.
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 from ._connection.websocket import WebSocket
 from ._http.headers import HeadersLike
+from ._log import LoggerLike
 from ._options import Origins, ProcessRequest, ProxyHeader
 from ._protocol.deflate import Deflate
 
@@ -38,7 +38,7 @@ class _CommonKeywords(TypedDict, total=False):
     compression: Deflate | None
     decode_text: bool
     on_ping_pong: PingPongHook | None
-    logger: logging.Logger
+    logger: LoggerLike
 
 
 class ConnectionKeywords(_CommonKeywords, total=False):

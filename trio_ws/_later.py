@@ -1,8 +1,8 @@
 """The public names that `import trio_ws` does not load, and what loads them when they are used.
 
-This module owns which names these are: those of servers, of what else is served on their port, and
-of broadcasts. A client needs none of them, and its program starts in half the time. How Python asks
-for a name that a module does not have, PEP 562 says.
+This module owns which names these are: those of servers, of what else is served on their port, of
+broadcasts, and of logs. A client needs none of them, and its program starts in half the time. How
+Python asks for a name that a module does not have, PEP 562 says.
 
 Type checkers read the same names in the package's ``__init__``, and
 `test_public_names.py::test_type_checkers_see_the_names_that_are_loaded_later` compares the two.
@@ -28,6 +28,7 @@ MODULES = {
     "DropOldest": "_broadcast.policies",
     "Dropped": "_broadcast.tally",
     "Handler": "_server.handlers",
+    "JSONFormatter": "_json_lines",
     "Latest": "_broadcast.policies",
     "Link": "_client.reconnecting",
     "Page": "_web.router",

@@ -7,7 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TypeAlias, cast
+
+#: Where records go: see the option `logger`.
+LoggerLike: TypeAlias = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
@@ -16,10 +19,18 @@ class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
     Logging never raises. A handler or a filter may, because a disk is full; its exception would
     otherwise end the tasks behind a connection, and with them the server. It is written to stderr
     instead, as the logging module does for handlers that keep to its rules.
+
+    The application's adapters say what they add, and this one adds to that. If it called them to
+    log, their `extra` would take the place of its own.
     """
 
-    def __init__(self, logger: logging.Logger, connection_id: str) -> None:
+    def __init__(self, logger: LoggerLike, connection_id: str) -> None:
+        adapters: tuple[logging.LoggerAdapter[Any], ...] = ()
+        while isinstance(logger, logging.LoggerAdapter):
+            adapters += (logger,)
+            logger = cast("LoggerLike", logger.logger)
         super().__init__(logger)
+        self._adapters = adapters
         self.connection_id = connection_id
         #: Whether each frame is to be logged. Looked up once, for speed: a level that is changed is
         #: for connections opened later.
@@ -36,7 +47,9 @@ class ConnectionLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["extra"] = {"connection_id": self.connection_id}
+        for adapter in self._adapters:
+            msg, kwargs = adapter.process(msg, kwargs)
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), "connection_id": self.connection_id}
         return f"[{self.connection_id}] {msg}", kwargs
 
 

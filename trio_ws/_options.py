@@ -36,6 +36,7 @@ from ._http.networks import Networks
 from ._http.proxies import Proxy, parse_proxy
 from ._http.url import checked_host
 from ._http.values import Answer, Request
+from ._log import LoggerLike
 from ._protocol.deflate import Deflate
 from ._redaction import masked_subprotocols
 from ._version import __version__
@@ -138,8 +139,9 @@ class ConnectionOptions:
     answer keepalive's pings are included. The function cannot wait, because it runs where the
     connection is read. What it raises is logged, and the connection goes on."""
 
-    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("trio_ws"))
-    """The logger for all records. Each record has the attribute `connection_id`."""
+    logger: LoggerLike = field(default_factory=lambda: logging.getLogger("trio_ws"))
+    """The logger for all records, or a `logging.LoggerAdapter` that adds to each of them. Each
+    record has the attribute `connection_id`."""
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -451,8 +453,8 @@ def check_limit(name: str, value: Any) -> None:
 
 
 def check_logger(logger: object) -> None:
-    if not isinstance(logger, logging.Logger):
-        raise TypeError(f"logger is a logging.Logger, not {logger!r}")
+    if not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
+        raise TypeError(f"logger is a logging.Logger or a LoggerAdapter, not {logger!r}")
 
 
 def _check_error_policy(policy: object) -> None:

@@ -24,6 +24,7 @@ import trio
 from .._arguments import check_plain
 from .._connection.websocket import WebSocket
 from .._json import to_json
+from .._log import LoggerLike
 from .._nursery import open_bare_nursery, protected_context
 from .._options import check_limit, check_logger
 from .._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
@@ -75,7 +76,7 @@ class _Settings:
     on_change: Callable[[Broadcast, str], object] | None
     on_gap: Callable[[Broadcast, str | None], object] | None
     backplane: Backplane | None
-    logger: logging.Logger
+    logger: LoggerLike
 
     def __post_init__(self) -> None:
         if isinstance(self.history, bool) or not isinstance(self.history, int):
@@ -496,7 +497,7 @@ async def open_broadcast(
     on_change: Callable[[Broadcast, str], object] | None = None,
     on_gap: Callable[[Broadcast, str | None], object] | None = None,
     backplane: Backplane | None = None,
-    logger: logging.Logger | None = None,
+    logger: LoggerLike | None = None,
 ) -> AsyncGenerator[Broadcast, None]:
     """Publish to many connections at once, for as long as a block goes on::
 
@@ -534,7 +535,8 @@ async def open_broadcast(
         on_gap: ``on_gap(broadcast, topic)``, called when messages of other processes may be
             missing; the topic is `None` for all topics.
         backplane: joins this broadcast with those of other processes.
-        logger: where exceptions of these functions go; ``trio_ws`` by default.
+        logger: where exceptions of these functions go, or a `logging.LoggerAdapter`; ``trio_ws`` by
+            default.
 
     These functions must not wait, and their exceptions are logged. Their signatures are checked
     when the block is entered.

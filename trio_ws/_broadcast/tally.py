@@ -5,12 +5,12 @@ This module owns the reports for the application.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import final
 
 from .._connection.websocket import WebSocket
+from .._log import LoggerLike
 from .policies import Disconnect, Latest, SlowReaderPolicy
 
 
@@ -65,7 +65,7 @@ class BroadcastStatistics:
 class Tally:
     """Counts what the subscribers of a broadcast did not get, and collects the reports of it."""
 
-    def __init__(self, logger: logging.Logger, *, reporting: bool) -> None:
+    def __init__(self, logger: LoggerLike, *, reporting: bool) -> None:
         self.logger = logger
         self.dropped: int = 0
         self.replaced: int = 0

@@ -7,12 +7,12 @@ an accepted connection is up to its caller.
 from __future__ import annotations
 
 import errno
-import logging
 from collections.abc import Callable, Sequence
 from typing import final
 
 import trio
 
+from .._log import LoggerLike
 from .._transport.accepting import wrap_listener
 from .._transport.stream import Transport
 
@@ -31,7 +31,7 @@ _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 async def accept_all(
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
     serve: Callable[[Transport], object],
-    logger: logging.Logger,
+    logger: LoggerLike,
 ) -> None:
     """Accept connections until cancelled, and close the listeners.
 
@@ -56,7 +56,7 @@ async def _accept_from(
     listener: trio.abc.Listener[trio.abc.Stream],
     serve: Callable[[Transport], object],
     shortage: _Shortage,
-    logger: logging.Logger,
+    logger: LoggerLike,
 ) -> None:
     def note_lost(exc: OSError) -> None:
         logger.info("a connection was lost before it was accepted: %s", exc)
@@ -83,7 +83,7 @@ class _Shortage:
     There is a line when that begins and one when it is over, however many attempts fail meanwhile.
     """
 
-    def __init__(self, logger: logging.Logger, nursery: trio.Nursery) -> None:
+    def __init__(self, logger: LoggerLike, nursery: trio.Nursery) -> None:
         self._logger = logger
         self._nursery = nursery
         #: While a shortage lasts: what waits for its end.

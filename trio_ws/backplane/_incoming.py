@@ -5,9 +5,9 @@ This module owns the memory of how far each publisher has come. It knows neither
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 
+from .._log import LoggerLike
 from ._base import Deliver, Gap
 from ._envelope import Envelope, InvalidEnvelope, decode
 
@@ -25,7 +25,7 @@ class Incoming:
         logger: gets a record of malformed messages.
     """
 
-    def __init__(self, origin: bytes, logger: logging.Logger) -> None:
+    def __init__(self, origin: bytes, logger: LoggerLike) -> None:
         self._origin = origin
         self._logger = logger
         # For each topic, the number of each origin's last message.

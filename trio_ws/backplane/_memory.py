@@ -13,6 +13,7 @@ from typing import final
 import trio
 from trio.lowlevel import ParkingLot
 
+from .._log import LoggerLike
 from .._pacing import next_checkpoint
 from ._base import BackplaneError, HistoryEntry
 from ._envelope import decode
@@ -89,7 +90,7 @@ class MemoryBackplane(QueuedBackplane):
         *,
         max_queued_messages: float = MAX_QUEUED_MESSAGES,
         max_queued_bytes: float = MAX_QUEUED_BYTES,
-        logger: logging.Logger | None = None,
+        logger: LoggerLike | None = None,
     ) -> None:
         given: object = hub
         if not isinstance(given, MemoryHub):

@@ -5,13 +5,13 @@ This module puts these pieces together and knows no broker. Each kind adds `_joi
 
 from __future__ import annotations
 
-import logging
 import os
 from abc import abstractmethod
 from collections import OrderedDict
 
 import trio
 
+from .._log import LoggerLike
 from .._options import check_limit
 from .._protocol.message import Message, checked_message
 from ._base import Backplane, BackplaneStatistics, Deliver, Gap, HistoryEntry
@@ -34,7 +34,7 @@ class QueuedBackplane(Backplane):
     """A backplane, but for `_join`, which connects it to a broker."""
 
     def __init__(
-        self, max_queued_messages: float, max_queued_bytes: float, logger: logging.Logger
+        self, max_queued_messages: float, max_queued_bytes: float, logger: LoggerLike
     ) -> None:
         check_limit("max_queued_messages", max_queued_messages)
         check_limit("max_queued_bytes", max_queued_bytes)

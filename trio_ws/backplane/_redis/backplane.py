@@ -19,6 +19,7 @@ import trio
 
 from ..._arguments import check_client_context
 from ..._backoff import Backoff
+from ..._log import LoggerLike
 from ..._nursery import errors_in, raise_as_is
 from ..._options import check_limits, check_logger, make_options
 from .._base import BackplaneError, HistoryEntry
@@ -77,7 +78,7 @@ class RedisOptions:
     ssl_context: ssl.SSLContext | None = None
     """For ``rediss`` URLs. By default the system's trust store, with host names checked."""
 
-    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("trio_ws"))
+    logger: LoggerLike = field(default_factory=lambda: logging.getLogger("trio_ws"))
     """The logger for records: a warning when Redis is lost, a line when it is back."""
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class RedisKeywords(TypedDict, total=False):
     ping_timeout: float
     open_timeout: float
     ssl_context: ssl.SSLContext | None
-    logger: logging.Logger
+    logger: LoggerLike
 
 
 @final
