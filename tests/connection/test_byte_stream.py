@@ -190,7 +190,7 @@ async def test_tcp_can_be_relayed_through_a_websocket() -> None:
         open_websocket_url(server.urls[0]) as ws,
     ):
         stream = as_stream(ws)
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""
         async for data in stream:
             answer += data
