@@ -17,6 +17,9 @@ from ._errors import ConnectionFailed
 #: Text that helps nobody: the line in the source of ``ssl``, and an address as trio shows it.
 _NOISE = re.compile(r"^Error connecting to .*: | \(_ssl\.c:[0-9]+\)$")
 
+#: What OpenSSL makes of a peer that says something else than TLS; the name depends on its version.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
 
 def reason_of(exc: BaseException) -> str:
     """What is at the bottom of `exc`: "Connection refused", for example."""
@@ -66,6 +69,8 @@ def _inner(exc: BaseException) -> tuple[BaseException, ...]:
 
 
 def _text(exc: BaseException) -> str:
+    if isinstance(exc, ssl.SSLError) and getattr(exc, "reason", None) in _NO_TLS:
+        return f"{_NOISE.sub('', str(exc))}; the peer may not speak TLS"
     if not isinstance(exc, OSError) or not exc.strerror:
         return _NOISE.sub("", str(exc))
     where = f": {exc.filename!r}" if exc.filename is not None else ""

@@ -265,7 +265,7 @@ INVALID = {
     ),
     "garbage": (bytes(range(256)), "this is not HTTP"),
     "another protocol": (b"SSH-2.0-OpenSSH_9.2p1\r\n", "this is not HTTP"),
-    "a TLS alert": (b"\x15\x03\x01\x00\x02\x02\x46", "this is not HTTP"),
+    "a TLS alert": (b"\x15\x03\x01\x00\x02\x02\x46", "this is TLS, and not HTTP"),
     "a status that is none": (b"HTTP/1.1 abc OK\r\n\r\n", "illegal status line"),
     "status 99": (b"HTTP/1.1 099 Low\r\n\r\n", "status_code"),
     "a line without a colon": (with_fields(b"hello"), "illegal header line"),

@@ -57,6 +57,9 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 _MAX_QUOTE = 120
 
 
+#: How a TLS handshake or alert begins: its type, and the first half of a version.
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+
 _EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
 
 
@@ -101,7 +104,8 @@ class HeadBuffer:
         if self._data:
             start = self._starts.match(self._data)
             if start is None:
-                raise MalformedHead("this is not HTTP")
+                is_tls = self._data.startswith(_TLS_RECORDS)
+                raise MalformedHead(f"this is {'TLS, and ' if is_tls else ''}not HTTP")
             if start.end(1):
                 self._pass_over(start.end(1))
         # Each byte is searched once, or a head of 16 KiB that arrives byte by byte would take

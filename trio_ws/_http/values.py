@@ -304,7 +304,8 @@ class InvalidRequest(HandshakeError):
 class ConnectionRejected(HandshakeError):
     """An HTTP response other than 101 ended the handshake.
 
-    Its text has the URL, the status and the first words of the body, on one line.
+    Its text has the URL, the status, where a redirect leads, and the first words of the body, on
+    one line.
 
     Attributes:
         response: on the client, what the server sent, its body cut at 64 KiB or after a second. If
@@ -332,9 +333,14 @@ class ConnectionRejected(HandshakeError):
 
     def __str__(self) -> str:
         whose = f" with {self.url}" if self.url is not None else ""
+        status = self.response.status
+        where = self.response.headers.get("Location", "") if 300 <= status < 400 else ""
+        # Without its query, which may hold secrets.
+        location = first_words(where.partition("?")[0].encode())
+        led = f", a redirect to {location}" if location else ""
         words = first_words(self.response.body)
         said = f": {words}" if words else ""
-        return f"the handshake{whose} ended with HTTP status {self.response.status}{said}"
+        return f"the handshake{whose} ended with HTTP status {status}{led}{said}"
 
 
 class ProxyError(HandshakeError):
