@@ -41,8 +41,8 @@ def test_more_text_than_the_screen_has_rows_goes_above_it_in_parts() -> None:
 
 def test_what_could_play_tricks_is_visible() -> None:
     assert visible("a\tb\nc é 界 👩‍👩‍👧") == "a\tb\nc é 界 👩‍👩‍👧"
-    assert visible("\x1b\x07\r\x7f\x9b\u200f\u202e\u2069") == (
-        r"\x1b\x07\r\x7f\x9b\u200f\u202e\u2069"
+    assert visible("\x1b\x07\r\x7f\x9b\xad\u200f\u202e\u2069\U000e0041") == (
+        r"\x1b\x07\r\x7f\x9b\xad\u200f\u202e\u2069\U000e0041"
     )
     assert dump(bytes(65)).endswith("00 …")
 
