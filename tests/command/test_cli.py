@@ -158,7 +158,7 @@ def test_wrong_arguments_are_said_in_one_line(
 ) -> None:
     (here / "chat.py").write_text(APPLICATION, "utf-8")
     assert run("serve", "chat:handler", *arguments) == status
-    line = capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("trio-ws")
     assert message in line
 
@@ -177,6 +177,7 @@ def test_wrong_arguments_are_said_in_one_line(
         ("--expect=(", "'(' is not a regular expression: "),
         ("--count=0", "'0' is not a whole number from 1 to 1000000000"),
         ("--timeout=1", "--timeout is for --expect and --count"),
+        ("--prot=80", "trio-ws connect: unrecognized arguments: --prot=80 (trio-ws connect --help"),
         ("--insecure", "--cafile, --insecure and --cert are for wss:// URLs"),
         ("--cafile=", "the path is empty"),
         ("--unix=", "the path is empty"),
@@ -187,7 +188,9 @@ def test_wrong_arguments_of_connect_are_said_in_one_line(
     capsys: pytest.CaptureFixture[str], option: str, message: str
 ) -> None:
     assert run("connect", "ws://localhost", option) == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("trio-ws")
+    assert message in line
 
 
 def test_one_authorization_is_enough(capsys: pytest.CaptureFixture[str]) -> None:

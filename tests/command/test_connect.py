@@ -25,6 +25,7 @@ from tests.client.proxy_helpers import CREDENTIALS, tinyproxy
 from tests.command.cli_helpers import PATIENCE, run, running
 from tests.handshake.handshake_helpers import ACCEPTING, read_head, request_fields
 from tests.helpers import HOST, echo, open_server, reset
+from tests.tls_helpers import tls_contexts
 from trio_ws import WebSocket
 from trio_ws._command.console import Console
 from trio_ws._command.formats import Text
@@ -536,3 +537,36 @@ async def test_an_input_that_cannot_be_read_is_at_its_end() -> None:
                 assert await client.status() == 0
     finally:
         os.close(unreadable)
+
+
+async def test_an_output_that_cannot_be_written_is_said_in_one_line() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    with trio.fail_after(PATIENCE), os.fdopen(full, "wb"):
+        async with open_server(echo) as server:
+            async with running(
+                "connect", server.urls[0], stdout=full, stderr=subprocess.PIPE
+            ) as client:
+                assert client.process.stdin is not None
+                assert client.process.stderr is not None
+                await client.process.stdin.send_all(b"hello\n")
+                said = b"".join([piece async for piece in client.process.stderr]).decode()
+                assert await client.process.wait() == 1
+    assert said.splitlines()[1:] == ["trio-ws: cannot write the output: No space left on device"]
+
+
+async def test_streams_that_are_closed_are_not_taken_for_others() -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_server(echo) as server:
+            command = f"{sys.executable} -m trio_ws connect {server.urls[0]}"
+            for closed in ("<&-", ">&-", "<&- >&- 2>&-"):
+                await trio.run_process(["sh", "-c", f"{command} --wait 0 {closed}"], stdin=b"hi")
+
+
+async def test_a_certificate_that_is_not_trusted_has_the_options_for_it() -> None:
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_server(echo, ssl_context=tls_contexts("localhost")[0]) as server,
+            running("connect", server.urls[0]) as client,
+        ):
+            assert await client.status() == 1
+    assert "--cafile FILE trusts" in client.output

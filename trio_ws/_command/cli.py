@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -19,9 +19,10 @@ from .._nursery import leaf_exceptions
 from .._version import __version__
 from .bench import BENCH
 from .connect import CONNECT
-from .exits import FAILED, INTERRUPTED, CommandFailed
+from .exits import FAILED, INTERRUPTED, USAGE, CommandFailed
 from .listen import LISTEN
 from .serve import SERVE
+from .terminal import STDERR, STDIN, STDOUT
 
 #: In the order in which the help shows them.
 COMMANDS: Final = (SERVE, CONNECT, LISTEN, BENCH)
@@ -29,8 +30,11 @@ COMMANDS: Final = (SERVE, CONNECT, LISTEN, BENCH)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. By default, the arguments are the process's."""
+    _open_closed_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
-    parsed = make_parser().parse_args(arguments)
+    parsed, unknown = make_parser().parse_known_args(arguments)
+    if unknown:  # said by the command's own parser, whose --help lists what there is
+        parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     command: Callable[[argparse.Namespace, Sequence[str]], int] = parsed.command
     try:
         return command(parsed, arguments[1:])
@@ -38,8 +42,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failure(_the_one_that_counts(exc))
 
 
+def _open_closed_streams() -> None:
+    """Put the null device where a standard stream is closed (``>&-``).
+
+    Otherwise the next file or socket that is opened would be taken for it.
+    """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+            pass
+        os.close(descriptor)
+        sys.stdin = sys.stdin or os.fdopen(STDIN)
+        sys.stdout = sys.stdout or os.fdopen(STDOUT, "w")
+        sys.stderr = sys.stderr or os.fdopen(STDERR, "w")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's, which says what is wrong in one line, and not below twelve lines of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} ({self.prog} --help tells more)\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="trio-ws", description="WebSocket servers and clients, on trio.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"trio-ws {__version__}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import ssl
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +25,8 @@ from .terminal import STDIN, STDOUT, is_terminal, takes_colour
 
 #: How many seconds `--expect` waits, if the user does not say. A smoke test should not hang.
 _EXPECT_TIMEOUT: Final = 10.0
+
+_TRUST: Final = "; --cafile FILE trusts an authority of your own, and --insecure anybody"
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +114,8 @@ def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     try:
         return trio.run(partial(talk, _plan(parsed), console, _format(parsed), **options))
     except HandshakeError as exc:
-        raise CommandFailed(str(exc)) from None
+        is_distrust = isinstance(exc.__cause__, ssl.SSLCertVerificationError)
+        raise CommandFailed(f"{exc}{_TRUST if is_distrust else ''}") from None
 
 
 def _plan(parsed: argparse.Namespace) -> Plan:

@@ -84,11 +84,11 @@ async def talk(
     """
     conversation = Conversation(plan, console, form)
     async with _until_sigterm() as asked_to_stop:
-        with restored_terminal(), trio.move_on_after(plan.timeout):
+        with restored_terminal(), trio.move_on_after(plan.timeout) as limit:
             await conversation.run(options)
     if asked_to_stop.is_set():
         return SIGNALLED + signal.SIGTERM
-    return conversation.status()
+    return conversation.status(f" in {plan.timeout:g} s" if limit.cancelled_caught else "")
 
 
 @asynccontextmanager
@@ -141,17 +141,20 @@ class Conversation:
             finally:
                 nursery.cancel_scope.cancel()
 
-    def status(self) -> int:
+    def status(self, when: str) -> int:
         """The exit code.
+
+        Args:
+            when: until when it went on, for the error.
 
         Raises:
             CommandFailed: what was expected did not come.
         """
         plan = self._plan
         if plan.expect is not None and not self._matched:
-            raise CommandFailed(f"no message matched {plan.expect.pattern!r}", UNMET)
+            raise CommandFailed(f"no message matched {plan.expect.pattern!r}{when}", UNMET)
         if plan.expect is None and self._received < plan.count < inf:
-            raise CommandFailed(f"{self._received} of {plan.count} messages came", UNMET)
+            raise CommandFailed(f"{self._received} of {plan.count} messages came{when}", UNMET)
         return DONE if self._orderly or self._fulfilled else FAILED
 
     # The connection…

@@ -12,6 +12,8 @@ from typing import Final
 
 import trio
 
+from .exits import CommandFailed
+
 STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -35,6 +37,10 @@ def write_all(descriptor: int, text: str) -> None:
 
     Not by way of `sys.stdout`: a thread that is abandoned while it writes would hold its lock, and
     Python needs that lock to exit.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        CommandFailed: it cannot be written.
     """
     encoding = sys.stdout.encoding
     data = memoryview(text.encode(encoding, "backslashreplace"))
@@ -43,6 +49,10 @@ def write_all(descriptor: int, text: str) -> None:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:  # another program made it so, and it is ours as well
             select.select([], [descriptor], [])
+        except BrokenPipeError:
+            raise
+        except OSError as exc:  # a full disk, for example
+            raise CommandFailed(f"cannot write the output: {exc.strerror}") from None
 
 
 @contextmanager
