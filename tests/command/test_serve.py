@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
 import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -456,3 +458,27 @@ async def test_sighup_gives_workers_the_new_certificate(tmp_path: Path) -> None:
             assert await gets_in(url, trusting(second))
             assert not await gets_in(url, trusting(first))
             assert await command.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "app:handler", "--port=0", "--certfile=server.pem"],
+        ["listen"],
+        ["bench", "ws://127.0.0.1:1"],
+    ],
+)
+async def test_a_line_that_cannot_be_printed_ends_it_at_once_and_is_said_in_one_line(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    issue(tmp_path, "localhost")
+    (tmp_path / "app.py").write_text(APPLICATION)
+    full = os.open("/dev/full", os.O_WRONLY)
+    with trio.fail_after(PATIENCE), os.fdopen(full, "wb"):
+        async with running(
+            *arguments, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE
+        ) as command:
+            assert command.process.stderr is not None
+            said = b"".join([piece async for piece in command.process.stderr]).decode()
+            assert await command.process.wait() == 1
+    assert said == "trio-ws: cannot write the output: No space left on device\n"

@@ -90,8 +90,10 @@ async def renewed_on_sighup(
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         async with open_bare_nursery() as nursery:
             nursery.start_soon(_renew, files, context, signals)
-            yield
-            nursery.cancel_scope.cancel()
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
 
 
 async def _renew(files: ServerFiles, context: ssl.SSLContext, signals: AsyncIterator[int]) -> None:

@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from .._server.server import WebSocketServer, serve_listeners
 from .application import Application, check_handler
 from .exits import DONE, SIGNALLED, CommandFailed
 from .listening import bound_tcp_sockets, failing_in_one_line
+from .terminal import print_all
 
 logger = logging.getLogger("trio_ws.serve")
 
@@ -176,7 +176,11 @@ class Serving:
             serve = partial(serve_listeners, handler, listeners, **self._options())
             self._nursery = nursery
             self._server = await nursery.start(serve)
-            ready()
+            try:
+                ready()
+            except BaseException:
+                nursery.cancel_scope.cancel()
+                raise
 
     def _options(self) -> ListenerKeywords:
         service = self._service
@@ -220,8 +224,7 @@ async def serve_until_signalled(serving: Serving) -> int:
 
 def announce(where: str) -> None:
     """Print where connections are accepted, for a person, or a program that waits for this line."""
-    sys.stdout.write(f"Serving on {where}\n")
-    sys.stdout.flush()
+    print_all(f"Serving on {where}\n")
 
 
 async def _obey_signals(serving: Serving, signals: AsyncIterator[int]) -> None:

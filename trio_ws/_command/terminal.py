@@ -55,6 +55,21 @@ def write_all(descriptor: int, text: str) -> None:
             raise CommandFailed(f"cannot write the output: {exc.strerror}") from None
 
 
+def print_all(text: str) -> None:
+    """Print text, and see to it that it is out.
+
+    Raises:
+        CommandFailed: it cannot be written.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as exc:  # a full disk, or nobody reads it
+        # Python flushes sys.stdout at exit, and would complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CommandFailed(f"cannot write the output: {exc.strerror}") from None
+
+
 @contextmanager
 def restored_terminal() -> Generator[None, None, None]:
     """Put the terminal's settings back at the end, whoever has changed them."""

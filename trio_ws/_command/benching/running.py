@@ -16,6 +16,7 @@ from ..._keywords import ClientKeywords
 from ..._nursery import open_bare_nursery
 from ..exits import DONE, FAILED, SIGNALLED
 from ..serving import STOP_SIGNALS
+from ..terminal import print_all
 from .alarm import open_alarm
 from .load import Load
 from .plan import Plan
@@ -46,8 +47,7 @@ async def bench(url: str, plan: Plan, *, in_json: bool, **options: Unpack[Client
                 await load.run()
             finally:
                 nursery.cancel_scope.cancel()
-    sys.stdout.write(as_json(url, load) + "\n" if in_json else as_text(url, load))
-    sys.stdout.flush()
+    print_all(as_json(url, load) + "\n" if in_json else as_text(url, load))
     if stopper.signal:
         return SIGNALLED + stopper.signal
     return FAILED if load.tally.refused or load.tally.lost else DONE
