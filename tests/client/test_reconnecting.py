@@ -533,6 +533,16 @@ async def test_a_link_that_is_dropped_with_its_loop_leaves_no_socket() -> None:
                 await trio.sleep(0.01)
 
 
+async def test_a_link_that_is_taken_for_the_connection_says_what_to_do() -> None:
+    async with memory_network(serving(echo)):
+        async for link in reconnecting(URL):
+            for name, hint in (("send", r"enter the link, `async with"), ("no", "'no'$")):
+                with pytest.raises(AttributeError, match=hint):
+                    getattr(link, name)
+            async with link:
+                break
+
+
 async def test_a_link_is_entered_once() -> None:
     async with memory_network(serving(echo)):
         link = await anext(reconnecting(URL))

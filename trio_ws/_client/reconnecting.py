@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import cached_property, partial
 from math import inf
 from types import TracebackType
-from typing import TypeAlias, Unpack, cast, final
+from typing import TYPE_CHECKING, TypeAlias, Unpack, cast, final
 
 import trio
 
@@ -341,6 +341,14 @@ class Link(AbstractAsyncContextManager[WebSocket, bool]):
     def __repr__(self) -> str:
         after = f", after {self.reason}" if self.reason else ""
         return f"<Link at attempt {self.attempt}, waited {self.waited:.1f} s{after}>"
+
+    if not TYPE_CHECKING:  # or they would take any name for an attribute
+
+        def __getattr__(self, name: str) -> object:
+            hint = ""
+            if not name.startswith("_") and hasattr(WebSocket, name):
+                hint = ": that is the connection's, so enter the link, `async with link as ws:`"
+            raise AttributeError(f"a Link has no attribute {name!r}{hint}")
 
     # What the block may say…
 
