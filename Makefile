@@ -32,7 +32,7 @@ test: .venv/.group-test $(NODE)/.installed
 	@sh tests/setup/system.sh chromium curl haproxy libatomic microsocks nginx node redis-server tinyproxy wrk
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 else
