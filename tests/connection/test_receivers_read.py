@@ -573,7 +573,7 @@ async def test_one_message_may_wait_where_no_more_may() -> None:
         await peer.send_close(1000)
 
 
-@pytest.mark.parametrize("ping", [b"", frame(PING)])
+@pytest.mark.parametrize("ping", [b"", frame(PING)], ids=["nothing before", "a ping before"])
 async def test_no_more_is_read_while_more_bytes_wait_than_may(ping: bytes) -> None:
     async with open_raw(max_queued_bytes=1000) as (ws, peer):
         batch = [frame(TEXT, b"x" * 100) for _ in range(10)]
