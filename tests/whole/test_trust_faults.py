@@ -13,9 +13,14 @@ from tests.helpers import HOST, PATIENCE, RawPeer, echo, open_server, tcp_pair
 from tests.whole.server_process import CLOSE_TIMEOUT, SLACK, SOAK, report, server_process
 from tests.whole.sweeping import converse, sweep
 from trio_ws import open_websocket_url
+from trio_ws._waking import LOOKOUT, Lookout
+
+#: One task looks for a sleep of the computer, up to a second after the last connection has ended.
+NOBODY_LOOKS = Lookout(None)
 
 
 async def test_cancelling_a_client_at_every_step_over_tcp_leaves_nothing() -> None:
+    LOOKOUT.set(NOBODY_LOOKS)
     async with open_server(echo) as ours:
 
         async def run() -> None:
@@ -28,6 +33,8 @@ async def test_cancelling_a_client_at_every_step_over_tcp_leaves_nothing() -> No
 
 
 async def test_cancelling_a_server_at_every_step_over_tcp_leaves_nothing() -> None:
+    LOOKOUT.set(NOBODY_LOOKS)
+
     async def be_client(stream: trio.abc.Stream) -> None:
         try:
             async with trio_ws.wrap_client_stream(stream, "ws://example.org/") as ws:
