@@ -342,7 +342,7 @@ class Link(AbstractAsyncContextManager[WebSocket, bool]):
         after = f", after {self.reason}" if self.reason else ""
         return f"<Link at attempt {self.attempt}, waited {self.waited:.1f} s{after}>"
 
-    if not TYPE_CHECKING:  # or they would take any name for an attribute
+    if not TYPE_CHECKING:  # pragma: no branch - checkers would take any name for an attribute
 
         def __getattr__(self, name: str) -> object:
             hint = ""
