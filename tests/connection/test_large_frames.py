@@ -125,20 +125,26 @@ async def test_a_peer_that_leaves_within_a_large_frame_is_noticed(side: str) -> 
 @pytest.mark.parametrize("piece", ["x" * 2**20, b"x" * 2**20])
 def test_no_step_of_a_growing_message_takes_as_long_as_copying_it(piece: str | bytes) -> None:
     with untraced():
-        incoming = IncomingMessage()
-        longest = 0.0
-        for number in range(64):
-            start = time.thread_time()
-            incoming.add(Fragment(piece, final=number == 63))
-            longest = max(longest, time.thread_time() - start)
+        # Where the machine is busy, a step may have bad luck with the processor's cache.
+        assert min(longest_step(piece) for _ in range(3)) < 0.5
+
+
+def longest_step(piece: str | bytes) -> float:
+    """The processor time of the longest step, as a part of that of copying the message."""
+    incoming = IncomingMessage()
+    longest = 0.0
+    for number in range(64):
         start = time.thread_time()
-        whole = incoming.whole()
+        incoming.add(Fragment(piece, final=number == 63))
         longest = max(longest, time.thread_time() - start)
-        start = time.thread_time()
-        copy = whole[:-1]
-        copying = time.thread_time() - start
+    start = time.thread_time()
+    whole = incoming.whole()
+    longest = max(longest, time.thread_time() - start)
+    start = time.thread_time()
+    copy = whole[:-1]
+    copying = time.thread_time() - start
     assert len(whole) == len(copy) + 1 == 64 * 2**20
-    assert longest < copying
+    return longest / copying
 
 
 def test_a_text_that_drips_in_is_held_in_few_pieces_and_counted() -> None:

@@ -80,6 +80,6 @@ def test_every_command_line_shown_is_one(tmp_path: Path, monkeypatch: pytest.Mon
     shown += [
         shlex.join(json.loads(found)) for found in re.findall(r"^CMD (.*)$", image, re.MULTILINE)
     ]
-    assert len(shown) > 20
+    assert len(shown) == 24
     for line in shown:
         make_parser().parse_args(shlex.split(line, comments=True)[1:])
