@@ -25,7 +25,7 @@ class Format(ABC):
     def received(self, message: str | bytes) -> str: ...
 
     @abstractmethod
-    def sent(self, message: str | bytes) -> str: ...
+    def sent(self, message: str | bytes, at: float) -> str: ...
 
     @abstractmethod
     def pong(self, seconds: float) -> str: ...
@@ -76,7 +76,7 @@ class Text(Format):
     def opened(self, url: str, websocket: WebSocket) -> str:
         return ""
 
-    def sent(self, message: str | bytes) -> str:
+    def sent(self, message: str | bytes, at: float) -> str:
         return ""
 
     def pong(self, seconds: float) -> str:
@@ -89,6 +89,9 @@ class Text(Format):
 class Records(Format):
     """A line of JSON for each event: ``--jsonl``. docs/command-line.md has the fields.
 
+    The time of a message that was sent is when sending began. An answer may be written before it,
+    but has a later time.
+
     JSON escapes whatever is not ASCII, so there is nothing in it that a terminal would obey.
     """
 
@@ -97,10 +100,10 @@ class Records(Format):
         return self._record("out", "open", url=masked(url), subprotocol=subprotocol)
 
     def received(self, message: str | bytes) -> str:
-        return self._message("in", message)
+        return self._message("in", message, time.time())
 
-    def sent(self, message: str | bytes) -> str:
-        return self._message("out", message)
+    def sent(self, message: str | bytes, at: float) -> str:
+        return self._message("out", message, at)
 
     def pong(self, seconds: float) -> str:
         return self._record("in", "pong", seconds=round(seconds, 6))
@@ -109,11 +112,13 @@ class Records(Format):
         direction = "out" if reason.initiator is Initiator.LOCAL else "in"
         return self._record(direction, "close", code=reason.code, reason=reason.reason)
 
-    def _message(self, direction: str, message: str | bytes) -> str:
+    def _message(self, direction: str, message: str | bytes, at: float) -> str:
         if isinstance(message, str):
-            return self._record(direction, "text", data=message)
-        return self._record(direction, "binary", data=base64.b64encode(message).decode("ascii"))
+            return self._record(direction, "text", at, data=message)
+        data = base64.b64encode(message).decode("ascii")
+        return self._record(direction, "binary", at, data=data)
 
-    def _record(self, direction: str, kind: str, **fields: Any) -> str:
-        record = {"time": round(time.time(), 6), "direction": direction, "kind": kind, **fields}
+    def _record(self, direction: str, kind: str, at: float | None = None, **fields: Any) -> str:
+        at = time.time() if at is None else at
+        record = {"time": round(at, 6), "direction": direction, "kind": kind, **fields}
         return json.dumps(record) + "\n"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -285,12 +286,13 @@ class Conversation:
         if websocket is None:
             await self._note(f"Not connected, and so not sent: {_quoted(message)}")
             return
+        began = time.time()
         try:
             await websocket.send(message)
         except (ConnectionClosed, trio.ClosedResourceError):
             await self._note(f"The connection closed before this was sent: {_quoted(message)}")
         else:
-            await self._write(self._format.sent(message))
+            await self._write(self._format.sent(message, began))
 
     async def _toggle(self, what: Literal["json", "times"]) -> None:
         if isinstance(self._format, Text):
