@@ -17,7 +17,7 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn, final
@@ -33,6 +33,7 @@ from .._server.listening import bound_unix_socket, listen, port_of
 from .._server.server import WebSocketServer, serve_listeners
 from .application import Application, check_handler
 from .exits import DONE, SIGNALLED, CommandFailed
+from .line import HURRY, LEAVE, READY, Line
 from .listening import bound_tcp_sockets, failing_in_one_line
 from .terminal import print_all
 
@@ -248,15 +249,6 @@ def _exit_at_once(number: int) -> NoReturn:
 # ---------------------------------------------------------------------------
 
 
-#: What a worker sends to its supervisor when it accepts connections.
-READY: Final = b"r"
-
-#: What a supervisor sends: another worker has taken over, so stop listening and leave; and stop
-#: without a drain, or cut it short. The end of the stream says that the supervisor is gone.
-LEAVE: Final = b"l"
-HURRY: Final = b"h"
-
-
 async def serve_as_worker(service: Service, application: Application, descriptor: int) -> int:
     """Serve until a signal asks to stop, or until the supervisor is gone.
 
@@ -271,22 +263,16 @@ async def serve_as_worker(service: Service, application: Application, descriptor
     """
     # A process that the application starts must not keep this socket open after our end.
     os.set_inheritable(descriptor, False)
-    line = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
     serving = Serving(service, application)
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-        async with trio.SocketStream(line) as supervisor, open_bare_nursery() as nursery:
+        async with Line(socket.socket(fileno=descriptor)) as line, open_bare_nursery() as nursery:
             nursery.start_soon(_stop_when_told, serving, signals)
-            nursery.start_soon(_obey_supervisor, serving, supervisor)
+            nursery.start_soon(_obey_supervisor, serving, line)
             try:
-                await serving.run(lambda _: nursery.start_soon(_tell_ready, supervisor))
+                await serving.run(lambda _: nursery.start_soon(line.say, READY))
             finally:
                 nursery.cancel_scope.cancel()
     return DONE
-
-
-async def _tell_ready(supervisor: trio.SocketStream) -> None:
-    with suppress(trio.BrokenResourceError):  # it is gone; `_obey_supervisor` sees that too
-        await supervisor.send_all(READY)
 
 
 async def _stop_when_told(serving: Serving, signals: AsyncIterator[int]) -> None:
@@ -294,12 +280,12 @@ async def _stop_when_told(serving: Serving, signals: AsyncIterator[int]) -> None
         serving.leave()
 
 
-async def _obey_supervisor(serving: Serving, supervisor: trio.SocketStream) -> None:
-    with suppress(trio.BrokenResourceError):
-        while order := await supervisor.receive_some(1):
+async def _obey_supervisor(serving: Serving, line: Line) -> None:
+    async with aclosing(line.messages()) as orders:
+        async for order, _ in orders:
             if order == LEAVE:
                 serving.leave(refuse=False)
-            else:
+            elif order == HURRY:
                 serving.stop()
     logger.warning("the supervisor is gone: closing %d connections", serving.connections)
     serving.stop()

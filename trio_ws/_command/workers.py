@@ -3,9 +3,9 @@
 The supervisor binds the port and never listens on it. Each worker binds it too (SO_REUSEPORT), and
 the kernel gives each new connection to one of them. The workers share nothing else.
 
-A worker sends its supervisor one byte over a socket when it accepts connections. The supervisor
-sends a worker SIGTERM, or a byte that says more: its successor listens, or there is no time for a
-drain. Each learns from the kernel when the other is gone. `serving` runs in a worker.
+A worker tells its supervisor over a `line` when it accepts connections. The supervisor sends a
+worker SIGTERM, or says more over the line: its successor listens, or there is no time for a drain.
+Each learns from the kernel when the other is gone. `serving` runs in a worker.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, aclosing, suppress
 from math import inf
 from typing import Any, Final, TypeAlias, final
 
@@ -27,7 +27,8 @@ from .._backoff import Backoff
 from .._nursery import open_bare_nursery
 from .._reasons import reason_of
 from .exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
-from .serving import HURRY, LEAVE, READY, STOP_SIGNALS, announce
+from .line import HURRY, LEAVE, READY, Line
+from .serving import STOP_SIGNALS, announce
 
 logger = logging.getLogger("trio_ws.serve")
 
@@ -55,13 +56,12 @@ _GOOD_ORDER: Final = {DONE, -signal.SIGTERM, -signal.SIGINT, INTERRUPTED}
 class Worker:
     """One worker process, from its start to its end."""
 
-    def __init__(self, number: int, process: trio.Process, line: trio.SocketStream) -> None:
+    def __init__(self, number: int, process: trio.Process, line: Line) -> None:
         self.number = number
         #: How many seconds it was ready, once it has ended; below 0 if it never was.
         self.lived = -inf
         self._process = process
         self._line = line
-        self._speaking = trio.Lock()
         self._ready_at = inf
         self._settled = trio.Event()
         self._ended = trio.Event()
@@ -75,7 +75,7 @@ class Worker:
         """Wait until it ends, and note when it becomes ready. Cancelling this kills it."""
         try:
             async with self._line, trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen_for_ready)
+                nursery.start_soon(self._listen)
                 await self._process.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -86,11 +86,12 @@ class Worker:
             self._settled.set()
             self._ended.set()
 
-    async def _listen_for_ready(self) -> None:
-        with suppress(trio.BrokenResourceError):
-            if await self._line.receive_some(1) == READY:
-                self._ready_at = trio.current_time()
-                self._settled.set()
+    async def _listen(self) -> None:
+        async with aclosing(self._line.messages()) as messages:
+            async for word, _ in messages:
+                if word == READY:
+                    self._ready_at = trio.current_time()
+                    self._settled.set()
 
     async def wait_ready(self) -> bool:
         """Wait until it is ready. Returns false if it ended instead."""
@@ -126,18 +127,13 @@ class Worker:
     async def ask_to_leave(self) -> None:
         """Ask it to stop, after its successor has begun to listen."""
         if self._ready_at < inf:
-            await self._tell(LEAVE)
+            await self._line.say(LEAVE)
         else:  # it may not read yet
             self.ask_to_stop()
 
     async def hurry(self) -> None:
         """Ask it to stop without a drain, or to cut that short."""
-        await self._tell(HURRY)
-
-    async def _tell(self, order: bytes) -> None:
-        async with self._speaking:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has ended
-                await self._line.send_all(order)
+        await self._line.say(HURRY)
 
     def kill(self) -> None:
         self._process.kill()
@@ -203,8 +199,7 @@ class Crew:
             except OSError as exc:
                 raise CommandFailed(f"cannot start worker {number}: {reason_of(exc)}") from None
             unless_started.pop_all()
-        line = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        worker = Worker(number, process, line)
+        worker = Worker(number, process, Line(ours))
         self.workers[worker] = None
         self._hull.start_soon(self._follow, worker)
         return worker
