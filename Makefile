@@ -48,6 +48,7 @@ check: .venv/.group-check
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes trio_ws --ignoreexternal
 
 docs: .venv/.group-docs
+	$(BIN)/python -m tests.project.shown
 	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html
 
 conformance: .venv/.group-test .tools/autobahn/.installed

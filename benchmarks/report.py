@@ -124,39 +124,40 @@ def to_markdown(report: Report) -> str:
 
 
 def parts(report: Report) -> Iterator[Iterable[str]]:
+    yield ["# Benchmark results"]
     main, paced, scale = map(report.measured, (MAIN, PACED, SCALE))
     compared = list(beside_rows(report))
     if compared:
-        yield ["### Beside the other checkout"]
+        yield ["## Beside the other checkout"]
         yield [*BESIDE_HEAD, *compared]
     if main:
-        yield ["### In numbers"]
+        yield ["## In numbers"]
         yield table(report, main, value_cell)
         yield from notes(report, main)
         for subject in (PLAIN, SPEEDUPS):
             if any(report.find(case.name, subject) for case in main):
-                yield [f"### {KNOWN[subject].title}, times the peer"]
+                yield [f"## {KNOWN[subject].title}, times the peer"]
                 yield ratio_table(report, main, subject)
-        yield ["### Processor time of the process under test"]
+        yield ["## Processor time of the process under test"]
         yield table(report, main, cost_cell, cost_unit)
     if paced:
-        yield ["### Paced: processor time for a message"]
+        yield ["## Paced: processor time for a message"]
         yield table(report, paced, value_cell)
         for subject in (PLAIN, SPEEDUPS):
             if any(report.find(case.name, subject) for case in paced):
                 yield [f"{KNOWN[subject].title}, times the peer:"]
                 yield ratio_table(report, paced, subject)
-        yield ["### Paced: latency"]
+        yield ["## Paced: latency"]
         yield table(report, paced, latency_cell, lambda case: f"ms, {' / '.join(PERCENTILES)}")
         if any(figure.is_late for case in paced for figure in report.figures[case.name].values()):
             yield ["~: others held the load's core now and then, which may be in these latencies."]
         yield from overtaxed(report, paced)
     if scale:
-        yield ["### As the load grows"]
+        yield ["## As the load grows"]
         yield table(report, scale, value_cell)
         yield ["What it costs the server:"]
         yield table(report, scale, cost_cell, cost_unit)
-    yield ["### Measured on"]
+    yield ["## Measured on"]
     yield machine_list(report)
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import logging
-import math
 import pkgutil
 import pydoc
 import re
 from itertools import zip_longest
-from typing import Any
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -32,8 +28,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinxcontrib_trio",
 ]
-# The tables are parts of other pages.
-exclude_patterns = ["_build", "closing-matrix.md", "benchmarks/*.md"]
+exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"trio_ws {release}"
@@ -58,7 +53,7 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", lay_out_docstring)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("missing-reference", resolve_reference)
-    app.connect("source-read", insert_options)
+    app.connect("doctree-read", link_names)
 
 
 # ---------------------------------------------------------------------------
@@ -135,6 +130,43 @@ def plain_sections(lines: list[str]) -> list[str]:
 # References
 # ---------------------------------------------------------------------------
 
+#: The public modules. A name of the first comes before one of the next.
+MODULES = [importlib.import_module(f"trio_ws{module}") for module in ("", ".testing", ".backplane")]
+
+_NAME = re.compile(r"([A-Z]\w+|[a-z]+_\w+)(\.\w+)*$")
+
+
+def link_names(app: Sphinx, doctree: nodes.document) -> None:
+    """Make a link of the first mention of each public name on a page, which is plain Markdown."""
+    page = app.env.docname
+    if page == "reference":
+        return
+    seen: set[str] = set()
+    for node in list(doctree.findall(nodes.literal)):
+        name = node.astext()
+        target = public_name(name)
+        if (
+            target is None
+            or name in seen
+            or isinstance(node.parent, (nodes.reference, nodes.title, pending_xref))
+        ):
+            continue
+        seen.add(name)
+        link = pending_xref(
+            "", node.deepcopy(), refdomain="py", reftype="obj", reftarget=target, refdoc=page
+        )
+        node.replace_self(link)
+
+
+def public_name(name: str) -> str | None:
+    """Where the reference has a name, as ``WebSocket.send``, if it does."""
+    first = name.partition(".")[0]
+    for module in MODULES:
+        if _NAME.match(name) and first in module.__all__:
+            full = f"{module.__name__}.{name}"
+            return full if pydoc.locate(full) is not None else None
+    return None
+
 
 def resolve_reference(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.TextElement
@@ -173,48 +205,3 @@ UNDOCUMENTED = {
     "Buffer",
     "CookieJar",
 }
-
-
-# ---------------------------------------------------------------------------
-# The table of options
-# ---------------------------------------------------------------------------
-
-#: Every options class, and who has the options that it adds.
-OPTIONS = {
-    trio_ws.ConnectionOptions: "both",
-    trio_ws.ClientStreamOptions: "client",
-    trio_ws.ClientOptions: "client [#stream]_",
-    trio_ws.ServerStreamOptions: "server",
-    trio_ws.ListenerOptions: "server [#stream]_",
-}
-
-
-def insert_options(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Write the table from what the code says, so that they cannot disagree."""
-    if docname == "options":
-        content[0] = content[0].replace("@OPTIONS@", "\n".join(option_rows()))
-
-
-def option_rows() -> list[str]:
-    documentation = ModuleAnalyzer.for_module("trio_ws._options").find_attr_docs()
-    rows: list[str] = []
-    for options, side in OPTIONS.items():
-        for field in dataclasses.fields(options):
-            docs = documentation.get((options.__name__, field.name))
-            if docs:
-                rows += [f"   * - ``{field.name}``", f"     - {show_default(field)}"]
-                rows += [f"     - {side}", f"     - {' '.join(docs).strip()}"]
-    return rows
-
-
-def show_default(field: dataclasses.Field[Any]) -> str:
-    value = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-    if isinstance(value, logging.Logger):
-        return f"``getLogger({value.name!r})``"
-    if value == math.inf:
-        return "``math.inf``"
-    if isinstance(value, float):
-        return f"{value:g} s"
-    if isinstance(value, int) and field.name.endswith(("_size", "_bytes", "_buffer")):
-        return f"{value // 2**20} MiB" if value >= 2**20 else f"{value // 2**10} KiB"
-    return f"``{value!r}``"

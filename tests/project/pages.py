@@ -10,15 +10,22 @@ ROOT = Path(__file__).parents[2]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-_FENCE = re.compile(r"^```(python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?P<shown><!-- shown: .*\n)?```(?P<language>python|text)\n(?P<text>(?s:.*?))^```$",
+    re.MULTILINE,
+)
 
 
 def snippets(page: Path) -> Iterator[tuple[str, str, str]]:
-    """Each block fenced as python or text: its language, its place, and its text."""
+    """Each block fenced as python or text: its language, its place, and its text.
+
+    Excerpts of files are left out: they are tested where they are from.
+    """
     source = page.read_text("utf-8")
     for fence in _FENCE.finditer(source):
         line = source.count("\n", 0, fence.start()) + 1
-        yield fence[1], f"{page.relative_to(ROOT)}:{line}", fence[2]
+        if not fence["shown"]:
+            yield fence["language"], f"{page.relative_to(ROOT)}:{line}", fence["text"]
 
 
 PORT = "8765"

@@ -19,6 +19,7 @@ import trio_ws.backplane
 import trio_ws.testing
 from tests.examples.scripts import PATIENCE
 from tests.project.pages import PAGES, PORT, ROOT, snippets
+from tests.project.shown import excerpt, renewed
 from trio_ws import ConnectionRejected, WebSocketServer, open_websocket_url
 
 ECHO = """
@@ -115,8 +116,41 @@ def test_the_readme_shows_a_server_and_a_client_in_ten_lines_each() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_excerpts_and_tables_are_what_the_code_says(page: Path) -> None:
+    assert page.read_text("utf-8") == renewed(page), "python -m tests.project.shown renews them"
+
+
+@pytest.mark.parametrize(
+    ("marks", "lines"),
+    [
+        ({}, "a\n\n@d\ndef b():\n    c\n\ne\n"),
+        ({"pyobject": "b"}, "@d\ndef b():\n    c\n"),
+        ({"start-at": "def b", "end-before": "e"}, "def b():\n    c\n"),
+        ({"start-after": "def b", "end-at": "c"}, "c\n"),
+    ],
+)
+def test_an_excerpt_begins_and_ends_where_it_is_told(marks: dict[str, str], lines: str) -> None:
+    assert excerpt("a\n\n@d\ndef b():\n    c\n\ne\n", **marks) == lines
+
+
+@pytest.mark.parametrize("marks", [{"pyobject": "x"}, {"start-at": "x"}, {"from": "a"}])
+def test_an_excerpt_of_what_is_not_there_is_an_error(marks: dict[str, str]) -> None:
+    with pytest.raises(LookupError):
+        excerpt("a\n", **marks)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_can_be_read_wherever_markdown_is_shown(page: Path) -> None:
+    source = page.read_text("utf-8")
+    assert re.findall(r"\{[\w:]+\}`[^`]*`", source) == []
+    if page.stem not in ("index", "changelog", "security"):
+        assert re.findall(r"^`{3,}\{.*", source, re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_that_are_there(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text("utf-8")):
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), target
 
