@@ -7,16 +7,21 @@ body. That is right if the caller started the tasks, and wrong if a library hide
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from math import inf
 from types import TracebackType
-from typing import Generic, NoReturn, ParamSpec, TypeVar, cast, final
+from typing import Final, Generic, NoReturn, ParamSpec, TypeVar, cast, final
 
 import trio
 
 from ._threads import check_in_trio
+
+#: What a function that is decorated with `protected_context` returns.
+_GIVEN: Final = r"AbstractAsyncContextManager[\1]"
 
 P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
@@ -36,6 +41,11 @@ def protected_context(
     def helper(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T_co, bool | None]:
         return _Protected(make(*args, **kwargs), function.__name__)
 
+    # What help() and the documentation say of the function: it gives a context manager.
+    signature = inspect.signature(function)
+    given = re.sub(r"^AsyncGenerator\[(.*), None\]$", _GIVEN, str(signature.return_annotation))
+    vars(helper)["__signature__"] = signature.replace(return_annotation=given)
+    vars(helper)["__returns_acontextmanager__"] = True
     return helper
 
 

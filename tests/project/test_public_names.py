@@ -37,6 +37,12 @@ def test_the_list_of_names_is_what_can_be_imported() -> None:
     assert set(trio_ws.__all__) == {*importable, "__version__"}
 
 
+def test_a_context_manager_is_said_to_be_one() -> None:
+    for function in (trio_ws.open_websocket_url, trio_ws.wrap_server_stream):
+        returned = inspect.signature(function).return_annotation
+        assert returned == "AbstractAsyncContextManager[WebSocket]"
+
+
 def test_type_checkers_see_the_names_that_are_loaded_later() -> None:
     tree = ast.parse(inspect.getsource(trio_ws))
     (branches,) = (each for each in tree.body if isinstance(each, ast.If))
