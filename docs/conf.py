@@ -71,7 +71,7 @@ def shorten_signature(  # noqa: PLR0917 - Sphinx calls it
     returned: str | None,
 ) -> tuple[str | None, str | None]:
     """A context manager is shown as ``async with … as …``; how it is written is its own affair."""
-    if returned and "AbstractAsyncContextManager[" in returned:
+    if returned and re.search(r"AsyncGenerator\[|AsyncContextManager\[", returned):
         returned = None
     return arguments, returned
 

@@ -45,7 +45,6 @@ def protected_context(
     signature = inspect.signature(function)
     given = re.sub(r"^AsyncGenerator\[(.*), None\]$", _GIVEN, str(signature.return_annotation))
     vars(helper)["__signature__"] = signature.replace(return_annotation=given)
-    vars(helper)["__returns_acontextmanager__"] = True
     return helper
 
 
