@@ -10,7 +10,14 @@ from typing import Any
 import trio
 import trio.testing
 
-from trio_ws.backplane import Backplane, BackplaneStatistics, MemoryBackplane, MemoryHub
+from trio_ws.backplane import (
+    Backplane,
+    BackplaneMessage,
+    BackplaneStatistics,
+    MemoryBackplane,
+    MemoryHub,
+    Position,
+)
 
 LOGGER = logging.getLogger("trio_ws")
 
@@ -21,12 +28,18 @@ class Node:
     def __init__(self, joined: Backplane) -> None:
         self.backplane = joined
         self.received: list[tuple[str, str | bytes]] = []
-        self.ids: list[str] = []
+        #: The same, with where they stand and whose they are.
+        self.messages: list[BackplaneMessage] = []
         self.gaps: list[str | None] = []
+        self.attached: list[tuple[str, Position]] = []
+        self.lost: list[int] = []
 
-    def deliver(self, topic: str, message: str | bytes, message_id: str) -> None:
-        self.received.append((topic, message))
-        self.ids.append(message_id)
+    def deliver(self, message: BackplaneMessage) -> None:
+        self.received.append((message.topic, message.message))
+        self.messages.append(message)
+
+    def note_attached(self, topic: str, position: Position) -> None:
+        self.attached.append((topic, position))
 
     @property
     def statistics(self) -> BackplaneStatistics:
@@ -40,7 +53,9 @@ async def run(joined: Backplane, *topics: str) -> AsyncGenerator[Node, None]:
     async with trio.open_nursery() as nursery:
         for topic in topics:
             joined.subscribe(topic)
-        await nursery.start(joined.run, node.deliver, node.gaps.append)
+        await nursery.start(
+            joined.run, node.deliver, node.gaps.append, node.note_attached, node.lost.append
+        )
         yield node
         nursery.cancel_scope.cancel()
 

@@ -16,8 +16,8 @@ from trio_ws import CALLS_PER_CHECKPOINT, WebSocketError, backplane
 from trio_ws.backplane import (
     Backplane,
     BackplaneError,
+    BackplaneMessage,
     BackplaneStatistics,
-    HistoryEntry,
     MemoryBackplane,
     MemoryHub,
 )
@@ -42,14 +42,27 @@ async def test_a_message_reaches_the_others_and_not_its_publisher() -> None:
         assert one.received == []
 
 
-async def test_the_id_is_the_same_everywhere_and_no_other_message_has_it() -> None:
-    hub = MemoryHub(history=10)
-    async with run_two(hub, "news") as (one, other):
-        ids = [one.backplane.publish("news", str(number)) for number in range(3)]
+async def test_whether_a_message_is_to_be_kept_is_carried_with_it() -> None:
+    async with run_two(MemoryHub(), "news") as (one, other):
+        one.backplane.publish("news", "1")
+        one.backplane.publish("news", "2", keep=False)
+        await one.backplane.publish_wait("news", b"3", keep=False)
         await one.backplane.flush()
-        assert other.ids == ids
-        assert [entry.id for entry in await one.backplane.history("news")] == ids
-        assert other.backplane.publish("news", "mine") not in ids
+        assert other.messages == [
+            BackplaneMessage("news", "1", True, None, None),
+            BackplaneMessage("news", "2", False, None, None),
+            BackplaneMessage("news", b"3", False, None, None),
+        ]
+
+
+async def test_tokens_grow_and_those_of_lost_messages_are_told() -> None:
+    hub = MemoryHub()
+    async with run_two(hub, "news", max_queued_messages=1) as (one, _):
+        hub.pause()
+        tokens = [one.backplane.publish("news", str(number)) for number in range(4)]
+        assert tokens == sorted({*tokens})
+        assert one.lost == tokens[:3]
+    assert one.backplane.publish("news", "too late") == one.lost[-1] > tokens[-1]
 
 
 async def test_only_topics_that_are_subscribed_to_are_delivered() -> None:
@@ -219,9 +232,10 @@ async def test_flush_waits_only_for_what_was_published_before() -> None:
         lambda joined: joined.publish_wait("news", "1"),
         lambda joined: joined.flush(),
         lambda joined: joined.wait_subscribed(),
-        lambda joined: joined.history("news"),
+        lambda joined: joined.wait_attached("news"),
+        lambda joined: joined.read("news", None, 1),
     ],
-    ids=["publish_wait", "flush", "wait_subscribed", "history"],
+    ids=["publish_wait", "flush", "wait_subscribed", "wait_attached", "read"],
 )
 async def test_every_async_method_is_a_cancellation_point(method: Callable[..., Any]) -> None:
     async with run(MemoryBackplane(MemoryHub(history=1)), "news") as node:
@@ -279,41 +293,6 @@ async def test_a_backplane_runs_once() -> None:
     async with run(MemoryBackplane(MemoryHub())) as node:
         with pytest.raises(RuntimeError, match="runs once"):
             await node.backplane.run(node.deliver, node.gaps.append)
-
-
-# Looking back…
-
-
-async def test_history_gives_the_newest_the_oldest_first() -> None:
-    async with run_two(MemoryHub(history=3)) as (one, other):
-        assert one.backplane.keeps_history
-        assert await other.backplane.history("news") == []
-        ids = [one.backplane.publish("news", str(number)) for number in range(4)]
-        await one.backplane.flush()
-        kept = [HistoryEntry(ids[number], str(number)) for number in (1, 2, 3)]
-        assert await one.backplane.history("news") == kept
-        assert await other.backplane.history("news", count=2) == kept[1:]
-        assert await other.backplane.history("news", count=0) == []
-        assert await other.backplane.history("news", count=9) == kept
-        assert await other.backplane.history("news", since=ids[2]) == kept[2:]
-        assert await other.backplane.history("news", since=ids[1], count=1) == kept[2:]
-        with pytest.raises(LookupError, match="some after it may be missing"):
-            await other.backplane.history("news", since=ids[0])
-
-
-async def test_history_does_not_wait_for_a_hub_that_is_away() -> None:
-    hub = MemoryHub(history=3)
-    async with run(MemoryBackplane(hub)) as node:
-        hub.pause()
-        with pytest.raises(BackplaneError, match="away"):
-            await node.backplane.history("news")
-
-
-async def test_a_hub_without_history_says_so() -> None:
-    joined = MemoryBackplane(MemoryHub())
-    assert not joined.keeps_history
-    with pytest.raises(NotImplementedError, match="MemoryBackplane keeps no history here"):
-        await joined.history("news")
 
 
 # Wrong arguments…

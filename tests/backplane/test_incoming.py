@@ -75,7 +75,7 @@ def test_a_repeated_message_is_delivered_once(node: Node, incoming: Incoming) ->
 
 def test_a_missing_message_is_a_gap_before_the_next_is_delivered(incoming: Incoming) -> None:
     events: list[str | None] = []
-    incoming.open(lambda topic, message, _: events.append(str(message)), events.append)
+    incoming.open(lambda received: events.append(str(received.message)), events.append)
     origin = Origin(incoming)
     origin.send(5, 4)  # the first that is seen: what was before may have been before us
     origin.send(6, 5)

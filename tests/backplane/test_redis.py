@@ -17,7 +17,6 @@ import trustme
 from tests.backplane.backplane_helpers import run
 from tests.backplane.redis_helpers import (
     PATIENCE,
-    QUICK,
     Mode,
     both_modes,
     messages,
@@ -28,7 +27,7 @@ from tests.backplane.redis_helpers import (
 from tests.backplane.redis_server import HOST, RedisServer, run_redis
 from tests.helpers import free_port
 from tests.interop.processes import Peer, run_peer
-from trio_ws.backplane import BackplaneError, HistoryEntry, RedisBackplane
+from trio_ws.backplane import BackplaneError, BackplaneMessage, RedisBackplane
 
 # Carrying…
 
@@ -38,16 +37,14 @@ async def test_a_message_reaches_the_others_and_not_its_publisher(
     redis: RedisServer, mode: Mode
 ) -> None:
     async with run_two(redis, "news", mode=mode) as (one, other):
-        ids = [
-            one.backplane.publish("news", "text"),
-            one.backplane.publish("news", b"\x00bytes\r\n"),
-            one.backplane.publish("näws", "on a topic that nobody wants"),
-            one.backplane.publish("news", ""),
-        ]
+        one.backplane.publish("news", "text")
+        one.backplane.publish("news", b"\x00bytes\r\n", keep=False)
+        one.backplane.publish("näws", "on a topic that nobody wants")
+        one.backplane.publish("news", "")
         await one.backplane.flush()
         await wait_until(lambda: len(other.received) == 3)
         assert messages(other) == ["text", b"\x00bytes\r\n", ""]
-        assert other.ids == [ids[0], ids[1], ids[3]]
+        assert [message.kept for message in other.messages] == [True, False, True]
         assert one.received == []
         assert (one.gaps, other.gaps) == ([], [])
 
@@ -82,9 +79,9 @@ async def test_a_message_on_its_way_when_a_topic_was_left_is_not_delivered(
     joined = RedisBackplane(redis.url, mode=mode)
     received: list[str | bytes] = []
 
-    def take_one(topic: str, message: str | bytes, message_id: str) -> None:
-        received.append(message)
-        joined.unsubscribe(topic)
+    def take_one(message: BackplaneMessage) -> None:
+        received.append(message.message)
+        joined.unsubscribe(message.topic)
 
     async with run(RedisBackplane(redis.url, mode=mode)) as one, trio.open_nursery() as nursery:
         joined.subscribe("news")
@@ -152,66 +149,6 @@ async def test_tls_with_a_password(tmp_path: Path) -> None:
             assert "word" not in repr(node.backplane)
         with pytest.raises(BackplaneError, match="refuses.*certificate verify failed"):
             await start_in_vain(RedisBackplane(url))
-
-
-# Looking back…
-
-
-async def test_history_gives_the_newest_the_oldest_first(redis: RedisServer) -> None:
-    async with run_two(redis, mode="streams") as (one, other):
-        assert one.backplane.keeps_history
-        assert await one.backplane.history("news") == []
-        await redis.command("XADD", "trio_ws:news", "*", "m", "from a stranger")
-        await redis.command("XADD", "trio_ws:news", "*", "a", "b")
-        ids = [one.backplane.publish("news", str(number)) for number in range(2500)]
-        await one.backplane.flush()
-        ids.append(other.backplane.publish("news", "2500"))
-        await other.backplane.flush()
-        whole = [HistoryEntry(each, str(number)) for number, each in enumerate(ids)]
-        assert await other.backplane.history("news") == whole
-        assert await one.backplane.history("news", count=3) == whole[-3:]
-        assert await one.backplane.history("news", count=1700) == whole[-1700:]
-        assert await one.backplane.history("news", since=ids[2300]) == whole[2301:]
-        assert await one.backplane.history("news", since=ids[100]) == whole[101:]
-        assert await one.backplane.history("news", since=ids[100], count=2) == whole[-2:]
-        with pytest.raises(LookupError):
-            await one.backplane.history("news", since="0123456789abcdef-1")
-
-
-async def test_history_does_not_wait_for_a_redis_that_is_away_or_refuses(
-    redis: RedisServer,
-) -> None:
-    async with run(RedisBackplane(redis.url, mode="streams", **QUICK)) as node:
-        await redis.command("SET", "trio_ws:wrong", "1")
-        with pytest.raises(BackplaneError, match="wrong kind of value"):
-            await node.backplane.history("wrong")
-        redis.stall()
-        started_at = trio.current_time()
-        with pytest.raises(BackplaneError, match="Connection lost"):
-            await node.backplane.history("news")
-        with pytest.raises(BackplaneError, match="is away"):
-            await node.backplane.history("news")
-        assert trio.current_time() < started_at + 3
-        redis.go_on()
-
-
-async def test_history_is_without_what_is_not_to_be_kept(redis: RedisServer) -> None:
-    async with run_two(redis, "news", mode="streams") as (one, other):
-        known = one.backplane.publish("news", "1")
-        assert one.backplane.publish("news", "passing", keep=False) == ""
-        await one.backplane.publish_wait("news", b"passing, too", keep=False)
-        newest = one.backplane.publish("news", "2")
-        await wait_until(lambda: len(other.received) == 4)
-        assert messages(other) == ["1", "passing", b"passing, too", "2"]
-        assert other.ids == [known, "", "", newest]
-        assert await other.backplane.history("news", since=known) == [HistoryEntry(newest, "2")]
-
-
-async def test_pubsub_keeps_no_history() -> None:
-    backplane = RedisBackplane("redis://localhost")
-    assert not backplane.keeps_history
-    with pytest.raises(NotImplementedError, match="RedisBackplane keeps no history here"):
-        await backplane.history("news")
 
 
 # Between processes…

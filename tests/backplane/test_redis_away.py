@@ -22,7 +22,7 @@ from tests.backplane.redis_helpers import (
     wait_until,
 )
 from tests.backplane.redis_server import HOST, RedisServer
-from trio_ws.backplane import RedisBackplane
+from trio_ws.backplane import BackplaneMessage, RedisBackplane
 from trio_ws.backplane._redis.address import BrokerLost
 from trio_ws.backplane._redis.backplane import make_backoff
 from trio_ws.backplane._redis.link import Link
@@ -182,8 +182,6 @@ async def test_a_publish_whose_answer_was_lost_is_repeated_and_delivered_once(
             assert messages(other) == ["1", "2", "3", "4", "5"]
             assert other.statistics.duplicates == 3
             assert other.gaps == []
-            entries = await one.backplane.history("news")
-            assert [entry.message for entry in entries] == ["1", "2", "3", "4", "5"]
 
 
 @both_modes
@@ -315,7 +313,7 @@ async def publish_until_cancelled(node: Node) -> None:
 
 
 async def test_a_mistake_in_a_callback_comes_out_bare(redis: RedisServer) -> None:
-    def deliver(topic: str, message: str | bytes, message_id: str) -> None:
+    def deliver(_: BackplaneMessage) -> None:
         raise ZeroDivisionError
 
     backplane = RedisBackplane(redis.url)

@@ -15,7 +15,7 @@ from tests.backplane.backplane_helpers import Node
 from tests.backplane.redis_helpers import messages, open_proxy, run_two, wait_until
 from tests.backplane.redis_server import HOST, RedisServer, run_redis
 from tests.interop.processes import run_peer
-from trio_ws.backplane import RedisBackplane
+from trio_ws.backplane import BackplaneMessage, RedisBackplane
 from trio_ws.backplane._redis.portion import Portion
 
 # Being slow…
@@ -38,8 +38,8 @@ async def test_a_subscriber_that_redis_drops_for_being_slow_is_told_and_comes_ba
 ) -> None:
     limit = ("--client-output-buffer-limit", "pubsub 256kb 0 0")
 
-    def deliver(topic: str, message: str | bytes, message_id: str) -> None:
-        node.deliver(topic, "", message_id)
+    def deliver(message: BackplaneMessage) -> None:
+        node.deliver(message._replace(message=""))
         time.sleep(0.0005)  # what is tested: a process that cannot keep up
 
     async with run_redis(tmp_path, *limit) as server:
@@ -60,7 +60,7 @@ async def test_a_subscriber_that_redis_drops_for_being_slow_is_told_and_comes_ba
 async def test_messages_that_a_slow_process_cannot_handle_yet_stay_with_redis(
     tmp_path: Path,
 ) -> None:
-    def deliver(topic: str, message: str | bytes, message_id: str) -> None:
+    def deliver(_: BackplaneMessage) -> None:
         time.sleep(0.0005)  # what is tested: a process that cannot keep up
 
     async with run_redis(tmp_path, "--client-output-buffer-limit", "pubsub 0 0 0") as server:
@@ -123,9 +123,6 @@ async def test_a_backlog_of_large_messages_is_read_with_little_memory(
             report = await reader.next_report()
             assert (report["received"], report["gaps"]) == (600, [])
             assert report["peak"] - report["before"] < BOUND
-            looked_back = await reader.next_report()
-            assert looked_back["entries"] == 3
-            assert looked_back["peak"] - report["before"] < BOUND
 
 
 def test_a_portion_fits_in_bytes_and_grows_only_while_more_is_waiting() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from trio_ws.backplane import RedisBackplane
+from trio_ws.backplane import BackplaneMessage, RedisBackplane
 
 TOPIC = "everybody"
 
@@ -30,7 +30,8 @@ class Worker:
         self.received: dict[str, list[int]] = {}
         self.gaps: list[str | None] = []
 
-    def deliver(self, topic: str, message: str | bytes, message_id: str) -> None:
+    def deliver(self, received: BackplaneMessage) -> None:
+        message = received.message
         assert isinstance(message, str)
         name, number = message.split()
         self.received.setdefault(name, []).append(int(number))

@@ -654,7 +654,7 @@ PARSING = (
 )
 NO_PARSERS = {
     *("client_offer", "encode", "make_head", "make_masked_frame"),
-    *("masked_fields", "masked_frame", "message_id", "show_address", "size_of"),
+    *("masked_fields", "masked_frame", "show_address", "size_of"),
 }
 
 

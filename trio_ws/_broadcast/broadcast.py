@@ -30,7 +30,7 @@ from .._options import check_limit, check_logger
 from .._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
 from .._protocol.message import Message, checked_message
 from .._protocol.prepared import Prepared
-from ..backplane._base import Backplane
+from ..backplane._base import Backplane, BackplaneMessage
 from .history import Since, checked_since
 from .policies import Disconnect, Limits, SlowReaderPolicy
 from .presence import Presence, Watchers
@@ -179,7 +179,7 @@ class Broadcast:
             return 0
         message_id = None if keep else ""
         if self._backplane is not None:
-            message_id = self._backplane.publish(topic, data, keep=keep)
+            self._backplane.publish(topic, data, keep=keep)
         return self._spread(data, topic, message_id, excluded=excluded, compress=compress)
 
     def publish_json(
@@ -342,7 +342,7 @@ class Broadcast:
             max_queued_bytes: how many bytes of frames may.
             since: the id of the last message that the subscriber has. It is sent only what came
                 after that. The id need not be checked: it may be anything that a client sends. A
-                mapping has an id for each topic. That is needed if a backplane makes the ids.
+                mapping has an id for each topic.
 
         Raises:
             TypeError, ValueError: an argument is wrong.
@@ -452,10 +452,11 @@ class Broadcast:
 
     # Other processes…
 
-    def _receive(self, topic: str, message: str | bytes, message_id: str) -> None:
-        """Called by the backplane: a message of another process came."""
-        if not self._topics.is_over:
-            self._call(self._spread, message, topic, message_id)
+    def _receive(self, message: BackplaneMessage) -> None:
+        """Called by the backplane: a message came. Our own were delivered already."""
+        if not self._topics.is_over and message.token is None:
+            message_id = None if message.kept else ""
+            self._call(self._spread, message.message, message.topic, message_id)
 
     def _note_gap(self, topic: str | None) -> None:
         """Called by the backplane: messages of other processes may be missing."""

@@ -4,19 +4,34 @@ Read `_base` first: it says what a broadcast expects of a backplane. `_redis` ha
 knows Redis. Nothing here knows what a broadcast is.
 """
 
-from ._base import Backplane, BackplaneError, BackplaneStatistics, Deliver, Gap, HistoryEntry
+from ._base import (
+    Attached,
+    Backplane,
+    BackplaneError,
+    BackplaneMessage,
+    BackplaneStatistics,
+    Deliver,
+    Gap,
+    Lost,
+    Past,
+)
 from ._memory import MemoryBackplane, MemoryHub
+from ._position import Position
 from ._redis.backplane import RedisBackplane, RedisOptions
 
 __all__ = [
+    "Attached",
     "Backplane",
     "BackplaneError",
+    "BackplaneMessage",
     "BackplaneStatistics",
     "Deliver",
     "Gap",
-    "HistoryEntry",
+    "Lost",
     "MemoryBackplane",
     "MemoryHub",
+    "Past",
+    "Position",
     "RedisBackplane",
     "RedisOptions",
 ]

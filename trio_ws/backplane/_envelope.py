@@ -42,15 +42,6 @@ class Envelope(NamedTuple):
     message: str | bytes
     kept: bool = True
 
-    @property
-    def id(self) -> str:
-        """Unique among the messages of all origins; empty if no history keeps this message."""
-        return message_id(self.origin, self.number) if self.kept else ""
-
-
-def message_id(origin: bytes, number: int) -> str:
-    return f"{origin.hex()}-{number}"
-
 
 def encode(envelope: Envelope) -> bytes:
     origin, number, previous, message, kept = envelope

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from .._log import LoggerLike
-from ._base import Deliver, Gap
+from ._base import BackplaneMessage, Deliver, Gap, ignore
 from ._envelope import Envelope, InvalidEnvelope, decode
 
 #: How many publishers are remembered for each topic: many more processes than anybody expects. The
@@ -30,8 +30,8 @@ class Incoming:
         self._logger = logger
         # For each topic, the number of each origin's last message.
         self._last: dict[str, OrderedDict[bytes, int]] = {}
-        self._deliver: Deliver = _nobody
-        self._gap: Gap = _nobody
+        self._deliver: Deliver = ignore
+        self._gap: Gap = ignore
         self.delivered = 0
         self.duplicates = 0
         self.malformed = 0
@@ -51,7 +51,7 @@ class Incoming:
             self._check_order(topic, envelope)
 
     def _check_order(self, topic: str, envelope: Envelope) -> None:
-        origin, number, previous, message, _ = envelope
+        origin, number, previous, message, kept = envelope
         ours = origin == self._origin
         last = self._last.get(topic)
         if last is None:
@@ -67,7 +67,7 @@ class Incoming:
         self._remember(last, envelope)
         if not ours:
             self.delivered += 1
-            self._deliver(topic, message, envelope.id)
+            self._deliver(BackplaneMessage(topic, message, kept, None, None))
 
     def _remember(self, last: OrderedDict[bytes, int], envelope: Envelope) -> None:
         last[envelope.origin] = envelope.number
@@ -116,7 +116,3 @@ def _envelope_in(data: bytes | None) -> Envelope | None:
         return decode(data) if data is not None else None
     except InvalidEnvelope:
         return None
-
-
-def _nobody(*_: object) -> None:
-    """Stands for `deliver` and `gap` until `open`."""

@@ -73,6 +73,14 @@ class Interest:
     def lose(self) -> None:
         """Note that the broker is away. It will know no topic when it comes back."""
         self._unconfirmed = set(self.wanted)
+        self._moved.unpark_all()
+
+    def is_confirmed(self, topic: str) -> bool:
+        return topic not in self._unconfirmed
+
+    async def wait_moved(self) -> None:
+        """Wait until anything changes."""
+        await self._moved.park()
 
     async def wait_for_changes(self) -> None:
         """Wait until `take_changes` has something to report."""

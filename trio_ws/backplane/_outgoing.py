@@ -61,20 +61,26 @@ class Outgoing:
             len(self._waiting) < self._max_messages and self.queued_bytes + size <= self._max_bytes
         )
 
-    def put(self, item: Item) -> None:
-        """Add a message. If there is no room for it, the oldest messages are dropped."""
+    def put(self, item: Item) -> list[int]:
+        """Add a message. If there is no room for it, the oldest messages are dropped.
+
+        Returns:
+            The numbers of those that were dropped.
+        """
         if self.closed:
             self.dropped += 1
-            return
+            return [item.number]
+        dropped: list[int] = []
         self._waiting.append(item)
         self.queued_bytes += len(item.data)
         # The new message itself stays, even where it alone is over the bound.
         while len(self._waiting) > 1 and (
             len(self._waiting) > self._max_messages or self.queued_bytes > self._max_bytes
         ):
-            self._pop_oldest()
-            self.dropped += 1
+            dropped.append(self._pop_oldest().number)
+        self.dropped += len(dropped)
         self._moved.unpark_all()
+        return dropped
 
     def _pop_oldest(self) -> Item:
         item = self._waiting.popleft()

@@ -14,11 +14,21 @@ import trio
 from .._log import LoggerLike
 from .._options import check_limit
 from .._protocol.message import Message, checked_message
-from ._base import Backplane, BackplaneStatistics, Deliver, Gap, HistoryEntry
+from ._base import (
+    Attached,
+    Backplane,
+    BackplaneError,
+    BackplaneStatistics,
+    Deliver,
+    Gap,
+    Lost,
+    ignore,
+)
 from ._envelope import ORIGIN_SIZE, Envelope, encode, size_of
 from ._incoming import Incoming
 from ._interest import Interest
 from ._outgoing import Item, Outgoing
+from ._places import Places
 
 #: How many messages may wait by default: at 1000 a second, 10 s without the broker.
 MAX_QUEUED_MESSAGES = 10_000
@@ -42,6 +52,8 @@ class QueuedBackplane(Backplane):
         self._origin = os.urandom(ORIGIN_SIZE)
         self._outgoing = Outgoing(max_queued_messages, max_queued_bytes)
         self._incoming = Incoming(self._origin, logger)
+        self._places = Places(self._origin, self._incoming)
+        self._lost: Lost = ignore
         self._interest = Interest()
         self._published = 0
         self._previous: OrderedDict[str, int] = OrderedDict()
@@ -49,7 +61,7 @@ class QueuedBackplane(Backplane):
         self._connected = False
         self._connections = 0
 
-    def publish(self, topic: str, message: Message, *, keep: bool = True) -> str:
+    def publish(self, topic: str, message: Message, *, keep: bool = True) -> int:
         check_topic(topic)
         number = self._published + 1
         previous = self._previous.get(topic, 0)
@@ -61,10 +73,11 @@ class QueuedBackplane(Backplane):
         self._previous.move_to_end(topic)
         if len(self._previous) > MAX_TOPICS:
             self._previous.popitem(last=False)
-        self._outgoing.put(Item(number, topic, data))
-        return envelope.id
+        for dropped in self._outgoing.put(Item(number, topic, data)):
+            self._lost(dropped)
+        return number
 
-    async def publish_wait(self, topic: str, message: Message, *, keep: bool = True) -> str:
+    async def publish_wait(self, topic: str, message: Message, *, keep: bool = True) -> int:
         check_topic(topic)
         data = checked_message(message)
         await self.wait_for_room(data)
@@ -83,14 +96,27 @@ class QueuedBackplane(Backplane):
     def unsubscribe(self, topic: str) -> None:
         if self._interest.remove(topic):
             self._incoming.forget(topic)
+            self._places.forget(topic)
 
     async def wait_subscribed(self) -> None:
         await self._interest.wait_confirmed()
+
+    async def wait_attached(self, topic: str) -> None:
+        if not self.keeps_positions:
+            return await super().wait_attached(topic)
+        await trio.lowlevel.checkpoint()
+        while not self._interest.is_confirmed(topic):
+            if not self._connected:
+                raise BackplaneError("the broker is away")
+            await self._interest.wait_moved()
+        return None
 
     async def run(
         self,
         deliver: Deliver,
         gap: Gap,
+        attached: Attached = ignore,
+        lost: Lost = ignore,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -98,6 +124,8 @@ class QueuedBackplane(Backplane):
             raise RuntimeError("a backplane runs once, for one Broadcast: make another")
         self._was_run = True
         self._incoming.open(deliver, gap)
+        self._places.open(deliver, attached)
+        self._lost = lost
         try:
             await self._join(task_status)
         finally:
@@ -108,6 +136,11 @@ class QueuedBackplane(Backplane):
     @abstractmethod
     async def _join(self, task_status: trio.TaskStatus[None]) -> None:
         """Send what is in `_outgoing`, pass what comes to `_incoming`, and follow `_interest`."""
+
+    def _refuse(self, item: Item) -> None:
+        """Note that the broker refused this message, the oldest in flight."""
+        self._outgoing.settle(refused=True)
+        self._lost(item.number)
 
     def _note_connected(self) -> None:
         self._connected = True
@@ -138,13 +171,3 @@ def check_topic(topic: object) -> None:
     if not isinstance(topic, str):
         raise TypeError(f"a topic that other processes share is a str, not {topic!r}")
     topic.encode()  # a ValueError for the caller now, and not later for the task that sends it
-
-
-def select(entries: list[HistoryEntry], count: int | None, since: str | None) -> list[HistoryEntry]:
-    """The entries after `since`, and of these the newest `count`."""
-    if since is not None:
-        ids = [entry.id for entry in entries]
-        if since not in ids:
-            raise LookupError(f"message {since!r} is not kept: some after it may be missing")
-        entries = entries[ids.index(since) + 1 :]
-    return entries if count is None else entries[max(0, len(entries) - count) :]

@@ -22,8 +22,8 @@ from ..._backoff import Backoff
 from ..._log import LoggerLike
 from ..._nursery import errors_in, raise_as_is
 from ..._options import check_limits, check_logger, make_options
-from .._base import BackplaneError, HistoryEntry
-from .._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane, check_topic
+from .._base import BackplaneError
+from .._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane
 from .address import Address, BrokerLost, BrokerRefused, Scheme, parse_url
 from .probe import probe
 from .pubsub import PubSub
@@ -41,8 +41,8 @@ class RedisOptions:
 
     mode: Literal["pubsub", "streams"] = "pubsub"
     """``"pubsub"`` is cheapest, and forgets: what is published while a process is not connected
-    never reaches it. ``"streams"`` keeps messages in Redis. Such a process then reads them later,
-    and every process can read the `history`. All processes must use the same mode."""
+    never reaches it. ``"streams"`` keeps messages in Redis. Such a process then reads them later.
+    All processes must use the same mode."""
 
     prefix: str = "trio_ws:"
     """The beginning of the names of all channels and keys. Different programs that share a Redis
@@ -142,20 +142,17 @@ class RedisBackplane(QueuedBackplane):
             self._ssl_context = None
         elif self._ssl_context is None:
             self._ssl_context = ssl.create_default_context()
-        self._streams: Streams | None = None
         self._mode: PubSub | Streams
         if config.mode == "pubsub":
             self._mode = PubSub(config.prefix, self._interest, self._incoming)
         else:
-            self._mode = self._streams = Streams(
+            self._mode = Streams(
                 config.prefix,
                 config.stream_length,
                 config.stream_ttl,
                 self._interest,
                 self._incoming,
             )
-        self.keeps_history: bool = self._streams is not None
-        self._link: Link | None = None
         self._has_started = False
         self._connected_at = inf
         self._problem = ""
@@ -194,14 +191,13 @@ class RedisBackplane(QueuedBackplane):
         failures: list[BaseException] = []
         try:
             async with trio.open_nursery() as nursery:
-                self._link = link = await self._connect(nursery)
+                link = await self._connect(nursery)
                 self._note_connected()
                 self._start(task_status)
                 await self._send(link)
         except BaseExceptionGroup as group:
             failures.append(main_error(group))
         finally:
-            self._link = None
             self._note_lost()
         raise_as_is(failures.pop())  # a session ends only by failing
 
@@ -238,7 +234,7 @@ class RedisBackplane(QueuedBackplane):
                 try:
                     await link.answer(reply)
                 except BrokerRefused as exc:
-                    self._outgoing.settle(refused=True)
+                    self._refuse(item)
                     self._log_refused(item.topic, exc)
                 else:
                     self._outgoing.settle()
@@ -246,20 +242,6 @@ class RedisBackplane(QueuedBackplane):
                     # An operator who does not permit EXPIRE wants streams to stay.
                     with suppress(BrokerRefused):
                         await link.answer(each)
-
-    async def history(
-        self, topic: str, *, count: int | None = None, since: str | None = None
-    ) -> list[HistoryEntry]:
-        if self._streams is None:
-            return await super().history(topic)
-        check_topic(topic)
-        await trio.lowlevel.checkpoint()
-        if self._link is None:
-            raise BackplaneError(f"Redis at {self._address} is away")
-        try:
-            return await self._streams.history(self._link, topic, count, since)
-        except (BrokerLost, BrokerRefused) as exc:
-            raise BackplaneError(f"Redis at {self._address}: {exc}") from exc
 
     # -----------------------------------------------------------------------
     # Logging

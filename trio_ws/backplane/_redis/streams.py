@@ -18,7 +18,7 @@ position is checked
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
@@ -28,14 +28,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, final
 import trio
 
 from ..._pacing import next_checkpoint
-from .._base import HistoryEntry
-from .._envelope import InvalidEnvelope, decode
 from .._incoming import Incoming
 from .._interest import Interest
 from .._outgoing import Item
-from .._queued import select
 from .address import BrokerRefused, KeyRefused
-from .portion import READ_BYTES, Portion
+from .portion import Portion
 
 if TYPE_CHECKING:
     from .link import Link, Word
@@ -47,10 +44,6 @@ BLOCK = 1000
 #: For how many messages of one topic the read that waits asks at least. One would be enough for
 #: the message that ends the wait; the second shows whether there is a backlog.
 LEAST_PER_TOPIC = 2
-
-#: How many of the last messages `history` reads at least, if they are no more than `READ_BYTES`. A
-#: publisher that was cut off sends again, so a message may be there twice, with others in between.
-HISTORY_LOOK = 1000
 
 #: How often Redis's clock is read, in seconds, and keys that were not streams are tried again.
 CHECK_INTERVAL = 1.0
@@ -383,27 +376,6 @@ class Streams:
             del self._doubtful[topic]
         await self._look(link, [*some, *self._unreadable])
 
-    # -----------------------------------------------------------------------
-    # Looking back
-    # -----------------------------------------------------------------------
-
-    async def history(
-        self, link: Link, topic: str, count: int | None, since: str | None
-    ) -> list[HistoryEntry]:
-        """See `Backplane.history`. Reads backwards until there is enough."""
-        raw: list[bytes] = []
-        size = 0
-        async with aclosing(self._read_backwards(link, topic)) as pages:
-            async for page in pages:
-                new = [data for _, data, _ in page if data is not None]
-                raw += new
-                size += sum(map(len, new))
-                # Of a message that was sent twice, the first copy counts. It may be further back.
-                looked = len(raw) >= HISTORY_LOOK or size >= READ_BYTES
-                if looked and _is_enough(raw, new, count, since):
-                    break
-        return select(_without_repeats(reversed(raw)), count, since)
-
     async def _read_backwards(self, link: Link, topic: str) -> AsyncGenerator[list[Entry], None]:
         """The entries of a stream, the newest first, a portion at a time."""
         portion = Portion()
@@ -474,26 +446,3 @@ def time_of(entry_id: bytes) -> int:
         return int(entry_id.partition(b"-")[0])
     except ValueError:
         raise BrokerRefused(f"{entry_id!r:.100} is not the id of an entry") from None
-
-
-def _without_repeats(raw: Iterable[bytes]) -> list[HistoryEntry]:
-    """The messages that `Incoming` would deliver of these, with our own."""
-    last: dict[bytes, int] = {}
-    entries: list[HistoryEntry] = []
-    for data in raw:
-        try:
-            envelope = decode(data)
-        except InvalidEnvelope:  # logged where the topic is read, if it is
-            continue
-        if envelope.number > last.get(envelope.origin, 0):
-            last[envelope.origin] = envelope.number
-            if envelope.kept:
-                entries.append(HistoryEntry(envelope.id, envelope.message))
-    return entries
-
-
-def _is_enough(raw: list[bytes], new: list[bytes], count: int | None, since: str | None) -> bool:
-    """Whether `raw`, which was read of a history so far and ends with `new`, will do."""
-    if since is not None:
-        return any(entry.id == since for entry in _without_repeats(reversed(new)))
-    return count is not None and len(_without_repeats(reversed(raw))) >= count
