@@ -8,6 +8,7 @@ import trio.testing
 
 from tests.helpers import TEXT, close_frame, forever, frame, open_pair, open_server_with_raw_client
 from trio_ws import CloseReason, ConnectionLost, Initiator, pump
+from trio_ws._nursery import leaf_exceptions
 
 pytestmark = pytest.mark.autojump
 
@@ -239,6 +240,27 @@ async def test_other_exceptions_come_out_in_a_group_as_from_any_nursery() -> Non
             async with client.open_nursery():
                 raise KeyError
         assert isinstance(caught.value.exceptions[0], KeyError)
+
+
+@pytest.mark.parametrize("raiser", ["body", "task"])
+async def test_ctrl_c_comes_out_bare_where_it_is_alone(raiser: str) -> None:
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    async with open_pair() as (client, _):
+        with pytest.raises(KeyboardInterrupt):
+            async with client.open_nursery() as nursery:
+                if raiser == "body":
+                    await interrupt()
+                nursery.start_soon(interrupt)
+
+
+async def test_ctrl_c_comes_out_in_a_group_where_something_else_failed_too() -> None:
+    async with open_pair() as (client, _):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with client.open_nursery():
+                raise BaseExceptionGroup("both", [KeyboardInterrupt(), ValueError()])
+    assert len(leaf_exceptions(caught.value)) == 2
 
 
 async def test_a_nursery_ends_by_itself_when_its_tasks_do() -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 import trio
 
 from .._errors import ConnectionLost
-from .._nursery import leaf_exceptions, protected_context, raise_as_is
+from .._nursery import leaf_exceptions, only_exception, protected_context, raise_as_is
 from .ending import Ending
 
 
@@ -37,5 +37,6 @@ def _failures_in(group: BaseExceptionGroup[BaseException], ending: Ending) -> li
     """The exceptions that leave the block, where its tasks raised `group`."""
     _, rest = group.split(lambda exc: ending.is_end_or_our_close(exc))  # noqa: PLW0108 - it takes no method
     if rest is not None:
-        return [rest]
+        alone = only_exception(rest)
+        return [alone if isinstance(alone, KeyboardInterrupt) else rest]
     return [exc for exc in leaf_exceptions(group) if isinstance(exc, ConnectionLost)]

@@ -587,8 +587,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         A task may learn of the end by an exception before it is cancelled. Of these,
         `ConnectionEnded`, and the `trio.ClosedResourceError` after our own `aclose`, end the block
-        in silence; `ConnectionLost` comes out of it bare.
-        Everything else is as with `trio.open_nursery`, exception groups included.
+        in silence; `ConnectionLost` comes out of it bare, and so does a `KeyboardInterrupt` that is
+        alone. Everything else is as with `trio.open_nursery`, exception groups included.
         """
         self._check_thread()
         async with open_nursery_until(self._ending) as nursery:
