@@ -37,7 +37,7 @@ COLUMNS, ROWS = 7, 6
 MOST_TABLES = 1000
 FORGET_AFTER = 3600  # seconds without anybody at the table
 
-NO_SUCH_GAME = 4004  # to live.js, a code from 4000 on means: do not come back
+NO_SUCH_GAME = CloseCode.POLICY_VIOLATION  # to a page, it means: do not come back
 
 Colour = Literal["red", "yellow"]
 Place = tuple[int, int]  # column and row, from the left and from below
@@ -221,6 +221,7 @@ async def application() -> AsyncGenerator[Router, None]:
     tables = Tables()
     router = Router()
     router.static("/static", HERE.parent / "static")
+    router.live_module("/live.js")
 
     @router.get("/")
     def page(request: Request) -> str:

@@ -78,6 +78,7 @@ async def application() -> AsyncGenerator[Router, None]:
     meter = Meter()
     router = Router()
     router.static("/static", HERE.parent / "static")
+    router.live_module("/live.js")
 
     @router.get("/")
     def page(request: Request) -> str:

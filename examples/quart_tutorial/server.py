@@ -32,6 +32,7 @@ PAGE = (HERE / "index.html").read_text("utf-8")
 async def application() -> AsyncGenerator[Router, None]:
     router = Router()
     router.static("/static", HERE.parent / "static")
+    router.live_module("/live.js")
 
     @router.get("/")
     def index(request: Request) -> str:

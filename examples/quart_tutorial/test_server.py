@@ -65,4 +65,4 @@ async def test_the_page_and_its_files() -> None:
     async with application() as router, open_test_app(router) as app:
         page = await app.get("/")
         assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-        assert "new WebSocket" in (await app.get("/static/live.js")).body.decode()
+        assert "new WebSocket" in (await app.get("/live.js")).body.decode()

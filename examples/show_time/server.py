@@ -15,6 +15,7 @@ PAGE = (HERE / "index.html").read_text("utf-8")
 
 router = Router()
 router.static("/static", HERE.parent / "static")
+router.live_module("/live.js")
 
 
 @router.get("/")

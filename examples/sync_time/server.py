@@ -36,6 +36,7 @@ async def sync_time(broadcast: Broadcast) -> None:
 async def application() -> AsyncGenerator[Router, None]:
     router = Router()
     router.static("/static", HERE.parent / "static")
+    router.live_module("/live.js")
 
     @router.get("/")
     def page(request: Request) -> str:

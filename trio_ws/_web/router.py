@@ -25,6 +25,7 @@ from .._json import to_json
 from .._options import ProcessRequest
 from .files import Folder
 from .hooks import check_answer
+from .live_module import LiveModule
 from .site import Site, Streamed
 
 if TYPE_CHECKING:
@@ -256,6 +257,29 @@ class Router(Site):
         root = path.removesuffix("/")
         for rule in (f"{root}/<path:filename>", f"{root}/"):
             self._add_own(rule, ("GET",), files.answer, name, before, is_folder=True)
+
+    def live_module(self, path: str, *, name: str = "live_module", before: Before = ()) -> str:
+        """Serve the module for browsers at `path`::
+
+            router.live_module("/live.js")
+
+        A page imports it: ``import { connect } from "/live.js"``. Its browser then asks each time
+        whether there is a newer one.
+
+        Args:
+            path: of the module.
+            name: for `url_for`.
+            before: hooks for it alone.
+
+        Returns:
+            The path with the version of the module. By that, a browser may keep it for a year, and
+            asks for nothing until the package has another one. Where this router is mounted, the
+            path of the mount belongs before it.
+        """
+        _check_path(path)
+        module = LiveModule()
+        self._add_own(path, ("GET",), module.answer, name, before)
+        return f"{path}?v={module.version}"
 
     def mount(self, path: str, router: Router, *, before: Before = ()) -> None:
         """Serve all that `router` has, and will have, under `path`.
