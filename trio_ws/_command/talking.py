@@ -127,6 +127,8 @@ class Conversation:
         self._leave: Leave | None = None
         self._leaving = trio.Event()
         self._between = trio.CancelScope()  # the wait for the next connection
+        self._end_told = trio.Event()  # set when the end of the last connection was told
+        self._end_told.set()
         self._received = 0
         self._matched = False
         self._orderly = False
@@ -179,14 +181,20 @@ class Conversation:
     def _tell_failure(self, exc: Exception, is_transient: bool) -> bool:  # noqa: FBT001 - its caller's
         if is_transient:
             why = "The connection closed" if isinstance(exc, ConnectionClosed) else str(exc)
-            self._nursery.start_soon(self._note, f"{why}; connecting again")
+            self._nursery.start_soon(self._note_another_try, why)
         return is_transient
 
+    async def _note_another_try(self, why: str) -> None:
+        await self._end_told.wait()
+        await self._note(f"{why}; connecting again")
+
     async def _talk_in(self, opening: AbstractAsyncContextManager[WebSocket, bool | None]) -> None:
+        self._end_told = trio.Event()
         async with opening as websocket:
             self._last = websocket
             await self._talk_over(websocket)
         await self._tell_end(self._last)
+        self._end_told.set()
 
     async def _talk_over(self, websocket: WebSocket) -> None:
         with_what = f", {websocket.subprotocol}" if websocket.subprotocol else ""
