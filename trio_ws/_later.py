@@ -13,6 +13,9 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+#: What is imported from rooms of its own.
+ROOMS = ("backplane", "metrics")
+
 _PACKAGE = __name__.rpartition(".")[0]
 
 #: Where each name is defined, seen from the package.
@@ -53,7 +56,7 @@ def load(name: str) -> object:
     Raises:
         AttributeError: there is no such public name.
     """
-    if name == "backplane":  # without this, it would be there or not by what was used before
+    if name in ROOMS:  # without this, it would be there or not by what was used before
         return import_module(f"{_PACKAGE}.{name}")
     if name not in MODULES:
         raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")
@@ -64,4 +67,4 @@ def load(name: str) -> object:
 
 def names() -> list[str]:
     """All names of the package; its ``__dir__``."""
-    return sorted({*vars(sys.modules[_PACKAGE]), *MODULES, "backplane"})
+    return sorted({*vars(sys.modules[_PACKAGE]), *MODULES, *ROOMS})

@@ -25,6 +25,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tests.project.metrics_table import metrics_table
 from tests.project.options_table import options_table
 from tests.project.pages import PAGES
 
@@ -39,7 +40,7 @@ LANGUAGES = {
     "Dockerfile": "docker",
 }
 
-GENERATED = {"options": options_table}
+GENERATED = {"metrics": metrics_table, "options": options_table}
 
 _SHOWN = re.compile(r"^<!-- shown: ([^\n]*) -->\n(```+)\w*\n.*?^\2$", re.MULTILINE | re.DOTALL)
 _GENERATED = re.compile(r"^<!-- generated: (\w+) -->\n(?:^\|.*\n)*", re.MULTILINE)

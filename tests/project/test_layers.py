@@ -21,7 +21,7 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: The rooms, from the ground floor up. A room may import only from those before it.
 FLOORS = {
     "ground": "_version _arguments _buffer _redaction _errors _reasons _threads _json _hints _log "
-    "_json_lines _nursery _pacing _backoff _waking _addresses _interning",
+    "_json_lines _metering _nursery _pacing _backoff _waking _addresses _interning",
     "_http": "",
     "_transport": "",
     "_protocol": "",
@@ -34,6 +34,7 @@ FLOORS = {
     "_web": "",
     "_client": "",
     "_server": "",
+    "metrics": "",
     "__init__": "_later",
     "testing": "",
     "_command": "",
@@ -50,6 +51,7 @@ OUTSIDE = {
     "_web": {"trio", "werkzeug"},
     "_client": {"trio", "python_socks"},
     "backplane": {"trio", "coredis", "anyio"},
+    "metrics": {"trio", "prometheus_client"},
     "testing": {"trio", "h11"},
     "_command": {"trio", "prompt_toolkit"},
 }
@@ -63,6 +65,7 @@ DOORS = {
     "idna": {"_http.url"},
     "isal": {"_protocol.compressors"},
     "numpy": {"_protocol.masking"},
+    "prometheus_client": {"metrics._prometheus"},
     "prompt_toolkit": {"_command.prompting"},
     "python_socks": {"_client.socks"},
     "werkzeug": {"_web.router"},

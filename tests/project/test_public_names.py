@@ -70,14 +70,14 @@ assert not loaded & {
     "importlib.metadata", "mimetypes",
 }
 assert not {name.partition(".")[0] for name in loaded} & {"numpy", "werkzeug", "coredis", "anyio"}
-rooms = ("_broadcast", "_command", "_server", "_web", "backplane", "testing")
+rooms = ("_broadcast", "_command", "_server", "_web", "backplane", "metrics", "testing")
 assert not [name for name in loaded if name.startswith(tuple(f"trio_ws.{room}" for room in rooms))]
 """
 USES = {
     "nothing": "",
     "the list of names": "assert {*trio_ws.__all__} < {*dir(trio_ws)}",
     "a star": "from trio_ws import *; Router, Broadcast, serve_websocket, open_websocket",
-    "a submodule": "trio_ws.backplane.MemoryHub",
+    "a submodule": "trio_ws.backplane.MemoryHub, trio_ws.metrics.open_metrics",
     "one name": """
 assert trio_ws.serve_websocket is trio_ws._server.server.serve_websocket
 assert "serve_websocket" in vars(trio_ws)  # so that it is looked for once

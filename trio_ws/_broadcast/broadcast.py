@@ -14,7 +14,7 @@ not suffer for them.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, final
@@ -25,12 +25,24 @@ from .._arguments import check_plain
 from .._connection.websocket import WebSocket
 from .._json import to_json
 from .._log import LoggerLike
+from .._metering import (
+    DELIVERED,
+    DELIVERY_TIME,
+    METER,
+    PUBLISHED,
+    SUBSCRIBERS,
+    TOPICS,
+    Meter,
+    Numbers,
+    measured,
+)
 from .._nursery import open_bare_nursery, protected_context
 from .._options import check_limit, check_logger
 from .._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
 from .._protocol.message import Message, checked_message
 from .._protocol.prepared import Prepared
 from ..backplane._base import Backplane, BackplaneMessage
+from ..backplane._metering import measure_backplane
 from .history import Since, checked_since
 from .policies import Disconnect, Limits, SlowReaderPolicy
 from .presence import Presence, Watchers
@@ -38,7 +50,7 @@ from .subscription import ChannelBlock, Subscription
 from .tally import BroadcastStatistics, Dropped, Tally
 from .to_channel import BroadcastChannel, ToChannel
 from .to_websocket import ToWebSocket
-from .topics import Topics, check_topics
+from .topics import Topic, Topics, check_topics
 
 #: How many messages may wait for one subscriber by default. A reader this far behind, at ten
 #: messages a second, is half a minute late.
@@ -77,6 +89,7 @@ class _Settings:
     on_gap: Callable[[Broadcast, str | None], object] | None
     backplane: Backplane | None
     logger: LoggerLike
+    meter: Meter | None
 
     def __post_init__(self) -> None:
         if isinstance(self.history, bool) or not isinstance(self.history, int):
@@ -111,7 +124,10 @@ class Broadcast:
     def __init__(self, settings: _Settings) -> None:
         self._settings = settings
         self._backplane = settings.backplane
-        self._tally = Tally(settings.logger, reporting=settings.on_drop is not None)
+        self._meter = settings.meter
+        self._tally = Tally(
+            settings.logger, reporting=settings.on_drop is not None, meter=settings.meter
+        )
         self._topics = Topics(
             settings.history, settings.max_idle_topics, settings.backplane, self._tell_change
         )
@@ -276,11 +292,30 @@ class Broadcast:
         record = self._topics.record(topic, number, message_id, message)
         if record is None:
             return 0
-        count = record.deliver(message, topic, excluded)
+        if self._meter is None:
+            count = record.deliver(message, topic, excluded)
+        else:
+            count = self._deliver_metered(self._meter, record, message, topic, excluded)
         self._delivered += count
         spend(count * MESSAGE_WORK + DEFLATE_WORK * message.bytes_compressed)
         if self._tally.reports:
             self._report()
+        return count
+
+    def _deliver_metered(
+        self,
+        meter: Meter,
+        record: Topic,
+        message: Prepared,
+        topic: str,
+        excluded: frozenset[WebSocket],
+    ) -> int:
+        """Deliver, and note how long that took; for whom it has to wait, `slow_readers` does."""
+        started, delayed = trio.current_time(), self._tally.delayed
+        count = record.deliver(message, topic, excluded)
+        at_once = count - (self._tally.delayed - delayed)
+        if at_once > 0:  # it is less than 0 after a key function that published
+            meter.observe(DELIVERY_TIME, trio.current_time() - started, at_once)
         return count
 
     def _report(self) -> None:
@@ -443,6 +478,17 @@ class Broadcast:
             queued_bytes=waiting.bytes,
         )
 
+    def _measure(self, numbers: Numbers) -> Iterator[None]:
+        """A source of a meter. What waits for connections, these tell themselves."""
+        numbers[SUBSCRIBERS.start] += len(self)
+        numbers[TOPICS.start] += len(self._topics)
+        numbers[PUBLISHED.start] += self._published
+        numbers[DELIVERED.start] += self._delivered
+        self._tally.measure(numbers)
+        if self._backplane is not None:
+            measure_backplane(self._backplane, numbers)
+        yield
+
     def __repr__(self) -> str:
         state = "ended" if self._topics.is_over else "open"
         return (
@@ -549,6 +595,7 @@ async def open_broadcast(
     limits = Limits(
         Disconnect() if policy is None else policy, max_queued_messages, max_queued_bytes
     )
+    meter = METER.get()
     broadcast = Broadcast(
         _Settings(
             limits,
@@ -560,18 +607,20 @@ async def open_broadcast(
             on_gap,
             backplane,
             logging.getLogger("trio_ws") if logger is None else logger,
+            meter,
         )
     )
-    try:
-        if backplane is None:
-            yield broadcast
-        else:
-            async with open_bare_nursery() as nursery:
-                await nursery.start(backplane.run, broadcast._receive, broadcast._note_gap)
-                try:
-                    yield broadcast
-                finally:
-                    broadcast._end()
-                    nursery.cancel_scope.cancel()
-    finally:
-        broadcast._end()
+    with measured(broadcast._measure, meter):
+        try:
+            if backplane is None:
+                yield broadcast
+            else:
+                async with open_bare_nursery() as nursery:
+                    await nursery.start(backplane.run, broadcast._receive, broadcast._note_gap)
+                    try:
+                        yield broadcast
+                    finally:
+                        broadcast._end()
+                        nursery.cancel_scope.cancel()
+        finally:
+            broadcast._end()

@@ -12,9 +12,12 @@ from collections.abc import Hashable, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar, final
 
+import trio
+
 from .._connection.line import Parcel
 from .._connection.outbox import JOIN_UP_TO
 from .._connection.websocket import WebSocket
+from .._metering import DELIVERY_TIME
 from .._protocol.prepared import Prepared
 from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 from .tally import Dropped, Tally
@@ -24,7 +27,7 @@ from .tally import Dropped, Tally
 class QueuedMessage(Parcel):
     """A message of one queue."""
 
-    __slots__ = ("_queue", "key", "message", "replayed", "size", "topic")
+    __slots__ = ("_queue", "key", "message", "posted_at", "replayed", "size", "topic")
 
     def __init__(
         self, queue: AnyQueue, message: Prepared, topic: str, size: int, *, replayed: bool
@@ -37,6 +40,8 @@ class QueuedMessage(Parcel):
         self.size: int = size
         #: It belongs to a history, which waits on top of the bounds.
         self.replayed: bool = replayed
+        #: When it was published, if metrics are on.
+        self.posted_at: float = 0.0
         self.key: Hashable = None
 
     def leave(self, *, sent: bool) -> None:
@@ -131,7 +136,10 @@ class Queue(Generic[S_co]):
         # While a message of this queue waits, `post_now` can do nothing, and need not be asked.
         if not self._waiting and sink.post_now(frame, (message,)):
             return True
-        return not sink.is_closed and self._enqueue(message, frame, topic)
+        if sink.is_closed or not self._enqueue(message, frame, topic):
+            return False
+        self._tally.delayed += 1
+        return True
 
     def _enqueue(self, message: Prepared, frame: bytes, topic: str) -> bool:
         policy = self._limits.policy
@@ -154,6 +162,7 @@ class Queue(Generic[S_co]):
     def _post(self, parcel: QueuedMessage, frame: bytes) -> None:
         if self._waiting is None:
             self._waiting = OrderedDict()
+        self._note_time(parcel)
         # Before it is posted: if the sink is closed, `leave` is called at once.
         self._waiting[parcel] = None
         self.sink.post(parcel, frame)
@@ -211,6 +220,7 @@ class Queue(Generic[S_co]):
             self._take_back(older)
         elif self.sink.exchange(older, frame):
             older.message, older.size = message, size
+            self._note_time(older)
         else:
             return False
         self._tally.replaced += 1
@@ -233,6 +243,13 @@ class Queue(Generic[S_co]):
         self._remove(parcel)
         if sent:
             self.sink.note_sent(parcel.message.data)
+            meter = self._tally.meter
+            if meter is not None and not parcel.replayed:
+                meter.observe(DELIVERY_TIME, trio.current_time() - parcel.posted_at)
+
+    def _note_time(self, parcel: QueuedMessage) -> None:
+        if self._tally.meter is not None:
+            parcel.posted_at = trio.current_time()
 
     def _remove(self, parcel: QueuedMessage) -> None:
         assert self._waiting is not None

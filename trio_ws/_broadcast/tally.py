@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from .._connection.websocket import WebSocket
 from .._log import LoggerLike
-from .policies import Disconnect, Latest, SlowReaderPolicy
+from .._metering import DISCONNECTED, DROPPED, REPLACED, Meter, Numbers
+from .policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
 
 
 @final
@@ -62,26 +63,57 @@ class BroadcastStatistics:
     queued_bytes: int
 
 
-class Tally:
-    """Counts what the subscribers of a broadcast did not get, and collects the reports of it."""
+#: What metrics call the policies that drop messages.
+_LABELS: Final[dict[type[SlowReaderPolicy], str]] = {
+    DropOldest: "drop_oldest",
+    DropNewest: "drop_newest",
+    Latest: "latest",
+}
 
-    def __init__(self, logger: LoggerLike, *, reporting: bool) -> None:
+
+class Tally:
+    """Counts what the subscribers of a broadcast did not get, and collects the reports of it.
+
+    Args:
+        logger: where the exceptions of the application's functions go.
+        reporting: whether anybody wants reports.
+        meter: is told how long messages waited, if metrics are on.
+    """
+
+    def __init__(self, logger: LoggerLike, *, reporting: bool, meter: Meter | None) -> None:
         self.logger = logger
-        self.dropped: int = 0
+        self.meter: Meter | None = meter
+        #: How often a message was dropped, and with `Disconnect` its subscriber, by the policy.
+        self.drops: dict[type[SlowReaderPolicy], int] = dict.fromkeys(
+            (DropOldest, DropNewest, Latest, Disconnect), 0
+        )
         self.replaced: int = 0
-        self.disconnected: int = 0
+        #: How often a message was handed over and had to wait, or took the place of one that did.
+        self.delayed: int = 0
         #: Whether anybody wants reports.
         self.reporting = reporting
         #: Those that the application has yet to be given.
         self.reports: list[Dropped] = []
 
     def drop(self, report: Dropped) -> None:
-        if isinstance(report.policy, Disconnect):
-            self.disconnected += 1
-        else:
-            self.dropped += 1
+        self.drops[type(report.policy)] += 1
         if self.reporting:
             self.reports.append(report)
+
+    @property
+    def dropped(self) -> int:
+        return sum(self.drops.values()) - self.disconnected
+
+    @property
+    def disconnected(self) -> int:
+        return self.drops[Disconnect]
+
+    def measure(self, numbers: Numbers) -> None:
+        """Add what was counted to the numbers of a meter."""
+        for policy, label in _LABELS.items():
+            numbers[DROPPED.places[label,]] += self.drops[policy]
+        numbers[REPLACED.start] += self.replaced
+        numbers[DISCONNECTED.start] += self.disconnected
 
     def key_of(self, policy: Latest, message: str | bytes) -> Hashable:
         """The message's key. If the function fails, it is a key that no other message has."""

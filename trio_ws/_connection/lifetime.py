@@ -106,8 +106,16 @@ def _start(websocket: WebSocket, services: Services) -> None:
     websocket._outbox = outbox
     websocket._reading = reading
     websocket._sender = Sender(
-        wire, inbox, outbox, reading=reading, ending=ending, liveness=liveness, logger=logger
+        wire,
+        inbox,
+        outbox,
+        reading=reading,
+        ending=ending,
+        liveness=liveness,
+        logger=logger,
+        meter=services.meter,
     )
+    pings.meter = services.meter
     hook = options.on_ping_pong
     reader = websocket._reader = Reader(
         transport,

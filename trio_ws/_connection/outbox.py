@@ -445,6 +445,7 @@ class Outbox:
         self._line = None
         self._taken = NONE
         self._frames = []  # a new list, as the flushing task may be going through the old one
+        self.bytes_taken -= self.unsent  # as with what is taken back: it has not been sent
         self.unsent = 0
         self.wake()
         if self._flushing is not None:

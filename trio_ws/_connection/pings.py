@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .._buffer import bytes_of
+from .._metering import PING_ROUND_TRIP, Meter
 from .._protocol.wire import MAX_CONTROL_PAYLOAD
 
 if TYPE_CHECKING:
@@ -41,13 +42,15 @@ class SentPing:
 class SentPings:
     """The pings of one connection, in the order in which they were sent."""
 
-    __slots__ = ("_probe", "_waiting", "latency")
+    __slots__ = ("_probe", "_waiting", "latency", "meter")
 
     def __init__(self) -> None:
         self._waiting: list[SentPing] = []  # few: not worth a deque's memory
         self._probe: SentPing | None = None
         #: The last round trip in seconds.
         self.latency: float | None = None
+        #: Is told of it, if metrics are on.
+        self.meter: Meter | None = None
 
     @property
     def are_awaited(self) -> bool:
@@ -87,6 +90,8 @@ class SentPings:
             ping.round_trip = self.latency = now - ping.sent_at
             ping.done.set()
             if ping.payload == payload:
+                if self.meter is not None:
+                    self.meter.observe(PING_ROUND_TRIP, self.latency)
                 return
 
     def give_up(self) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from .._errors import CloseCode
 from .._log import ConnectionLogger
+from .._metering import SEND_WAIT, Meter
 from .._nursery import protected_context
 from .._pacing import DEFLATE_WORK, SENT_FOR_ONE, spend
 from .._protocol.deflate import AT_ONCE, IN_STEPS_FROM
@@ -40,6 +41,7 @@ class Sender:
         "_inbox",
         "_liveness",
         "_logger",
+        "_meter",
         "_notes_messages",
         "_outbox",
         "_reading",
@@ -58,6 +60,7 @@ class Sender:
         ending: Ending,
         liveness: Liveness,
         logger: ConnectionLogger,
+        meter: Meter | None,
     ) -> None:
         self._wire = wire
         self._inbox = inbox
@@ -66,6 +69,7 @@ class Sender:
         self._ending = ending
         self._liveness = liveness
         self._logger = logger
+        self._meter = meter
         #: Whose turn it is to wait for room or to send in fragments; made when first needed.
         self._turn: trio.Lock | None = None
         #: From how many bytes on a message is work beyond that of an ordinary call.
@@ -235,9 +239,21 @@ class Sender:
         self._refuse_within_own_message()
         if self._turn is None:
             self._turn = trio.Lock()
-        async with self._turn:
-            await self.wait_to_send()
-            yield
+        started = trio.current_time()
+        waiting = True
+        try:
+            async with self._turn:
+                await self.wait_to_send()
+                waiting = False
+                self._note_wait(started)
+                yield
+        finally:
+            if waiting:  # in vain: it was cancelled, or the connection ended
+                self._note_wait(started)
+
+    def _note_wait(self, started: float) -> None:
+        if self._meter is not None:
+            self._meter.observe(SEND_WAIT, trio.current_time() - started)
 
     def _refuse_within_own_message(self) -> None:
         """Raise where this task would wait for the end of a message that it sends in fragments."""

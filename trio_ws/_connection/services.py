@@ -12,6 +12,7 @@ from typing import final
 
 import trio
 
+from .._metering import Meter
 from .._nursery import open_bare_nursery, protected_context
 from .flusher import Flusher, Gathering
 from .outbox import ConnectionTask, StartTask
@@ -29,15 +30,17 @@ class Services:
             does. Its context variables are those of the block, so that it keeps nothing of the
             task that happened to start it.
         flush_soon: see `Flusher`.
+        meter: is told what nobody could find out later, if metrics are on.
     """
 
     watchdog: Watchdog
     start_task: StartTask
     flush_soon: Callable[[Gathering], None]
+    meter: Meter | None
 
 
 @protected_context
-async def open_services() -> AsyncGenerator[Services, None]:
+async def open_services(meter: Meter | None = None) -> AsyncGenerator[Services, None]:
     """Services for the connections that live within the block.
 
     A cancellation reaches the block and not the services: they are needed to close connections.
@@ -53,7 +56,7 @@ async def open_services() -> AsyncGenerator[Services, None]:
             def start_task(run: ConnectionTask) -> None:
                 context.run(nursery.start_soon, run)
 
-            yield Services(watchdog, start_task, flusher.flush_soon)
+            yield Services(watchdog, start_task, flusher.flush_soon, meter)
         finally:
             for scope in scopes:
                 scope.cancel()

@@ -69,7 +69,8 @@ class ConnectionStatistics:
 
     Attributes:
         messages_received, messages_sent: whole messages, and those in fragments once complete.
-        bytes_received, bytes_sent: what came from the transport, and what was given to it to send.
+        bytes_received, bytes_sent: what came from the transport, and what was given to it to send;
+            not what was dropped before it left, at the end.
         queued_messages, queued_bytes: received and not yet taken, with what they take in memory.
         unsent_bytes: how much of `bytes_sent` is still here.
         latency: the last round trip in seconds, or `None` before the first pong.

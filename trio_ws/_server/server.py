@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import Callable, KeysView, Sequence
+from collections.abc import Callable, Iterator, KeysView, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
@@ -37,6 +37,17 @@ from .._errors import CloseCode, close_code
 from .._http.hosts import LOOPBACK_HOSTS, LOOPBACK_NETWORKS
 from .._http.networks import Networks
 from .._keywords import ListenerKeywords
+from .._metering import (
+    HANDLER_ERRORS,
+    HANDSHAKES_OPEN,
+    HTTP_CONNECTIONS,
+    HTTP_REQUESTS,
+    METER,
+    OPENED,
+    Meter,
+    Numbers,
+    measured,
+)
 from .._nursery import errors_in, open_bare_nursery, raise_as_is
 from .._options import ListenerOptions, make_options
 from .._threads import check_in_trio
@@ -47,6 +58,7 @@ from .._web.site import Site
 from .admission import accept_all
 from .handlers import Failures, Handler
 from .listening import open_tcp_listeners
+from .metering import measure_connections
 from .shutdown import Drain, Phase, Shutdown
 from .visit import ServerState, Stage, Visit
 
@@ -85,6 +97,8 @@ class WebSocketServer:
         listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
         options: ListenerOptions,
         host: str | None = None,
+        *,
+        meter: Meter | None = None,
     ) -> None:
         self._listeners = listeners
         # Read now, because a closed socket no longer knows its address.
@@ -96,7 +110,7 @@ class WebSocketServer:
         self._stopped = trio.Event()
         site = handler if isinstance(handler, Site) else None
         failures = Failures(options.on_handler_error, self._shutdown.fail)
-        self._state = ServerState(handler, site, options, self._shutdown, failures)
+        self._state = ServerState(handler, site, options, self._shutdown, failures, meter=meter)
 
     @property
     def port(self) -> int:
@@ -151,6 +165,16 @@ class WebSocketServer:
             http_connections=state.stages[Stage.HTTP],
             http_requests_total=state.http_requests_total,
         )
+
+    def _measure(self, numbers: Numbers) -> Iterator[None]:
+        """A source of a meter."""
+        state = self._state
+        numbers[OPENED.start] += state.connections_total
+        numbers[HANDSHAKES_OPEN.start] += state.stages[Stage.OPENING]
+        numbers[HTTP_CONNECTIONS.start] += state.stages[Stage.HTTP]
+        numbers[HTTP_REQUESTS.start] += state.http_requests_total
+        numbers[HANDLER_ERRORS.start] += state.failures.total
+        return measure_connections(state.connections, numbers)
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped.is_set() else _STATES[self._shutdown.phase]
@@ -221,13 +245,14 @@ class WebSocketServer:
     async def _run(self, task_status: trio.TaskStatus[WebSocketServer]) -> None:
         """Serve until stopped, in the order that the module describes."""
         try:
-            async with open_bare_nursery() as nursery:
-                nursery.start_soon(self._host_connections)
-                task_status.started(self)
-                try:
-                    await self._shutdown.wait_begun()
-                finally:
-                    self._shutdown.begin()
+            with measured(self._measure, self._state.meter):
+                async with open_bare_nursery() as nursery:
+                    nursery.start_soon(self._host_connections)
+                    task_status.started(self)
+                    try:
+                        await self._shutdown.wait_begun()
+                    finally:
+                        self._shutdown.begin()
         except trio.Cancelled:
             if not self._shutdown.failures:
                 raise
@@ -240,7 +265,10 @@ class WebSocketServer:
     async def _host_connections(self) -> None:
         """Run the nursery in which connections live. A cancellation from outside spares it."""
         with trio.CancelScope(shield=True):
-            async with open_services() as services, open_bare_nursery() as connections:
+            async with (
+                open_services(self._state.meter) as services,
+                open_bare_nursery() as connections,
+            ):
                 self._state.services = services
                 async with open_bare_nursery() as until_shutdown:
                     accepting = trio.CancelScope()
@@ -338,7 +366,8 @@ async def serve_websocket(
     listeners: list[trio.abc.Listener[trio.abc.Stream]] = [*await open_tcp_listeners(host, port)]
     if ssl_context is not None:
         listeners = [trio.SSLListener(listener, ssl_context) for listener in listeners]
-    await WebSocketServer(handler, listeners, settings, host)._run(task_status)
+    server = WebSocketServer(handler, listeners, settings, host, meter=METER.get())
+    await server._run(task_status)
 
 
 async def serve_listeners(
@@ -373,7 +402,7 @@ async def serve_listeners(
             with suppress(AttributeError):  # not a listener, or TLS over something that is not
                 await trio.aclose_forcefully(listener)
         raise
-    await WebSocketServer(handler, given, settings)._run(task_status)
+    await WebSocketServer(handler, given, settings, meter=METER.get())._run(task_status)
 
 
 def _checked_options(

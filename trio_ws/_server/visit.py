@@ -42,6 +42,7 @@ from .._http.exchange import ServerExchange
 from .._http.reading import IncomingRequest, RequestReader
 from .._http.values import Accept, ConnectionRejected, InvalidRequest, Request, Response
 from .._log import ConnectionLogger, new_connection_id
+from .._metering import HANDSHAKES, Meter, status_label
 from .._nursery import is_cancellation
 from .._options import ListenerOptions, ServerStreamOptions
 from .._transport.opening import REFUSAL_LINGER, glance, read_whole, respond_and_hang_up
@@ -53,6 +54,7 @@ from .._web.hooks import Ask, ask
 from .._web.site import Site
 from .draining import Draining
 from .handlers import Failures, Handler, run_handler
+from .metering import note_end
 from .shutdown import Phase, Shutdown
 
 
@@ -79,6 +81,7 @@ class ServerState:
         draining: told of each that ends.
         stages: how many visits are at which stage.
         connections_total, refused_total, http_requests_total: see `ServerStatistics`.
+        meter: is told what has ended, if metrics are on.
     """
 
     handler: Handler
@@ -93,6 +96,7 @@ class ServerState:
     connections_total: int = 0
     refused_total: int = 0
     http_requests_total: int = 0
+    meter: Meter | None = None
 
     def __post_init__(self) -> None:
         self.draining = Draining(self.connections)
@@ -116,7 +120,16 @@ class Visit:
         server: what it shares with the others.
     """
 
-    __slots__ = ("_client", "_deadline", "_logger", "_options", "_server", "_stage", "_transport")
+    __slots__ = (
+        "_client",
+        "_deadline",
+        "_logger",
+        "_options",
+        "_server",
+        "_stage",
+        "_status",
+        "_transport",
+    )
 
     def __init__(self, transport: Transport, server: ServerState) -> None:
         self._transport = transport
@@ -129,6 +142,8 @@ class Visit:
         self._deadline = trio.current_time() + self._options.open_timeout
         #: `None` for a client that is turned away at the door. It takes nobody's place.
         self._stage: Stage | None = None
+        #: The status of the answer to a handshake; 0 while there is none.
+        self._status = 0
 
     # Ctrl-C must not strike between a 101 and the connection that it opens: the client would be
     # left without a word. It can still interrupt the application's own code.
@@ -160,6 +175,8 @@ class Visit:
             else:
                 self._enter(Stage.OPENING)
                 websocket = await self._answer_requests(await self._start())
+                if websocket is not None:
+                    self._status = websocket.response.status
         except HandshakeError as exc:
             self._logger.info("%s left: %s", self._peer, exc)
         except _Dropped as exc:
@@ -173,6 +190,9 @@ class Visit:
                 self._server.stages[self._stage] -= 1
         if websocket is None and self._stage is not Stage.HTTP:
             self._server.refused_total += 1
+        meter = self._server.meter
+        if meter is not None and (self._status or self._stage is not Stage.HTTP):
+            meter.count(HANDSHAKES, status_label(self._status))
         return websocket
 
     def _enter(self, stage: Stage) -> None:
@@ -261,6 +281,7 @@ class Visit:
         Raises:
             ConnectionFailed: the client left.
         """
+        self._status = response.status
         data = exchange.response(response, self._options.response_fields)
         with self._server.shutdown.cutting_short(self._deadline):
             await respond_and_hang_up(self._transport, data)
@@ -342,7 +363,10 @@ class Visit:
         finally:
             del server.connections[websocket]
             server.draining.note_ended()
-            self._log_access(websocket, trio.current_time() - started)
+            seconds = trio.current_time() - started
+            if server.meter is not None:
+                note_end(server.meter, websocket, seconds)
+            self._log_access(websocket, seconds)
 
     def _log_access(self, websocket: WebSocket, seconds: float) -> None:
         if not self._logger.isEnabledFor(logging.INFO):
