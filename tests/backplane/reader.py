@@ -3,8 +3,8 @@
     python -m tests.backplane.reader URL TOPIC...
 
 It says ``ready`` when it is subscribed to the topics, and waits for a line on its stdin that says
-how many messages to wait for. It reports its resident memory in bytes: before, and at most since
-then.
+how many messages to wait for. It reports its resident memory in bytes: before, at most since then,
+and after a look at the past of the first topic besides.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ def report(what: str, **more: Any) -> None:
 
 async def main(url: str, topics: list[str]) -> None:
     received = 0
-    gaps: list[str | None] = []
 
     def deliver(_: BackplaneMessage) -> None:
         nonlocal received
@@ -53,7 +52,7 @@ async def main(url: str, topics: list[str]) -> None:
     for topic in topics:
         backplane.subscribe(topic)
     async with trio.open_nursery() as nursery:
-        await nursery.start(backplane.run, deliver, gaps.append)
+        await nursery.start(backplane.run, deliver, lambda topic: None)
         await backplane.wait_subscribed()
         report("ready")
         stdin = trio.lowlevel.FdStream(sys.stdin.fileno())
@@ -63,7 +62,10 @@ async def main(url: str, topics: list[str]) -> None:
         with trio.move_on_after(PATIENCE):
             while received < expected:
                 await trio.sleep(0.01)
+        gaps = backplane.statistics().gaps
         report("read", received=received, gaps=gaps, before=before, peak=memory("VmHWM"))
+        past = await backplane.read(topics[0], None, 3)
+        report("looked back", messages=len(past.messages), peak=memory("VmHWM"))
         await stdin.receive_some()
         nursery.cancel_scope.cancel()
 

@@ -11,7 +11,7 @@ import trio
 
 from tests.backplane.backplane_helpers import Node, run
 from tests.backplane.redis_server import HOST, RedisServer
-from trio_ws.backplane import RedisBackplane
+from trio_ws.backplane import Position, RedisBackplane
 
 Mode = Literal["pubsub", "streams"]
 both_modes = pytest.mark.parametrize("mode", get_args(Mode))
@@ -39,8 +39,33 @@ async def run_two(
             yield one, other
 
 
+@asynccontextmanager
+async def run_streams(
+    server: RedisServer, *topics: str, **options: Any
+) -> AsyncGenerator[tuple[Node, Node], None]:
+    """Two that both follow `topics` over streams, when they know where they are."""
+    async with run_two(server, *topics, mode="streams", **options) as (one, other):
+        await one.backplane.wait_subscribed()
+        await other.backplane.wait_subscribed()
+        yield one, other
+
+
 def messages(node: Node) -> list[str | bytes]:
     return [message for _, message in node.received]
+
+
+def of_others(node: Node) -> list[tuple[str, str | bytes]]:
+    """What was received and is not the node's own."""
+    return [(each.topic, each.message) for each in node.messages if each.token is None]
+
+
+def positions(node: Node) -> list[Position | None]:
+    return [message.position for message in node.messages]
+
+
+def keys(topic: str) -> tuple[str, str]:
+    """Where streams keep what belongs to a topic."""
+    return f"trio_ws:{{{topic}}}:meta", f"trio_ws:{{{topic}}}:log"
 
 
 async def start_in_vain(backplane: RedisBackplane, *topics: str) -> None:

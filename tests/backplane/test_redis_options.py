@@ -38,6 +38,7 @@ def test_every_option_says_what_it_is() -> None:
         ({"ping_interval": "1"}, TypeError, "ping_interval is a number"),
         ({"ssl_context": True}, TypeError, "ssl_context is an ssl.SSLContext"),
         ({"logger": "trio_ws"}, TypeError, "logger is a logging.Logger"),
+        ({"sentinel_password": b"secret"}, TypeError, "sentinel_password is a str$"),
         ({"retries": 3}, TypeError, "retries"),
     ],
 )
@@ -54,6 +55,21 @@ def test_wrong_options_are_found_at_once(
         ("redis://localhost", Address(scheme=Scheme.TCP, host="localhost")),
         ("redis://h:1/2", Address(scheme=Scheme.TCP, host="h", port=1, database=2)),
         ("redis://h/?db=2", Address(scheme=Scheme.TCP, host="h", database=2)),
+        (
+            "redis+sentinel://h/desk",
+            Address(scheme=Scheme.TCP, sentinels=(("h", 26379),), primary="desk"),
+        ),
+        (
+            "rediss+sentinel://me:p%2fw@h:1,[::1]/a%2Fb/3",
+            Address(
+                scheme=Scheme.TLS,
+                username="me",
+                password="p/w",
+                sentinels=(("h", 1), ("::1", 26379)),
+                primary="a/b",
+                database=3,
+            ),
+        ),
         (
             "rediss://me:p%40%2f@[::1]:7/",
             Address(scheme=Scheme.TLS, host="::1", port=7, username="me", password="p@/"),
@@ -80,6 +96,12 @@ def test_urls_that_are_right(url: str, address: Address) -> None:
         ("redis://h/#a", "may follow the path"),
         ("redis://h/?db", "bad query field"),
         ("unix:///", "the path of the socket is missing"),
+        ("unix+sentinel://h/name", "the scheme 'unix.sentinel' is none of"),
+        ("redis+sentinel://:secret@h:1,/name", "the host is missing"),
+        ("redis+sentinel://h:secret@h:1", "after the Sentinels, the name"),
+        ("redis+sentinel://h:port/name", "(?i)port"),
+        ("redis+sentinel://h/name?db=1", "nothing may follow the database"),
+        ("redis+sentinel://h/name/news", "a database is a number, not 'news'"),
     ],
 )
 def test_urls_that_are_wrong(url: str, problem: str) -> None:
@@ -99,6 +121,8 @@ def test_the_repr_and_the_log_show_no_password() -> None:
     backplane = RedisBackplane("rediss://me:secret@[::1]/5")
     assert repr(backplane) == "<RedisBackplane pubsub over rediss://[::1]:6379/5, not connected>"
     assert "secret" not in repr(parse_url("redis://me:secret@h"))
+    several = RedisBackplane("redis+sentinel://me:secret@h,[::1]:2/desk/1")
+    assert "over redis+sentinel://h:26379,[::1]:2/desk/1, not connected" in repr(several)
 
 
 def test_without_coredis_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

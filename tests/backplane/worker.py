@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from trio_ws.backplane import BackplaneMessage, RedisBackplane
+from trio_ws.backplane import BackplaneMessage, Position, RedisBackplane
 
 TOPIC = "everybody"
 
@@ -29,6 +29,12 @@ class Worker:
         self.name = name
         self.received: dict[str, list[int]] = {}
         self.gaps: list[str | None] = []
+        self.attached: set[str] = set()
+
+    def note_attached(self, topic: str, _: Position) -> None:
+        if topic in self.attached:
+            self.gaps.append(topic)
+        self.attached.add(topic)
 
     def deliver(self, received: BackplaneMessage) -> None:
         message = received.message
@@ -53,7 +59,7 @@ async def main(url: str, mode: Any, name: str, count: int, pause: float) -> None
     backplane = RedisBackplane(url, mode=mode, stream_length=inf)
     backplane.subscribe(TOPIC)
     async with trio.open_nursery() as nursery:
-        await nursery.start(backplane.run, worker.deliver, worker.gaps.append)
+        await nursery.start(backplane.run, worker.deliver, worker.gaps.append, worker.note_attached)
         await backplane.wait_subscribed()
         worker.report("ready")
         stdin = trio.lowlevel.FdStream(sys.stdin.fileno())

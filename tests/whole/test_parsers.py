@@ -87,7 +87,11 @@ from trio_ws._transport.sockets import wrap_stream
 from trio_ws._web.files import Folder
 from trio_ws.backplane import _envelope
 from trio_ws.backplane._incoming import Incoming
-from trio_ws.backplane._redis import address as _broker, streams as _streams
+from trio_ws.backplane._redis import (
+    address as _broker,
+    scripts as _scripts,
+    sentinel as _sentinel,
+)
 from trio_ws.backplane._redis.address import BrokerRefused
 
 LOGGER = logging.getLogger("parsers")
@@ -436,7 +440,10 @@ parser(
 )
 parser(
     _broker.parse_url,
-    texts("redis://ada:pw@h:6379/1", "unix:///run/redis.sock?db=1", "rediss://[::1]"),
+    texts(
+        *("redis://ada:pw@h:6379/1", "unix:///run/redis.sock?db=1", "rediss://[::1]"),
+        "redis+sentinel://ada:pw@h:1,[::1]/name/2",
+    ),
     None,
     ValueError,
 )
@@ -600,10 +607,10 @@ ANSWERS = st.recursive(
     st.one_of(st.none(), st.integers(), st.booleans(), st.binary(), st.just(b"m")),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.binary(), inner, max_size=3),
 )
-ENTRY = st.tuples(octets(b"1700000000000-0"), ANSWERS).map(list)
-parser(_streams.entries_in, ANSWERS | st.lists(ENTRY), None, BrokerRefused)
-parser(_streams.milliseconds_in, ANSWERS | st.lists(octets(b"1700000000")), None, BrokerRefused)
-parser(_streams.time_of, octets(b"1700000000000-0", b"9" * 5000), None, BrokerRefused)
+parser(_scripts.portion_in, ANSWERS | st.lists(octets(b"e1", b"12")), None, BrokerRefused)
+FIELD = st.sampled_from([b"ip", b"port", b"config-epoch"])
+parser(_sentinel.primary_in, ANSWERS | st.dictionaries(FIELD, ANSWERS), None, BrokerRefused)
+parser(_scripts.push_in, octets(b"@e1-5\n" + ENVELOPE), None, ValueError)
 parser(_visible.visible, st.one_of(st.text(), texts("\x1b[2J\n\u202e")))
 parser(
     _visible.pretty_json, texts('{"a": [1, null, {}]}'), partial(_visible.pretty_json, colour=True)
@@ -653,8 +660,8 @@ PARSING = (
     *(_proxies, _redaction, _url),
 )
 NO_PARSERS = {
-    *("client_offer", "encode", "make_head", "make_masked_frame"),
-    *("masked_fields", "masked_frame", "show_address", "size_of"),
+    *("client_offer", "encode", "is_kept", "make_head", "make_masked_frame"),
+    *("masked_fields", "masked_frame", "origin_of", "show_address", "size_of"),
 }
 
 

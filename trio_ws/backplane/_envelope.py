@@ -50,6 +50,16 @@ def encode(envelope: Envelope) -> bytes:
     return _HEAD.pack(VERSION, kind, origin, number, previous) + data
 
 
+def origin_of(data: bytes) -> bytes:
+    """The origin in an envelope that `encode` made."""
+    return data[2 : 2 + ORIGIN_SIZE]
+
+
+def is_kept(data: bytes) -> bool:
+    """Whether histories keep the message in an envelope that `encode` made."""
+    return not data[1] & _PASSING
+
+
 def size_of(message: str | bytes) -> int:
     """The length of an envelope that holds this message, in bytes."""
     size = len(message)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 
 class BrokerLost(Exception):
@@ -30,28 +30,45 @@ class Scheme(enum.Enum):
     UNIX = "unix"
 
 
+REDIS_PORT = 6379
+SENTINEL_PORT = 26379
+
+#: What follows a scheme in a URL that names Sentinels.
+_SENTINEL = "+sentinel"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Address:
     """The parts of a Redis URL."""
 
     scheme: Scheme
     host: str = ""
-    port: int = 6379
+    port: int = REDIS_PORT
     path: str = ""
     database: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    #: If there are any: hosts and ports of the Sentinels that know where the broker is, by the name
+    #: `primary`.
+    sentinels: tuple[tuple[str, int], ...] = ()
+    primary: str = ""
 
     def __str__(self) -> str:
         """The URL without the credentials, for logs."""
         if self.scheme is Scheme.UNIX:
             return f"unix://{self.path}?db={self.database}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme.value}://{host}:{self.port}/{self.database}"
+        if self.sentinels:
+            hosts = ",".join(_host_and_port(*each) for each in self.sentinels)
+            return f"{self.scheme.value}{_SENTINEL}://{hosts}/{self.primary}/{self.database}"
+        return f"{self.scheme.value}://{_host_and_port(self.host, self.port)}/{self.database}"
+
+
+def _host_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_url(url: str) -> Address:
-    """Parse a ``redis://``, ``rediss://`` or ``unix://`` URL.
+    """Parse a ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://`` URL.
 
     Raises:
         TypeError: the URL is not a `str`.
@@ -65,31 +82,25 @@ def parse_url(url: str) -> Address:
     except ValueError as exc:
         raise ValueError(
             f"this is not a Redis URL ({exc}); it looks like redis://[user:password@]host[:port]"
-            "[/database], rediss:// for TLS, or unix:///path[?db=database]"
+            "[/database], rediss:// for TLS, unix:///path[?db=database], or "
+            "redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/database]"
         ) from None
 
 
 def _parse(url: str) -> Address:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError("the host is neither a name nor an IPv6 address in brackets") from None
+    for scheme in (Scheme.TCP, Scheme.TLS):
+        if url.startswith(start := f"{scheme.value}{_SENTINEL}://"):
+            return _parse_sentinels(scheme, url.removeprefix(start))
+    parts = _split(url)
     try:
         scheme = Scheme(parts.scheme)
     except ValueError:
-        raise ValueError(f"the scheme {parts.scheme!r} is none of redis, rediss, unix") from None
-    try:
-        port = parts.port or 6379
-    except ValueError:
-        raise ValueError(f"the port is not a number from 1 to 65535{_HINT}") from None
-    try:
-        query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError:
-        raise ValueError(f"bad query field{_HINT}") from None
-    database = query.pop("db", [""])[-1]
-    if query or parts.fragment:
-        # A user who writes ?ssl_cert_reqs=none must not believe that it had an effect.
-        raise ValueError("only ?db= may follow the path; the rest are keyword arguments")
+        raise ValueError(
+            f"the scheme {parts.scheme!r} is none of redis, rediss, unix, redis+sentinel, "
+            "rediss+sentinel"
+        ) from None
+    port = _port(parts)
+    database = _database_in_query(parts)
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
     if scheme is Scheme.UNIX:
@@ -107,11 +118,60 @@ def _parse(url: str) -> Address:
     return Address(
         scheme=scheme,
         host=parts.hostname,
-        port=port,
+        port=port or REDIS_PORT,
         database=_number(database or parts.path.removeprefix("/")),
         username=username,
         password=password,
     )
+
+
+def _parse_sentinels(scheme: Scheme, rest: str) -> Address:
+    """`rest` has several hosts, which `urlsplit` would not take apart."""
+    where, _, path = rest.partition("/")
+    credentials, _, hosts = where.rpartition("@")
+    username, _, password = credentials.partition(":")
+    name, _, database = path.partition("/")
+    several = [_split(f"redis://{host}") for host in hosts.split(",")]
+    if any(mark in rest for mark in "?#"):
+        raise ValueError("nothing may follow the database; the rest are keyword arguments")
+    if not all(each.hostname for each in several):
+        raise ValueError("the host is missing")
+    if not name:
+        raise ValueError("after the Sentinels, the name that they have for the primary is missing")
+    return Address(
+        scheme=scheme,
+        database=_number(database),
+        username=unquote(username) or None,
+        password=unquote(password) or None,
+        sentinels=tuple((each.hostname or "", _port(each) or SENTINEL_PORT) for each in several),
+        primary=unquote(name),
+    )
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ValueError("the host is neither a name nor an IPv6 address in brackets") from None
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:
+        raise ValueError(f"the port is not a number from 1 to 65535{_HINT}") from None
+
+
+def _database_in_query(parts: SplitResult) -> str:
+    try:
+        query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError(f"bad query field{_HINT}") from None
+    database = query.pop("db", [""])[-1]
+    if query or parts.fragment:
+        # A user who writes ?ssl_cert_reqs=none must not believe that it had an effect.
+        raise ValueError("only ?db= may follow the path; the rest are keyword arguments")
+    return database
 
 
 _HINT = "; in a user name or password, a '/' is written %2F, a '?' %3F and a '#' %23"

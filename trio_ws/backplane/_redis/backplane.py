@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack, final
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, final
 
 import trio
 
@@ -22,17 +20,21 @@ from ..._backoff import Backoff
 from ..._log import LoggerLike
 from ..._nursery import errors_in, raise_as_is
 from ..._options import check_limits, check_logger, make_options
-from .._base import BackplaneError
-from .._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane
-from .address import Address, BrokerLost, BrokerRefused, Scheme, parse_url
+from .._base import BackplaneError, Past
+from .._position import Position
+from .._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane, check_topic
+from .address import BrokerLost, BrokerRefused, Scheme, parse_url
 from .probe import probe
 from .pubsub import PubSub
+from .scripts import Bounds
+from .sentinel import OpenLink, Primary, Sentinels
 from .streams import Streams
 
 if TYPE_CHECKING:
     from .link import Link
 
-OpenLink: TypeAlias = "Callable[[trio.Nursery, Address, ssl.SSLContext | None], Awaitable[Link]]"
+#: How often Sentinels are asked whether there is another primary, in seconds.
+SENTINEL_INTERVAL = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class RedisOptions:
 
     mode: Literal["pubsub", "streams"] = "pubsub"
     """``"pubsub"`` is cheapest, and forgets: what is published while a process is not connected
-    never reaches it. ``"streams"`` keeps messages in Redis. Such a process then reads them later.
-    All processes must use the same mode."""
+    never reaches it. ``"streams"`` keeps positions and messages in Redis, so that such a process
+    reads what it missed. All processes must use the same mode."""
 
     prefix: str = "trio_ws:"
     """The beginning of the names of all channels and keys. Different programs that share a Redis
@@ -58,12 +60,15 @@ class RedisOptions:
 
     stream_length: float = 10_000
     """With ``"streams"``, about how many messages of each topic Redis keeps. This is how far behind
-    a process may fall, or how long it may be away, without missing any. It costs memory in
-    Redis."""
+    a process or a client may fall, or how long it may be away, without missing any. It costs memory
+    in Redis."""
+
+    stream_max_age: float = inf
+    """With ``"streams"``, for how long a message is kept. Older ones are not given to anybody."""
 
     stream_ttl: float = 24 * 3600.0
-    """With ``"streams"``, Redis deletes a topic's stream after this long without a message, so that
-    unused topics do not stay for ever. It may be up to a tenth less."""
+    """With ``"streams"``, Redis deletes what it has of a topic after this long without a message,
+    so that unused topics do not stay for ever. It may be a tenth less."""
 
     ping_interval: float = 1.0
     """A connection to Redis over which nothing came for this long is sent a PING."""
@@ -73,10 +78,17 @@ class RedisOptions:
     defaults find a dead connection within 4 s; larger values forgive a slower broker."""
 
     open_timeout: float = 5.0
-    """For one attempt to connect: name look-up, TCP, TLS, log-in and subscribing together."""
+    """For one attempt to connect: asking Sentinels, name look-up, TCP, TLS, log-in and subscribing
+    together."""
+
+    sentinel_password: str | None = None
+    """With ``redis+sentinel`` URLs, what the Sentinels themselves ask for, if anything. The user
+    and the password in the URL are for the servers that they name."""
 
     ssl_context: ssl.SSLContext | None = None
-    """For ``rediss`` URLs. By default the system's trust store, with host names checked."""
+    """For ``rediss`` URLs. By default the system's trust store, with host names checked. Sentinels
+    are spoken to over TLS, too, and name a server as its certificate does if they have
+    ``sentinel announce-hostnames yes``."""
 
     logger: LoggerLike = field(default_factory=lambda: logging.getLogger("trio_ws"))
     """The logger for records: a warning when Redis is lost, a line when it is back."""
@@ -86,6 +98,8 @@ class RedisOptions:
             raise ValueError(f"mode is 'pubsub' or 'streams', not {self.mode!r}")
         if not isinstance(self.prefix, str):
             raise TypeError(f"prefix is a str, not {self.prefix!r}")
+        if not isinstance(self.sentinel_password, str | None):
+            raise TypeError("sentinel_password is a str")  # which is not for a log
         check_limits(self)
         check_client_context(self.ssl_context)
         check_logger(self.logger)
@@ -99,10 +113,12 @@ class RedisKeywords(TypedDict, total=False):
     max_queued_messages: float
     max_queued_bytes: float
     stream_length: float
+    stream_max_age: float
     stream_ttl: float
     ping_interval: float
     ping_timeout: float
     open_timeout: float
+    sentinel_password: str | None
     ssl_context: ssl.SSLContext | None
     logger: LoggerLike
 
@@ -123,7 +139,9 @@ class RedisBackplane(QueuedBackplane):
     Args:
         url: ``redis://[user:password@]host[:port][/database]``, ``rediss://…`` for TLS, or
             ``unix:///path[?db=database]``. In a user name, password or path, percent-encode
-            whatever is not a letter or digit.
+            whatever is not a letter or digit. ``redis+sentinel://[user:password@]host[:port],…/name``
+            asks these Sentinels for the server that they call by this name, now and after each
+            failover; ``rediss+sentinel://…`` does so over TLS.
         options: see `RedisOptions`.
 
     Raises:
@@ -142,17 +160,30 @@ class RedisBackplane(QueuedBackplane):
             self._ssl_context = None
         elif self._ssl_context is None:
             self._ssl_context = ssl.create_default_context()
+        self._sentinels: Sentinels | None = None
+        if self._address.sentinels:
+            self._sentinels = Sentinels(
+                self._address,
+                config.sentinel_password,
+                self._ssl_context,
+                self._open_link,
+                config.open_timeout / 2 / len(self._address.sentinels),
+            )
+        self._streams: Streams | None = None
         self._mode: PubSub | Streams
         if config.mode == "pubsub":
             self._mode = PubSub(config.prefix, self._interest, self._incoming)
         else:
-            self._mode = Streams(
-                config.prefix,
-                config.stream_length,
-                config.stream_ttl,
-                self._interest,
-                self._incoming,
+            bounds = Bounds(
+                length=config.stream_length,
+                max_age=config.stream_max_age,
+                time_to_live=config.stream_ttl,
             )
+            self._mode = self._streams = Streams(
+                config.prefix, bounds, self._interest, self._incoming, self._places
+            )
+        self.keeps_positions: bool = self._streams is not None
+        self._link: Link | None = None
         self._has_started = False
         self._connected_at = inf
         self._problem = ""
@@ -191,30 +222,38 @@ class RedisBackplane(QueuedBackplane):
         failures: list[BaseException] = []
         try:
             async with trio.open_nursery() as nursery:
-                link = await self._connect(nursery)
+                self._link = link = await self._connect(nursery)
                 self._note_connected()
                 self._start(task_status)
                 await self._send(link)
         except BaseExceptionGroup as group:
             failures.append(main_error(group))
         finally:
+            self._link = None
             self._note_lost()
         raise_as_is(failures.pop())  # a session ends only by failing
 
     async def _connect(self, nursery: trio.Nursery) -> Link:
         """Open two connections, so that no answer to a publish queues behind incoming messages."""
         interval, timeout = self._options.ping_interval, self._options.ping_timeout
+        primary = Primary(self._address)
         try:
             with trio.fail_after(self._options.open_timeout):
-                await probe(self._address, self._ssl_context)
-                link = await self._open_link(nursery, self._address, self._ssl_context)
-                listening = await self._open_link(nursery, self._address, self._ssl_context)
-                self._mode.start_session()
+                if self._sentinels is not None:
+                    primary = await self._sentinels.find()
+                await probe(primary.address, self._ssl_context)
+                link = await self._open_link(nursery, primary.address, self._ssl_context)
+                listening = await self._open_link(nursery, primary.address, self._ssl_context)
+                if self._streams is not None:
+                    check_server(await link.request(b"HELLO"))
+                await self._mode.start_session(link, primary.failovers)
                 await nursery.start(self._mode.listen, listening, link)
         except trio.TooSlowError:
             raise BrokerLost(f"no answer within {self._options.open_timeout:g} s") from None
         nursery.start_soon(link.watch, interval, timeout)
         nursery.start_soon(listening.watch, interval, timeout)
+        if self._sentinels is not None:
+            nursery.start_soon(self._sentinels.watch, primary, SENTINEL_INTERVAL)
         return link
 
     def _start(self, task_status: trio.TaskStatus[None]) -> None:
@@ -229,19 +268,28 @@ class RedisBackplane(QueuedBackplane):
     async def _send(self, link: Link) -> None:
         while True:
             batch = await self._outgoing.next_batch()
-            asked = [[link.ask(*words) for words in self._mode.commands(item)] for item in batch]
-            for item, (reply, *upkeep) in zip(batch, asked, strict=True):
+            asked = [link.ask(*self._mode.command(item)) for item in batch]
+            for item, reply in zip(batch, asked, strict=True):
                 try:
                     await link.answer(reply)
                 except BrokerRefused as exc:
                     self._refuse(item)
                     self._log_refused(item.topic, exc)
                 else:
+                    self._mode.note_sent(item)
                     self._outgoing.settle()
-                for each in upkeep:
-                    # An operator who does not permit EXPIRE wants streams to stay.
-                    with suppress(BrokerRefused):
-                        await link.answer(each)
+
+    async def read(self, topic: str, after: Position | None, count: int) -> Past:
+        if self._streams is None:
+            return await super().read(topic, after, count)
+        check_topic(topic)
+        await trio.lowlevel.checkpoint()
+        if self._link is None:
+            raise BackplaneError(f"Redis at {self._address} is away")
+        try:
+            return await self._streams.read(self._link, topic, after, count)
+        except (BrokerLost, BrokerRefused) as exc:
+            raise BackplaneError(f"Redis at {self._address}: {exc}") from exc
 
     # -----------------------------------------------------------------------
     # Logging
@@ -271,6 +319,22 @@ class RedisBackplane(QueuedBackplane):
                 problem,
                 refused,
             )
+
+
+def check_server(hello: Any) -> None:
+    """Check by its answer to HELLO that a server can keep messages.
+
+    Raises:
+        BrokerLost: it is a replica, and can do so when it is promoted.
+        BrokerRefused: it cannot.
+    """
+    if hello[b"mode"] == b"cluster":
+        raise BrokerRefused(
+            "it is part of a Redis Cluster, which only mode='pubsub' works with; 'streams' needs "
+            "one server, or several with Sentinel"
+        )
+    if hello[b"role"] != b"master":
+        raise BrokerLost("it is a replica, which takes no messages")
 
 
 def make_backoff() -> Backoff:

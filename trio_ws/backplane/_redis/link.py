@@ -29,6 +29,7 @@ from coredis.connection import (
 from coredis.exceptions import (
     ConnectionError as RedisConnectionError,
     InvalidResponse,
+    NoScriptError,
     ReadOnlyError,
     RedisError,
     WrongTypeError,
@@ -41,8 +42,9 @@ from .address import Address, BrokerLost, BrokerRefused, KeyRefused, Scheme
 Word: TypeAlias = str | bytes | int
 
 #: A broker that has become a read-only replica is as good as lost: by now another one is the
-#: primary. What answers with something else than Redis's protocol will not answer properly later.
-_LOST = (RedisConnectionError, ReadOnlyError, InvalidResponse)
+#: primary. One that has lost our scripts gets them with the next connection. What answers with
+#: something else than Redis's protocol will not answer properly later.
+_LOST = (RedisConnectionError, ReadOnlyError, NoScriptError, InvalidResponse)
 
 
 @contextmanager
@@ -74,12 +76,6 @@ class Link:
         self._connection = connection
         self._budget = budget
         self._holding = False
-
-    @property
-    def client_id(self) -> int:
-        """The id that Redis gave to this connection."""
-        assert self._connection.client_id is not None
-        return self._connection.client_id
 
     async def request(self, *words: Word) -> Any:
         """Send a command, and wait for its answer."""

@@ -1,85 +1,112 @@
-"""Redis as a notebook: XADD and XREAD.
+"""Redis as a notebook: what is published is kept, numbered, and sent on, all in one step.
 
-This module owns the commands of this mode, and our position in each stream. What is published while
-we are not connected is read later, from where we stopped. Only what was trimmed away in between is
-missing, and then there is a gap notice.
+This module owns how we follow a topic: what Redis sends, joined to what we read. `scripts` has what
+Redis does.
 
-A position is the id of the entry that was read last. XREAD brings the entries with greater ids. If
-that entry is gone, messages after it may be gone with it, or new ones may have smaller ids. So the
-position is checked
+Redis sends each message when it is published. Where we may have missed some, one read brings them:
+when Redis has confirmed a subscription, the first or one after a lost connection; when a message
+comes that is not the next one; and when one comes of another epoch. It is a read of what follows
+the last message that we had. If Redis has nothing between, nothing was missed.
 
-- when a session begins: Redis may have lost the entry or the stream, or be another server;
-- while a backlog is read that is so long that Redis may have trimmed what we had not read;
-- once a second while Redis's clock is behind the position. Ids are times, so a stream that is
-  deleted and begun anew normally goes on with greater ids. If the clock was set back, its ids are
-  smaller, and XREAD would never bring them.
+While a topic is being read, what comes for it is held, and follows after what was read. Much of it
+may be the same. If it is too much to hold, it is thrown away, and read as well.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, final
+from typing import TYPE_CHECKING, Any, final
 
 import trio
+from trio.lowlevel import ParkingLot
 
 from ..._pacing import next_checkpoint
+from .._base import Past
+from .._envelope import InvalidEnvelope, decode, is_kept, origin_of
 from .._incoming import Incoming
 from .._interest import Interest
 from .._outgoing import Item
+from .._places import Places
+from .._position import Position
 from .address import BrokerRefused, KeyRefused
-from .portion import Portion
+from .channels import Channels
+from .scripts import PUBLISH, READ, Bounds, Portion, Push, mark_in, portion_in, push_in, sha_of
 
 if TYPE_CHECKING:
     from .link import Link, Word
 
-#: How long one XREAD waits for a message, in milliseconds. Where CLIENT UNBLOCK is not permitted, a
-#: new topic is heard after this time at the latest.
-BLOCK = 1000
+#: How large the answers should be that are on their way at one time, in bytes: enough that a round
+#: trip costs each message little, and little enough to hold. While an answer is parsed, it is in
+#: memory about three times.
+READ_BYTES = 2**20
 
-#: For how many messages of one topic the read that waits asks at least. One would be enough for
-#: the message that ends the wait; the second shows whether there is a backlog.
-LEAST_PER_TOPIC = 2
+#: How many topics are read at one time. Each answer may have one message, however large it is.
+TOPICS_AT_ONCE = 16
 
-#: How often Redis's clock is read, in seconds, and keys that were not streams are tried again.
-CHECK_INTERVAL = 1.0
+#: How many bytes are held for a topic while it is being read.
+HELD_BYTES = 2**20
 
-#: How often, in seconds, CLIENT UNBLOCK is repeated until the reader has seen the new topics. The
-#: reader may not have been waiting yet.
-WAKE_INTERVAL = 0.02
-
-#: For how many topics the time of the last EXPIRE is remembered.
+#: For how many topics it is remembered what we have published there.
 MAX_TOPICS = 65_536
 
-#: The name of the one field of each entry.
-FIELD = b"m"
+#: How often a read of the past begins anew because the history was lost meanwhile.
+MAX_ATTEMPTS = 3
 
-#: The id that is smaller than every entry's.
-BEGINNING = b"0-0"
+#: The mark of a message that we do not know.
+UNKNOWN = b"?"
 
-#: An entry: its id; its envelope, or `None` if another program has written it; its size in bytes.
-Entry: TypeAlias = "tuple[bytes, bytes | None, int]"
+#: More messages than there are in any stream.
+ALL = 2**53
 
 
 @dataclass(slots=True)
-class _Place:
-    """Where we are in a stream.
+class _Published:
+    """What we know of a topic from publishing there.
 
     Attributes:
-        position: the id of the entry that was read last.
-        anchor: the position when there was nothing more to read, or when it was last checked.
-        read: how many entries were read since then.
-        silent_at: the position when the clock was last read.
+        acknowledged: the number of our last kept message that Redis has accepted.
+        renew_at: when the time to live is to be set again, by trio's clock.
     """
 
-    position: bytes
-    anchor: bytes = BEGINNING
-    read: int = 0
-    silent_at: bytes = b""
+    acknowledged: int = 0
+    renew_at: float = -inf
+
+
+@dataclass(slots=True, eq=False)
+class _Track:
+    """A topic that Redis is to send us.
+
+    Attributes:
+        mark: what tells the message at our place from others.
+        reading: whether what comes has to wait, because it is being read what came before.
+        held: what has come meanwhile, `held_bytes` together.
+        asked: how many of these came before Redis was asked.
+        thrown_away: whether there was too much of it.
+    """
+
+    mark: bytes = UNKNOWN
+    reading: bool = True
+    held: list[Push] = field(default_factory=list[Push])
+    held_bytes: int = 0
+    asked: int = 0
+    thrown_away: bool = False
+
+    def hold(self, push: Push) -> None:
+        self.held.append(push)
+        self.held_bytes += len(push.data)
+        if self.held_bytes > HELD_BYTES:
+            self.let_go()
+            self.thrown_away = True
+
+    def let_go(self) -> list[Push]:
+        held, self.held = self.held, []
+        self.held_bytes = self.asked = 0
+        return held
 
 
 @final
@@ -87,362 +114,344 @@ class Streams:
     """The mode ``"streams"``.
 
     Args:
-        prefix: the beginning of every stream's key.
-        length: about how many messages each stream keeps; `math.inf` for all.
-        time_to_live: how many seconds after its last message a stream is deleted; `math.inf` for
-            never.
-        interest: which topics to read.
-        incoming: gets the messages that come.
+        prefix: the beginning of the names of all keys and channels.
+        bounds: how much is kept of each topic.
+        interest: which topics to follow.
+        incoming: counts what comes.
+        places: up to where each topic was delivered. It gets the messages that come.
     """
 
     def __init__(
-        self,
-        prefix: str,
-        length: float,
-        time_to_live: float,
-        interest: Interest,
-        incoming: Incoming,
+        self, prefix: str, bounds: Bounds, interest: Interest, incoming: Incoming, places: Places
     ) -> None:
-        self._prefix = prefix.encode()
-        self._trim: tuple[Word, ...] = ()
-        if length != inf:
-            # "~" is for "about": Redis then trims whole nodes, which costs it next to nothing.
-            self._trim = (b"MAXLEN", b"~", int(length))
-        self._time_to_live = time_to_live
-        #: After how many entries of a backlog to ask whether any was trimmed away. None was while
-        #: the backlog is shorter than the stream.
-        self._look_after = max(1, length / 2)
+        self._prefix = prefix
+        self._bounds = bounds
         self._interest = interest
         self._incoming = incoming
-        #: Our place in the stream of each topic. It outlives a connection.
-        self._places: dict[str, _Place] = {}
-        #: The topics whose stream was found in this session, and those whose key holds no stream.
-        self._found: dict[str, None] = {}
-        self._unreadable: dict[str, None] = {}
-        #: The topics with a backlog, and those whose position may lead nowhere. In both, the topic
-        #: that has waited longest comes first.
-        self._behind: dict[str, None] = {}
-        self._doubtful: dict[str, None] = {}
-        self._portion = Portion()
-        #: Redis's clock, in milliseconds, and when to read it again, by trio's.
-        self._clock = inf
-        self._look_at = -inf
-        self._expired_at: OrderedDict[str, float] = OrderedDict()
+        self._places = places
+        self._channels = Channels(f"{prefix}{{", "}", interest)
+        self._publish = sha_of(PUBLISH)
+        self._read = sha_of(READ)
+        self._failovers = 0
+        self._tracks: dict[str, _Track] = {}
+        #: The topics to read. The one that has waited longest comes first.
+        self._due: dict[str, None] = {}
+        self._became_due = ParkingLot()
+        self._published: OrderedDict[str, _Published] = OrderedDict()
 
-    def start_session(self) -> None:
+    async def start_session(self, link: Link, failovers: int) -> None:
         """Note that the connections are new. Redis may have lost its data, or be another server."""
-        for topics in (self._found, self._unreadable, self._behind, self._doubtful):
-            topics.clear()
-        self._expired_at.clear()
-        self._portion = Portion()
-        self._clock = inf
-        self._look_at = -inf
+        self._failovers = failovers
+        self._channels.start_session()
+        self._due.clear()
+        for track in self._tracks.values():
+            track.reading = True
+            track.let_go()
+        for script in (PUBLISH, READ):
+            await link.request(b"SCRIPT", b"LOAD", script)
 
     # -----------------------------------------------------------------------
     # Publishing
     # -----------------------------------------------------------------------
 
-    def commands(self, item: Item) -> list[tuple[Word, ...]]:
-        """The command that publishes a message, and the one that lets its stream expire."""
-        key = self._key(item.topic)
-        commands: list[tuple[Word, ...]] = [(b"XADD", key, *self._trim, b"*", FIELD, item.data)]
-        if self._is_due(item.topic):
-            commands.append((b"EXPIRE", key, max(1, round(self._time_to_live))))
-        return commands
+    def command(self, item: Item) -> tuple[Word, ...]:
+        """The command that publishes a message."""
+        channel = self._channels.name(item.topic)
+        if not is_kept(item.data):
+            return (b"PUBLISH", channel, item.data)
+        published = self._published.setdefault(item.topic, _Published())
+        self._published.move_to_end(item.topic)
+        if len(self._published) > MAX_TOPICS:
+            self._published.popitem(last=False)
+        return (
+            *(b"EVALSHA", self._publish, 2, *self._keys(item.topic), channel),
+            *(origin_of(item.data), item.number, item.data, published.acknowledged),
+            self._failovers,
+            *(self._bounds.length_word, self._bounds.age_word),
+            self._bounds.time_to_live_word(due=self._is_due(published)),
+        )
 
-    def _is_due(self, topic: str) -> bool:
-        """Whether to set the time to live again. Doing so each time would double Redis's work."""
+    def _is_due(self, published: _Published) -> bool:
+        """Whether to set the time to live again. It costs Redis a fifth of a message."""
         now = trio.current_time()
-        if now < self._expired_at.get(topic, -inf) + self._time_to_live / 10:
+        if now < published.renew_at:
             return False
-        self._expired_at[topic] = now
-        self._expired_at.move_to_end(topic)
-        if len(self._expired_at) > MAX_TOPICS:
-            self._expired_at.popitem(last=False)
-        return self._time_to_live != inf
+        published.renew_at = now + self._bounds.time_to_live / 10
+        return True
+
+    def note_sent(self, item: Item) -> None:
+        """Note that Redis has accepted a message."""
+        published = self._published.get(item.topic)
+        if published is not None and is_kept(item.data):
+            published.acknowledged = item.number
 
     # -----------------------------------------------------------------------
-    # Reading
+    # Following
     # -----------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
     async def listen(self, link: Link, other: Link, *, task_status: trio.TaskStatus[None]) -> None:
-        """Read the topics that are wanted, from where we stopped, until the connection breaks.
+        """Follow the topics that are wanted, as they change, until the connection breaks.
 
         Args:
-            link: the connection that reads, and waits most of the time.
+            link: the connection that listens.
             other: the connection for everything else.
-            task_status: told when the position in each stream that is wanted now is known.
+            task_status: told when Redis has subscribed us to all the topics that are wanted now.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._wake, other, link.client_id)
-            await self._follow(link)
-            await self._look_at_clock(link)
+            nursery.start_soon(link.dispatch, self._handle_push)
+            await self._channels.follow_all(link)
+            nursery.start_soon(self._catch_up, other)
             task_status.started()
             while True:
-                await self._read(link)
-                await self._follow(link)
-                if trio.current_time() >= self._look_at:
-                    await self._look_at_clock(link)
+                back = await self._channels.follow(link)
+                self._drop_tracks()
+                for topic in back:
+                    self._make_due(topic)
 
-    async def _wake(self, other: Link, client_id: int) -> None:
-        """Cut short the wait of the reading connection when the topics change."""
-        while True:
-            await self._interest.wait_for_changes()
-            try:
-                await other.request(b"CLIENT", b"UNBLOCK", client_id)
-            except BrokerRefused:  # not permitted: new topics are read after up to `BLOCK`
-                return
-            await trio.sleep(WAKE_INTERVAL)
-
-    async def _read(self, link: Link) -> None:
-        """Read one portion of what is waiting, or wait for a message."""
-        if not self._found:
-            with trio.move_on_after(CHECK_INTERVAL):
-                await self._interest.wait_for_changes()
-            return
-        try:
-            if self._behind:
-                topics = list(islice(self._behind, self._portion.messages))
-                await self._read_from(link, topics, self._portion.messages // len(topics))
-            topics = [topic for topic in self._found if topic not in self._behind]
-            if topics:
-                count = max(LEAST_PER_TOPIC, self._portion.messages // len(topics))
-                await self._read_from(link, topics, count, wait=not self._behind)
-        except KeyRefused:  # a key no longer holds a stream; the error does not say which
-            self._found.clear()
-            self._behind.clear()
-
-    async def _read_from(
-        self, link: Link, topics: list[str], count: int, *, wait: bool = False
-    ) -> None:
-        # With "$" for the ids, which means the end, entries added between two reads would be lost.
-        answer = await link.request(
-            b"XREAD",
-            *(b"COUNT", count),
-            *((b"BLOCK", BLOCK) if wait else ()),
-            b"STREAMS",
-            *[self._key(topic) for topic in topics],
-            *[self._places[topic].position for topic in topics],
-        )
-        # Without anything new, Redis answers nil instead of an empty map.
-        found = answer if _is_dict(answer) else dict[bytes, Any]()
-        new = {topic: entries_in(found.get(self._key(topic), [])) for topic in topics}
-        for topic, entries in new.items():
-            self._behind.pop(topic, None)
-            if len(entries) == count:
-                self._behind[topic] = None
-        self._portion.note(
-            [size for entries in new.values() for _, _, size in entries],
-            more=any(len(entries) == count for entries in new.values()),
-        )
-        for topic, entries in new.items():
-            if entries:
-                await self._deliver(topic, entries)
-                await self._look_back(link, topic, len(entries))
-
-    async def _deliver(self, topic: str, entries: list[Entry]) -> None:
-        place = self._places[topic]
-        for entry_id, data, _ in entries:
-            await next_checkpoint()()
-            if topic not in self._interest.wanted:
-                return
-            # First of all: what `Incoming` has seen must not be read again in the next session.
-            place.position = entry_id
-            if data is None:
-                self._incoming.complain(topic, "another program wrote this entry")
-            else:
-                self._incoming.receive(topic, data)
-
-    async def _look_back(self, link: Link, topic: str, count: int) -> None:
-        """Announce a gap if Redis has trimmed entries that we had not read.
-
-        Redis trims the oldest first. So while an entry is there, all entries after it are.
-        """
-        place = self._places[topic]
-        place.read += count
-        if topic not in self._behind:
-            place.anchor, place.read = place.position, 0
-        elif place.read >= self._look_after:
-            anchor, place.anchor, place.read = place.anchor, place.position, 0
-            key = self._key(topic)
-            if anchor != BEGINNING and not await link.request(b"XRANGE", key, anchor, anchor):
-                self._incoming.announce_gap(topic)
-
-    # -----------------------------------------------------------------------
-    # Where to begin, and whether it is still there
-    # -----------------------------------------------------------------------
-
-    async def _follow(self, link: Link) -> None:
-        """Find the position in the streams that are newly wanted, and drop the others."""
+    def _drop_tracks(self) -> None:
         wanted = self._interest.wanted
-        for topic in self._interest.take_changes():
-            if topic not in wanted:
-                self._forget(topic)
-            elif topic in self._found or topic in self._unreadable:  # it went and came back
-                self._interest.confirm(topic)
-        await self._look(
-            link,
-            [each for each in wanted if each not in self._found and each not in self._unreadable],
-        )
+        for topic in [topic for topic in self._tracks if topic not in wanted]:
+            del self._tracks[topic]
 
-    async def _look(self, link: Link, topics: list[str]) -> None:
-        """Find where to go on in each of these, a few at a time, as each answer has a message."""
-        rest = iter(topics)
-        while some := list(islice(rest, self._portion.messages)):
-            asked = [(topic, self._ask(link, topic)) for topic in some]
-            sizes: list[int] = []
+    def _handle_push(self, push: list[Any]) -> None:
+        match push:
+            case [b"message", bytes(channel), bytes(data)]:
+                topic = self._channels.topic(channel)
+                track = self._tracks.get(topic)
+                if track is not None:
+                    self._receive(topic, track, data)
+            case [b"subscribe", bytes(channel), _]:
+                self._make_due(self._channels.confirm(channel))
+            case _:  # the confirmation of UNSUBSCRIBE
+                pass
+
+    def _receive(self, topic: str, track: _Track, data: bytes) -> None:
+        try:
+            push = push_in(data)
+        except ValueError as exc:
+            self._incoming.complain(topic, str(exc))
+        else:
+            self._take(topic, track, push)
+
+    def _make_due(self, topic: str) -> None:
+        """Have a topic read, if it is still wanted."""
+        if topic in self._interest.wanted:
+            self._tracks.setdefault(topic, _Track()).reading = True
+            self._due[topic] = None
+            self._became_due.unpark_all()
+
+    def _take(self, topic: str, track: _Track, push: Push) -> None:
+        """Deliver what has come, or read what is missing before it."""
+        place = self._places.get(topic)
+        if track.reading:
+            track.hold(push)
+        elif place is None:  # it has just been left
+            pass
+        elif push.position is None:
+            self._pass_on(topic, push.data)
+        elif push.position.epoch != place.epoch or not self._places.receive(
+            topic, push.data, push.position
+        ):
+            self._make_due(topic)
+            track.hold(push)
+        elif push.position.offset > place.offset:
+            track.mark = mark_in(push.data)
+
+    def _pass_on(self, topic: str, data: bytes) -> None:
+        """Deliver a message that is not kept, unless its publisher repeats it."""
+        if self._incoming.has_had(topic, data):
+            self._incoming.duplicates += 1
+        else:
+            self._incoming.note(topic, data)
+            self._places.receive(topic, data, None)
+
+    # -----------------------------------------------------------------------
+    # Catching up
+    # -----------------------------------------------------------------------
+
+    async def _catch_up(self, link: Link) -> None:
+        """Read the topics that are due, some at a time, a portion of each."""
+        while True:
+            while not self._due:
+                await self._became_due.park()
+            some = list(islice(self._due, TOPICS_AT_ONCE))
+            asked = [(topic, self._ask_for_missing(link, topic, len(some))) for topic in some]
             for topic, answer in asked:
                 try:
-                    entries = entries_in(await link.answer(answer))
-                    sizes += [size for _, _, size in entries]
-                    await self._find(link, topic, entries)
+                    portion = portion_in(await link.answer(answer))
                 except KeyRefused as exc:  # of this topic only
                     self._give_up(topic, str(exc))
-                self._interest.confirm(topic)
-            self._portion.note(sizes, more=True)
+                else:
+                    await self._take_portion(topic, portion)
 
-    def _ask(self, link: Link, topic: str) -> Awaitable[Any]:
-        """Ask for the entry at our position or the next one; in a new stream, for the last one."""
-        place = self._places.get(topic)
-        key = self._key(topic)
-        if place is None:
-            return link.ask(b"XREVRANGE", key, b"+", b"-", b"COUNT", 1)
-        return link.ask(b"XRANGE", key, place.position, b"+", b"COUNT", 1)
+    def _ask_for_missing(self, link: Link, topic: str, topics: int) -> Awaitable[Any]:
+        del self._due[topic]
+        track, place = self._tracks.get(topic), self._places.get(topic)
+        mark = UNKNOWN
+        if track is not None:
+            track.asked = len(track.held)
+            track.thrown_away = False
+            mark = track.mark
+        # Of a history that we do not know, the newest message is enough, for its mark.
+        size = READ_BYTES // topics
+        return link.ask(*self._command_to_read(topic, place, mark, count=1, size=size))
 
-    async def _find(self, link: Link, topic: str, entries: list[Entry]) -> None:
-        """Set the position from which to read. `entries` is the answer to `_ask`."""
-        place = self._places.get(topic)
-        if place is None:
-            place = self._places[topic] = _Place(entries[0][0] if entries else BEGINNING)
-            for _, data, _ in entries:
-                self._incoming.note(topic, data)
-        elif place.position != BEGINNING and (not entries or entries[0][0] != place.position):
-            # The entry where we stopped was trimmed away, and maybe more. Or Redis has lost the
-            # stream, and everything in it may be new.
-            self._incoming.announce_gap(topic)
-            if not entries:
-                place.position = await self._find_known(link, topic)
-        elif topic in self._found:
+    def _command_to_read(
+        self, topic: str, place: Position | None, mark: bytes, *, count: int, size: int
+    ) -> tuple[Word, ...]:
+        """The command that runs `READ`."""
+        return (
+            *(b"EVALSHA", self._read, 2, *self._keys(topic)),
+            place.epoch if place is not None else "",
+            place.offset if place is not None else 0,
+            *(mark, self._failovers, os.urandom(6).hex(), count, size),
+            *(self._bounds.age_word, self._bounds.time_to_live_word(due=True)),
+        )
+
+    async def _take_portion(self, topic: str, portion: Portion) -> None:
+        """Deliver what was read, as far as it was missing, and then what came meanwhile."""
+        track = self._tracks.get(topic)
+        if track is None or topic not in self._interest.wanted:
             return
-        place.anchor, place.read = place.position, 0
-        self._unreadable.pop(topic, None)
-        self._found[topic] = None
-        self._behind[topic] = None
+        if topic in self._due:  # something happened meanwhile: the next answer counts
+            return
+        end = _end_of(track, portion)
+        place = self._places.get(topic)
+        if place is None or place.epoch != end.epoch:
+            self._attach(topic, track, portion, end)
+        elif place.offset < end.offset:
+            found = await self._deliver(topic, track, portion, end)
+            place = self._places.get(topic)
+            if place is None:  # it was left meanwhile
+                return
+            if place.offset < end.offset and found:
+                self._due[topic] = None
+                return
+            if place.offset < end.offset:  # Redis has trimmed what we had not read
+                self._attach(topic, track, portion, end)
+        if track.thrown_away:
+            self._due[topic] = None
+        else:
+            self._go_on(topic, track, portion.position)
 
-    async def _find_known(self, link: Link, topic: str) -> bytes:
-        """The id of the newest entry that was here before. Everything after it is new."""
-        async with aclosing(self._read_backwards(link, topic)) as pages:
-            async for page in pages:
-                for entry_id, data, _ in page:
-                    if self._incoming.has_had(topic, data):
-                        return entry_id
-        return BEGINNING
+    def _attach(self, topic: str, track: _Track, portion: Portion, end: Position) -> None:
+        track.mark = UNKNOWN
+        if portion.entries and portion.entries[-1][0] == end.offset:
+            track.mark = mark_in(portion.entries[-1][1])
+        self._places.attach(topic, end)
+
+    async def _deliver(self, topic: str, track: _Track, portion: Portion, end: Position) -> bool:
+        """Deliver the entries up to `end`. Returns whether there were any, without a hole."""
+        for offset, data in portion.entries:
+            await next_checkpoint()()
+            if offset > end.offset or self._places.get(topic) is None:
+                break
+            if not self._places.receive(topic, data, Position(end.epoch, offset)):
+                return False
+            track.mark = mark_in(data)
+        return bool(portion.entries)
+
+    def _go_on(self, topic: str, track: _Track, newest: Position) -> None:
+        """Deliver what was held, and then what comes."""
+        track.reading = False
+        self._interest.confirm(topic)
+        asked = track.asked
+        for index, push in enumerate(track.let_go()):
+            # What came before we asked, and is not there, is of an older epoch, or Redis has lost
+            # it. To read again would not help.
+            if index >= asked or push.position is None or _is_up_to(push.position, newest):
+                self._take(topic, track, push)
 
     def _give_up(self, topic: str, problem: str) -> None:
-        """Note that the key holds no stream. If there is one later, it is a new one."""
-        place = self._places.get(topic)
-        if place is not None and place.position != BEGINNING:
-            self._incoming.announce_gap(topic)
-        if topic not in self._unreadable:
-            self._incoming.complain(topic, problem)
-        self._forget(topic)
-        self._places[topic] = _Place(BEGINNING)
-        self._unreadable[topic] = None
+        """Note that what has the name of a key of ours is something else.
 
-    def _forget(self, topic: str) -> None:
-        self._places.pop(topic, None)
-        for topics in (self._found, self._unreadable, self._behind, self._doubtful):
-            topics.pop(topic, None)
-
-    async def _look_at_clock(self, link: Link) -> None:
-        """Check the streams whose new entries, had they been deleted, would not be seen.
-
-        Those are few, unless the clock was set back by much. At most one portion of them is checked
-        each time, because each answer has a message.
+        If that changes, messages come, and they are of another epoch than the one that we make up.
         """
-        before, self._clock = self._clock, milliseconds_in(await link.request(b"TIME"))
-        self._look_at = trio.current_time() + CHECK_INTERVAL
-        for topic in self._found:
-            place = self._places[topic]
-            # If an entry came since the last check, the position was good until that moment.
-            silent = place.silent_at == place.position
-            earliest = min(before, self._clock) if silent else self._clock
-            if time_of(place.position) > earliest:
-                self._doubtful[topic] = None
-            place.silent_at = place.position
-        some = list(islice(self._doubtful, self._portion.messages))
-        for topic in some:
-            del self._doubtful[topic]
-        await self._look(link, [*some, *self._unreadable])
+        track = self._tracks.get(topic)
+        if track is not None and topic in self._interest.wanted:
+            self._incoming.complain(topic, problem)
+            track.mark = UNKNOWN
+            made_up = Position(os.urandom(6).hex(), 0)
+            self._places.attach(topic, made_up)
+            self._go_on(topic, track, made_up)
 
-    async def _read_backwards(self, link: Link, topic: str) -> AsyncGenerator[list[Entry], None]:
-        """The entries of a stream, the newest first, a portion at a time."""
-        portion = Portion()
-        end = b"+"
-        while True:
-            asked = portion.messages
-            page = entries_in(
-                await link.request(b"XREVRANGE", self._key(topic), end, b"-", b"COUNT", asked)
-            )
-            portion.note([size for _, _, size in page], more=True)
-            if page:
-                end = b"(" + page[-1][0]
-                yield page
-            if len(page) < asked:
-                return
+    # -----------------------------------------------------------------------
+    # Looking back
+    # -----------------------------------------------------------------------
 
-    def _key(self, topic: str) -> bytes:
-        return self._prefix + topic.encode()
+    async def read(self, link: Link, topic: str, after: Position | None, count: int) -> Past:
+        """See `Backplane.read`. Reads a portion at a time.
+
+        Raises:
+            BrokerLost, BrokerRefused: the broker is away, or it refuses.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            past = await self._try_to_read(link, topic, after, count)
+            if past is not None:
+                return past
+        raise BrokerRefused(f"it loses the history of topic {topic!r} again and again")
+
+    async def _try_to_read(
+        self, link: Link, topic: str, after: Position | None, count: int
+    ) -> Past | None:
+        """What is kept; `None` if a new epoch began meanwhile."""
+        newest, entries = await self._read_portion(link, topic, after, count)
+        past = _Tail(newest)
+        while not past.add(entries):
+            portion = await self._read_portion(link, topic, past.place, ALL)
+            if portion.position.epoch != newest.epoch:
+                return None
+            entries = portion.entries
+        return Past(newest, tuple(past.messages))
+
+    async def _read_portion(
+        self, link: Link, topic: str, after: Position | None, count: int
+    ) -> Portion:
+        command = self._command_to_read(topic, after, b"", count=count, size=READ_BYTES)
+        return portion_in(await link.request(*command))
+
+    def _keys(self, topic: str) -> tuple[str, str]:
+        return f"{self._prefix}{{{topic}}}:meta", f"{self._prefix}{{{topic}}}:log"
 
 
-def entries_in(answer: Any) -> list[Entry]:
-    """The entries in an answer to XREAD or XRANGE.
+class _Tail:
+    """The newest messages of a history without a hole, as they are read.
 
-    Raises:
-        BrokerRefused: this is not such an answer.
+    Args:
+        newest: the position of the last one.
     """
-    entries: list[Entry] = []
-    for each in answer if _is_list(answer) else [None]:
-        match each:
-            case [bytes(entry_id), [name, bytes(data)]] if name == FIELD:
-                entries.append((entry_id, data, len(data)))
-            case [bytes(entry_id), [*fields]]:
-                size = sum(len(field) for field in fields if isinstance(field, bytes))
-                entries.append((entry_id, None, size))
-            case _:
-                raise BrokerRefused(f"it answered {answer!r:.100} instead of entries")
-    return entries
+
+    def __init__(self, newest: Position) -> None:
+        self.messages: list[str | bytes] = []
+        self.place = Position(newest.epoch, 0)
+        self._newest = newest
+
+    def add(self, entries: list[tuple[int, bytes]]) -> bool:
+        """Add entries, the oldest first. Returns whether these were the last."""
+        for offset, data in entries:
+            if offset > self._newest.offset:
+                return True
+            if offset != self.place.offset + 1:
+                self.messages.clear()
+            self.place = Position(self._newest.epoch, offset)
+            try:
+                self.messages.append(decode(data).message)
+            except InvalidEnvelope:  # by somebody else: it is logged where the topic is followed
+                self.messages.clear()
+        if self.place.offset < self._newest.offset and not entries:
+            self.messages.clear()  # the newest one is gone
+        return not entries or self.place.offset >= self._newest.offset
 
 
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
+def _is_up_to(position: Position, newest: Position) -> bool:
+    return position.epoch == newest.epoch and position.offset <= newest.offset
 
 
-def _is_dict(value: object) -> TypeGuard[dict[bytes, Any]]:
-    return isinstance(value, dict)
-
-
-def milliseconds_in(answer: Any) -> int:
-    """The time in an answer to TIME, in milliseconds.
-
-    Raises:
-        BrokerRefused: this is not such an answer.
-    """
-    try:
-        seconds, microseconds = answer
-        return int(seconds) * 1000 + int(microseconds) // 1000
-    except (TypeError, ValueError):
-        raise BrokerRefused(f"it answered {answer!r:.100} instead of the time") from None
-
-
-def time_of(entry_id: bytes) -> int:
-    """Redis's clock when an entry was added, in milliseconds; or later, if the clock was set back.
-
-    Raises:
-        BrokerRefused: this is not the id of an entry.
-    """
-    try:
-        return int(entry_id.partition(b"-")[0])
-    except ValueError:
-        raise BrokerRefused(f"{entry_id!r:.100} is not the id of an entry") from None
+def _end_of(track: _Track, portion: Portion) -> Position:
+    """Up to where to read: from there on, all has come by itself, or nothing more is there."""
+    position = portion.position
+    for held, _ in track.held:
+        if held is not None and held.epoch == position.epoch:
+            return Position(held.epoch, min(position.offset, held.offset - 1))
+    return position
