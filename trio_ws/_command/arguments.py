@@ -109,6 +109,17 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
+def metrics_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``, or only a port, which is then one of this computer alone."""
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if colon and (not bare or (":" in bare and bare == host)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HOST:PORT, like 127.0.0.1:9464 or [::1]:9464"
+        )
+    return host_name(bare or "127.0.0.1"), port_number(port)
+
+
 def header_field(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon:

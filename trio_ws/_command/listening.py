@@ -29,14 +29,14 @@ def failing_in_one_line(*, hint_if_taken: str = "") -> Generator[None, None, Non
 
 @asynccontextmanager
 async def bound_tcp_sockets(
-    hosts: Sequence[str], port: int, *, reuse_port: bool = False
+    hosts: Sequence[str], port: int, *, reuse_port: bool = False, option: str = "--port"
 ) -> AsyncGenerator[list[socket.socket], None]:
-    """`bind_tcp_sockets`, with sockets that are closed at the end.
+    """`bind_tcp_sockets`, with sockets that are closed at the end; `option` is what chose the port.
 
     Raises:
         CommandFailed: a name does not resolve, or an address cannot be bound.
     """
-    with failing_in_one_line(hint_if_taken="; try another --port, or 0 for any"):
+    with failing_in_one_line(hint_if_taken=f"; try another {option}, or 0 for any"):
         sockets = await bind_tcp_sockets(hosts, port, reuse_port=reuse_port)
     with ExitStack() as bound:
         for sock in sockets:

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -21,12 +22,14 @@ import trio
 from .._keywords import ListenerKeywords
 from .._options import ListenerOptions, ProxyHeader
 from .._server.listening import CAN_REUSE_PORT, HAS_UNIX, port_of
+from ..metrics._metrics import open_metrics
 from .application import Application, load_application
 from .arguments import (
     Subcommand,
     check_options,
     finite_seconds,
     host_name,
+    metrics_address,
     number,
     path_name,
     port_number,
@@ -34,11 +37,13 @@ from .arguments import (
     timeout,
     url_path,
 )
+from .boards import Boards, measured_on_board
 from .certificates import HAS_SIGHUP, ServerFiles, renewed_on_sighup
 from .exits import DONE
 from .limits import LIMITS
 from .listening import reserved_port
 from .reload import reload_worker
+from .scraping import check_can_show, scraped
 from .serving import Service, serve_alone, serve_as_worker
 from .workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
 
@@ -118,7 +123,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only load the application and the certificates, and check the options: nothing is "
         "set up or listened on",
     )
+    how.add_argument(
+        "--metrics",
+        type=metrics_address,
+        metavar="HOST:PORT",
+        help="answer GET /metrics there for Prometheus, in sums over all workers; needs "
+        "trio-ws[metrics] (default: nowhere)",
+    )
     how.add_argument("--as-worker", type=_link, help=argparse.SUPPRESS)
+    how.add_argument("--metrics-board", type=_board, help=argparse.SUPPRESS)
 
     requests = parser.add_argument_group("requests")
     requests.add_argument(
@@ -188,6 +201,12 @@ def _link(text: str) -> tuple[int, int]:
     return int(descriptor), int(port)
 
 
+def _board(text: str) -> tuple[int, int]:
+    """The argument that a supervisor gives a worker: a descriptor, and what table of metrics."""
+    descriptor, _, table = text.partition(":")
+    return int(descriptor), int(table)
+
+
 # ---------------------------------------------------------------------------
 # From arguments to a service
 # ---------------------------------------------------------------------------
@@ -197,6 +216,8 @@ def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Serve as `parsed` says. A supervisor passes `arguments` on to its workers unchanged."""
     _check_combinations(parsed)
     service = _service(parsed)
+    if parsed.metrics is not None:
+        check_can_show()
     if parsed.check:
         load_application(parsed.application)
         return DONE
@@ -212,7 +233,7 @@ def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     _configure_logging(parsed)
     if parsed.as_worker is None:
         return trio.run(_serve_alone, parsed, service, application)
-    return trio.run(serve_as_worker, service, application, parsed.as_worker[0])
+    return trio.run(_serve_as_worker, parsed, service, application)
 
 
 def _check_combinations(parsed: argparse.Namespace) -> None:
@@ -289,13 +310,38 @@ def _server_files(parsed: argparse.Namespace) -> ServerFiles:
 async def _serve_alone(
     parsed: argparse.Namespace, service: Service, application: Application
 ) -> int:
-    if service.ssl_context is None or not HAS_SIGHUP:
+    async with AsyncExitStack() as around:
+        if parsed.metrics is not None:
+            metrics = await around.enter_async_context(open_metrics())
+            host, port = parsed.metrics
+            await around.enter_async_context(scraped(host, port, metrics._read))
+        if service.ssl_context is not None and HAS_SIGHUP:
+            renewed = renewed_on_sighup(_server_files(parsed), service.ssl_context)
+            await around.enter_async_context(renewed)
         return await serve_alone(service, application)
-    async with renewed_on_sighup(_server_files(parsed), service.ssl_context):
-        return await serve_alone(service, application)
+
+
+async def _serve_as_worker(
+    parsed: argparse.Namespace, service: Service, application: Application
+) -> int:
+    async with AsyncExitStack() as around:
+        if parsed.metrics_board is not None:
+            await around.enter_async_context(measured_on_board(*parsed.metrics_board))
+        return await serve_as_worker(service, application, parsed.as_worker[0])
 
 
 async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Sequence[str]) -> int:
+    if parsed.metrics is None:
+        return await _run_crew(parsed, service, arguments, None)
+    boards = Boards()
+    host, port = parsed.metrics
+    async with scraped(host, port, boards.read):
+        return await _run_crew(parsed, service, arguments, boards)
+
+
+async def _run_crew(
+    parsed: argparse.Namespace, service: Service, arguments: Sequence[str], boards: Boards | None
+) -> int:
     limits = ListenerOptions(**service.options)
     patience = (service.drain or 0) + limits.grace_period + limits.close_timeout + MARGIN
     make_crew = partial(
@@ -303,6 +349,7 @@ async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Se
         arguments,
         patience=patience,
         drains=service.drain is not None,
+        boards=boards,
         # With --reload a person waits, perhaps in a debugger.
         start_timeout=inf if parsed.reload else parsed.start_timeout,
         foreground=parsed.reload,

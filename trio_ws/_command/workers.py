@@ -26,6 +26,7 @@ import trio
 from .._backoff import Backoff
 from .._nursery import open_bare_nursery
 from .._reasons import reason_of
+from .boards import TABLE, Board, Boards
 from .exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
 from .line import HURRY, LEAVE, READY, Line
 from .serving import STOP_SIGNALS, announce
@@ -56,8 +57,12 @@ _GOOD_ORDER: Final = {DONE, -signal.SIGTERM, -signal.SIGINT, INTERRUPTED}
 class Worker:
     """One worker process, from its start to its end."""
 
-    def __init__(self, number: int, process: trio.Process, line: Line) -> None:
+    def __init__(
+        self, number: int, process: trio.Process, line: Line, board: Board | None = None
+    ) -> None:
         self.number = number
+        #: Where it writes its numbers, if anybody wants them.
+        self.board = board
         #: How many seconds it was ready, once it has ended; below 0 if it never was.
         self.lived = -inf
         self._process = process
@@ -148,6 +153,7 @@ class Crew:
         port: the port that the workers listen on.
         patience: how many seconds a worker gets to stop, before it is killed.
         drains: whether it begins that with a drain.
+        boards: of the workers' numbers, if anybody wants them.
         start_timeout: how many seconds a worker gets to become ready, before it is stopped.
         foreground: whether the workers may use the terminal. Ctrl-C then reaches them too.
     """
@@ -159,6 +165,7 @@ class Crew:
         *,
         patience: float,
         drains: bool = False,
+        boards: Boards | None = None,
         start_timeout: float = inf,
         foreground: bool = False,
     ) -> None:
@@ -166,6 +173,7 @@ class Crew:
         self._port = port
         self._patience = patience
         self._drains = drains
+        self._boards = boards
         self.start_timeout = start_timeout
         self._background: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
         if foreground:
@@ -186,23 +194,33 @@ class Crew:
         with theirs, ExitStack() as unless_started:
             unless_started.enter_context(ours)
             try:
+                board = self._put_up_board(unless_started)
+                given = [] if board is None else [board.descriptor]
                 process = await trio.lowlevel.open_process(
                     [
                         *(sys.executable, "-m", "trio_ws", "serve"),
                         *("--as-worker", f"{theirs.fileno()}:{self._port}"),
+                        *(f"--metrics-board={descriptor}:{TABLE}" for descriptor in given),
                         *self._arguments,
                     ],
                     env={**os.environ, WORKER_VARIABLE: str(number)},
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(theirs.fileno(), *given),
                     **self._background,
                 )
             except OSError as exc:
                 raise CommandFailed(f"cannot start worker {number}: {reason_of(exc)}") from None
             unless_started.pop_all()
-        worker = Worker(number, process, Line(ours))
+        worker = Worker(number, process, Line(ours), board)
         self.workers[worker] = None
         self._hull.start_soon(self._follow, worker)
         return worker
+
+    def _put_up_board(self, unless_started: ExitStack) -> Board | None:
+        if self._boards is None:
+            return None
+        board = self._boards.put_up()
+        unless_started.callback(self._boards.take_down, board)
+        return board
 
     async def _follow(self, worker: Worker) -> None:
         try:
@@ -212,6 +230,8 @@ class Crew:
                 nursery.cancel_scope.cancel()
         finally:
             del self.workers[worker]
+            if self._boards is not None and worker.board is not None:
+                self._boards.take_down(worker.board)
 
     async def _expect_ready(self, worker: Worker) -> None:
         with trio.move_on_after(self.start_timeout):
