@@ -56,6 +56,7 @@ from ._version import __version__
 if _typing.TYPE_CHECKING:
     from ._broadcast.broadcast import Broadcast, open_broadcast
     from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
+    from ._broadcast.presence import Membership, Presence, PresenceSnapshot
     from ._broadcast.subscription import Subscription
     from ._broadcast.tally import BroadcastStatistics, Dropped
     from ._broadcast.to_channel import BroadcastChannel, ChannelStatistics
@@ -111,12 +112,15 @@ __all__ = [
     "Link",
     "ListenerOptions",
     "LoggerLike",
+    "Membership",
     "Message",
     "MessageReader",
     "MessageWriter",
     "Origins",
     "Page",
     "PingPongHook",
+    "Presence",
+    "PresenceSnapshot",
     "ProcessRequest",
     "ProxyError",
     "ProxyHeader",

@@ -25,13 +25,16 @@ class Counter:
         self.value = 0
 
     async def handler(self, ws: WebSocket) -> None:
-        with self.broadcast.subscribe(ws, "state", policy=Latest()):
+        with (
+            self.broadcast.subscribe(ws, "state", policy=Latest()),
+            self.broadcast.join("state", ws.id, websocket=ws),
+        ):
             async for message in ws:
                 self.value += int(json.loads(message))
                 self.publish()
 
     def publish(self) -> None:
-        users = len(self.broadcast.subscribers("state"))
+        users = self.broadcast.presence("state").count
         self.broadcast.publish_json({"value": self.value, "users": users}, "state")
 
     async def announce_users(self) -> None:

@@ -168,6 +168,15 @@ async def test_site() -> None:
             },
         ),
         (
+            "presence",
+            {
+                "Alice sees {'here': ['alice'], 'new': ['alice']}",
+                "Bob sees {'here': ['alice', 'bob'], 'new': ['alice', 'bob']}",
+                "Alice sees {'here': ['alice', 'bob'], 'new': ['bob']}",
+                "Alice sees {'here': ['alice'], 'new': []}",
+            },
+        ),
+        (
             "catch_up",
             {f"It is {hour} o'clock." for hour in ("one", "two", "three", "five", "six", "seven")}
             | {"(there was more)"},

@@ -14,7 +14,7 @@ not suffer for them.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, final
@@ -45,12 +45,12 @@ from ..backplane._base import Backplane, BackplaneMessage
 from ..backplane._metering import measure_backplane
 from .history import Since, checked_since
 from .policies import Disconnect, Limits, SlowReaderPolicy
-from .presence import Presence, Watchers
+from .presence import Attendance, Membership, Presence, check_lease
 from .subscription import ChannelBlock, Subscription
 from .tally import BroadcastStatistics, Dropped, Tally
 from .to_channel import BroadcastChannel, ToChannel
 from .to_websocket import ToWebSocket
-from .topics import Topic, Topics, check_topics
+from .topics import INTERNAL, Topic, Topics, check_topics
 
 #: How many messages may wait for one subscriber by default. A reader this far behind, at ten
 #: messages a second, is half a minute late.
@@ -59,6 +59,9 @@ MAX_QUEUED_MESSAGES = 256
 #: And how many bytes: with a million of them ahead of it, a ping still reaches a reader of
 #: 0.5 Mbit/s within the default `ping_timeout`.
 MAX_QUEUED_BYTES = 2**20
+
+#: After how many seconds a process is given up. One that is alive speaks three times in that.
+PRESENCE_LEASE = 10.0
 
 #: How many topics without subscribers keep their history.
 MAX_IDLE_TOPICS = 1024
@@ -88,6 +91,7 @@ class _Settings:
     on_change: Callable[[Broadcast, str], object] | None
     on_gap: Callable[[Broadcast, str | None], object] | None
     backplane: Backplane | None
+    presence_lease: float
     logger: LoggerLike
     meter: Meter | None
 
@@ -97,6 +101,7 @@ class _Settings:
         if self.history < 0:
             raise ValueError(f"history is 0 or more messages, not {self.history!r}")
         check_limit("max_idle_topics", self.max_idle_topics)
+        check_lease(self.presence_lease)
         functions = {
             "envelope": ("a message", "its id", "its topic"),
             "on_drop": ("a Dropped",),
@@ -131,7 +136,12 @@ class Broadcast:
         self._topics = Topics(
             settings.history, settings.max_idle_topics, settings.backplane, self._tell_change
         )
-        self._watchers = Watchers()
+        self._attendance = Attendance(
+            settings.backplane,
+            settings.presence_lease,
+            self._topics.check_open,
+            settings.logger,
+        )
         self._published = self._delivered = 0
 
     # Publishing…
@@ -447,19 +457,69 @@ class Broadcast:
         """The connections that are subscribed to a topic now, in this process."""
         return frozenset(self._topics.deliveries(topic))
 
-    def presence(self, topic: str) -> AsyncIterator[int]:
-        """How many connections are subscribed to a topic: now, and whenever that has changed::
+    def join(
+        self,
+        topic: str,
+        member_id: str,
+        value: object = None,
+        *,
+        websocket: WebSocket | None = None,
+    ) -> Membership:
+        """Be present in a topic, for as long as a block goes on::
 
-            async for users in broadcast.presence("lobby"):
-                broadcast.publish_json({"users": users}, "lobby", keep=False)
+            with broadcast.join("lobby", user.id, {"name": user.name}, websocket=ws):
+                async for message in ws:
+                    ...
 
-        Several changes between two steps of the loop are given as one. The loop ends when the
-        broadcast does.
+        All processes that share the backplane see it by `presence`. Whether anything is subscribed
+        to the topic does not matter. The same id may be present several times, in other tabs or
+        processes: it leaves with the last, and its value is that of the one who came last.
+
+        Nothing here waits. Others learn of it a moment later, and of the end of the block as well.
+        If this process is killed, its members are gone after `presence_lease`.
+
+        Args:
+            topic: any `str` that `publish` takes.
+            member_id: who it is, in at most 256 bytes of UTF-8.
+            value: what others are shown with it, a small value: at most 4096 bytes as JSON. They
+                get a copy, as JSON makes it. `Membership.update` changes it.
+            websocket: the connection whose user it is. If this side closes that with 1001 or 1012,
+                as in a drain, a restart or at `max_lifetime`, the client will come back, perhaps
+                to another process. So the member stays until it is seen again, or for
+                `presence_lease`.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong.
+
+        On entering the block:
+
+        Raises:
+            trio.ClosedResourceError: the broadcast is over.
         """
-        return Presence(self._topics, self._watchers, topic)
+        check_topics((topic,))
+        if websocket is not None and not isinstance(websocket, WebSocket):
+            raise TypeError(f"websocket is a WebSocket or None, not {websocket!r}")
+        return Membership(self._attendance, topic, member_id, value, websocket)
+
+    def presence(self, topic: str) -> Presence:
+        """Who is in a topic, in all processes: those of `join`::
+
+            async for snapshot in broadcast.presence("lobby"):
+                await ws.send_json({"users": snapshot.count})
+
+        The loop gives a `PresenceSnapshot` at once, and another whenever somebody has come, left or
+        changed. Several changes between two steps of the loop are given as one. The loop ends when
+        the broadcast does.
+
+        `Presence.count` and `Presence.members` give what this process knows, without waiting. It
+        knows what goes on in a topic while somebody here is in it, and for 30 s after each look at
+        it. Otherwise the look has the other processes asked, and their answers come later.
+        ``await anext(broadcast.presence(topic))`` waits for them, for half a second or so.
+        """
+        check_topics((topic,))
+        return Presence(self._attendance, topic)
 
     def _tell_change(self, topic: str) -> None:
-        self._watchers.wake(topic)
         self._call(self._settings.on_change, self, topic)
 
     def statistics(self) -> BroadcastStatistics:
@@ -474,6 +534,8 @@ class Broadcast:
             dropped=self._tally.dropped,
             replaced=self._tally.replaced,
             disconnected=self._tally.disconnected,
+            members=self._attendance.roster.seats,
+            malformed=self._attendance.malformed,
             queued_messages=waiting.messages,
             queued_bytes=waiting.bytes,
         )
@@ -500,12 +562,18 @@ class Broadcast:
 
     def _receive(self, message: BackplaneMessage) -> None:
         """Called by the backplane: a message came. Our own were delivered already."""
-        if not self._topics.is_over and message.token is None:
+        if self._topics.is_over or message.token is not None:
+            return
+        if message.topic.startswith(INTERNAL):
+            self._attendance.receive(message.topic, message.message)
+        else:
             message_id = None if message.kept else ""
             self._call(self._spread, message.message, message.topic, message_id)
 
     def _note_gap(self, topic: str | None) -> None:
         """Called by the backplane: messages of other processes may be missing."""
+        if topic is not None and topic.startswith(INTERNAL):
+            return  # presence mends itself
         self._topics.note_gap(topic)
         self._call(self._settings.on_gap, self, topic)
 
@@ -514,7 +582,7 @@ class Broadcast:
     def _end(self) -> None:
         """End every subscription. Waits for nothing, and throws nothing away."""
         self._topics.end()
-        self._watchers.wake_all()
+        self._attendance.end()
 
 
 def _checked(message: Message, topic: str) -> str | bytes:
@@ -544,6 +612,7 @@ async def open_broadcast(
     on_change: Callable[[Broadcast, str], object] | None = None,
     on_gap: Callable[[Broadcast, str | None], object] | None = None,
     backplane: Backplane | None = None,
+    presence_lease: float = PRESENCE_LEASE,
     logger: LoggerLike | None = None,
 ) -> AsyncGenerator[Broadcast, None]:
     """Publish to many connections at once, for as long as a block goes on::
@@ -558,7 +627,9 @@ async def open_broadcast(
             await serve_websocket(relay, "localhost", 8765)
 
     Leaving the block ends every subscription and every channel, and waits for nothing. Messages
-    that wait for connections are still sent as long as these live.
+    that wait for connections are still sent as long as these live. Only where members of this
+    process are known to others, it waits for up to a second until the backplane has taken what is
+    to be told of them.
 
     A connection is slow while its socket takes no more. Published messages then wait for it, up to
     the bounds. Beyond these, the policy acts. The bounds are for each connection. The system holds
@@ -582,6 +653,9 @@ async def open_broadcast(
         on_gap: ``on_gap(broadcast, topic)``, called when messages of other processes may be
             missing; the topic is `None` for all topics.
         backplane: joins this broadcast with those of other processes.
+        presence_lease: after how many seconds without a word of a process its members are gone, and
+            how long a member stays whose client was told to come back. A process that is busy or
+            stopped for as long is gone until it has spoken again.
         logger: where exceptions of these functions go, or a `logging.LoggerAdapter`; ``trio_ws`` by
             default.
 
@@ -606,6 +680,7 @@ async def open_broadcast(
             on_change,
             on_gap,
             backplane,
+            presence_lease,
             logging.getLogger("trio_ws") if logger is None else logger,
             meter,
         )
@@ -617,10 +692,12 @@ async def open_broadcast(
             else:
                 async with open_bare_nursery() as nursery:
                     await nursery.start(backplane.run, broadcast._receive, broadcast._note_gap)
+                    nursery.start_soon(broadcast._attendance.run)
                     try:
                         yield broadcast
                     finally:
                         broadcast._end()
+                        await broadcast._attendance.say_goodbye()
                         nursery.cancel_scope.cancel()
         finally:
             broadcast._end()

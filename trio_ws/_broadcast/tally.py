@@ -47,6 +47,8 @@ class BroadcastStatistics:
         dropped: how often a message was dropped because a subscriber was too slow.
         replaced: how often a message was replaced by a newer one with its key before it was sent.
         disconnected: how many subscribers were disconnected because they were too slow.
+        members: how many blocks of `Broadcast.join` are open, or linger, in this process.
+        malformed: messages about presence that made no sense and were ignored.
         queued_messages, queued_bytes: what waits now. A message that waits for several subscribers
             counts once for each of them.
     """
@@ -59,6 +61,8 @@ class BroadcastStatistics:
     dropped: int
     replaced: int
     disconnected: int
+    members: int
+    malformed: int
     queued_messages: int
     queued_bytes: int
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from threading import get_ident
+from typing import Final
 
 import trio
 
@@ -21,12 +22,17 @@ from .history import History, Ids, Kept
 from .to_channel import ToChannel
 from .to_websocket import Audience, ToWebSocket
 
+#: How the topics begin that processes use among themselves.
+INTERNAL: Final = "\0trio_ws."
+
 
 def check_topics(topics: tuple[str, ...]) -> None:
     for topic in topics:
         if not isinstance(topic, str):
             # A message that was given in its place may be long, and is nobody else's business.
             raise TypeError(f"a topic is a str, not {type(topic).__name__}")
+        if topic.startswith(INTERNAL):
+            raise ValueError(f"topics that begin with {INTERNAL!r} belong to trio_ws")
 
 
 class Topic:
