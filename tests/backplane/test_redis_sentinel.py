@@ -204,8 +204,9 @@ async def test_a_sentinel_with_a_password_and_one_that_knows_no_such_name(tmp_pa
 
 
 async def test_sentinels_that_are_away_are_asked_again(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(_backplane, "SENTINEL_INTERVAL", 0.02)
     async with run_desk(tmp_path) as desk:
         assert desk.sentinel.process is not None
         os.kill(desk.sentinel.process.pid, signal.SIGSTOP)
@@ -219,3 +220,4 @@ async def test_sentinels_that_are_away_are_asked_again(
             desk.sentinel.process = None
             await trio.sleep(0.1)
             assert node.statistics.connected
+            assert node.statistics.connections == 1
