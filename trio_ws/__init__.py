@@ -54,7 +54,9 @@ from ._protocol.message import Message
 from ._version import __version__
 
 if _typing.TYPE_CHECKING:
-    from ._broadcast.broadcast import Broadcast, open_broadcast
+    from ._broadcast.broadcast import Broadcast
+    from ._broadcast.catching_up import StateUnavailable
+    from ._broadcast.opening import open_broadcast
     from ._broadcast.policies import Disconnect, DropNewest, DropOldest, Latest, SlowReaderPolicy
     from ._broadcast.presence import Membership, Presence, PresenceSnapshot
     from ._broadcast.subscription import Subscription
@@ -67,6 +69,7 @@ if _typing.TYPE_CHECKING:
     from ._server.server import ServerStatistics, WebSocketServer, serve_listeners, serve_websocket
     from ._web.basic_auth import CheckCredentials, Username, basic_auth
     from ._web.router import Before, Page, Router
+    from .backplane._position import Position
 else:
     from ._later import load as __getattr__, names as __dir__  # noqa: F401 - Python calls them
 
@@ -119,6 +122,7 @@ __all__ = [
     "Origins",
     "Page",
     "PingPongHook",
+    "Position",
     "Presence",
     "PresenceSnapshot",
     "ProcessRequest",
@@ -132,6 +136,7 @@ __all__ = [
     "ServerStreamOptions",
     "SlowReaderPolicy",
     "State",
+    "StateUnavailable",
     "Subscription",
     "TooManyRedirects",
     "UnexpectedMessage",

@@ -101,9 +101,9 @@ def server_of(message: str | bytes) -> str:
     return server
 
 
-def with_id(line: str | bytes, line_id: str, topic: str) -> str:
-    """A page that comes back says which line was its last, so it is told what they are called."""
-    return json.dumps({"id": line_id, **json.loads(line)})
+def with_id(line: str | bytes, position: str, topic: str) -> str:
+    """A page that comes back says which line was its last, so it is told where each one stands."""
+    return json.dumps({"id": position, **json.loads(line)})
 
 
 async def chat(ws: WebSocket, room: str, lines: Broadcast, people: People) -> None:
@@ -113,8 +113,8 @@ async def chat(ws: WebSocket, room: str, lines: Broadcast, people: People) -> No
         await ws.aclose(BAD_NAME, "Names have at most 24 letters")
         return
     since = query.get("since") or None
-    with lines.subscribe(ws, f"lines/{room}", since=since) as subscription:
-        if since is not None and subscription.missed:
+    async with lines.subscribe(ws, f"lines/{room}", position=since) as subscription:
+        if since is not None and not subscription.recovered:
             await ws.send_json({"missed": True})
         async with people.presence(ws, room, name):
             async for text in ws:

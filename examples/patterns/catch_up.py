@@ -1,7 +1,8 @@
 """Catching up: a client that loses its connection comes back and is sent what it has missed.
 
-The envelope gives each message its id. The client remembers the last that it saw and says so when
-it comes back, here as the query of the URL. Where not all of it is kept, it is told so.
+The envelope gives each message its position. The client remembers that of the last that it saw and
+gives it back when it returns, here as the query of the URL. Where not all that came after it is
+kept, it is told so.
 """
 
 import json
@@ -18,8 +19,8 @@ from trio_ws import (
 )
 
 
-def envelope(message: str | bytes, message_id: str, topic: str) -> str:
-    return json.dumps({"id": message_id, "text": str(message)})
+def envelope(message: str | bytes, position: str, topic: str) -> str:
+    return json.dumps({"position": position, "text": str(message)})
 
 
 class News:
@@ -27,21 +28,21 @@ class News:
         self.broadcast = broadcast
 
     async def handler(self, ws: WebSocket) -> None:
-        since = ws.request.query or None
-        with self.broadcast.subscribe(ws, "news", since=since) as subscription:
-            if subscription.missed:
+        position = ws.request.query or None
+        async with self.broadcast.subscribe(ws, "news", position=position) as subscription:
+            if position and not subscription.recovered:
                 await ws.send_json({"text": "(there was more)"})
             async for _ in ws:
                 pass  # nothing is expected, but this notices the end
 
 
 async def read(url: str, count: int) -> str:
-    """Print some messages, and give the id of the last."""
+    """Print some messages, and give the position of the last."""
     last = ""
     async with open_websocket_url(url) as ws:
         for _ in range(count):
             message = await ws.receive_json()
-            last = message.get("id", last)
+            last = message.get("position", last)
             print(message["text"])
     return last
 

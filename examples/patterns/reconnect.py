@@ -20,8 +20,8 @@ from trio_ws import (
 HOURS = ("one", "two", "three", "four", "five", "six", "seven")
 
 
-def envelope(message: str | bytes, message_id: str, topic: str) -> str:
-    return json.dumps({"id": message_id, "text": str(message)})
+def envelope(message: str | bytes, position: str, topic: str) -> str:
+    return json.dumps({"position": position, "text": str(message)})
 
 
 class News:
@@ -29,7 +29,7 @@ class News:
         self.broadcast = broadcast
 
     async def handler(self, ws: WebSocket) -> None:
-        with self.broadcast.subscribe(ws, "news", since=ws.request.query or None):
+        async with self.broadcast.subscribe(ws, "news", position=ws.request.query or None):
             with trio.move_on_after(0.2):
                 await ws.wait_closed()
             await ws.aclose(1012, "come back")
@@ -51,7 +51,7 @@ async def follow(url: str) -> None:
         async with link as ws:
             async for data in ws:
                 message = json.loads(data)
-                last = message["id"]
+                last = message["position"]
                 print(message["text"])
                 if "seven" in message["text"]:
                     return

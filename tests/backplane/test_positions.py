@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -14,6 +16,7 @@ from trio_ws.backplane import BackplaneError, MemoryBackplane, MemoryHub, Past, 
 from trio_ws.backplane._envelope import Envelope, encode
 from trio_ws.backplane._incoming import Incoming
 from trio_ws.backplane._places import Places
+from trio_ws.testing import check_backplane
 
 pytestmark = pytest.mark.autojump
 
@@ -269,3 +272,20 @@ def test_nothing_is_delivered_twice_behind_a_hole_or_where_nobody_is_attached() 
     assert (incoming.duplicates, incoming.malformed, incoming.gaps) == (1, 2, 2)
     places.forget("news")
     assert places.get("news") is None
+
+
+# The contract…
+
+
+@pytest.mark.parametrize("history", [0, 200])
+async def test_the_memory_backplane_keeps_the_contract(history: int) -> None:
+    hub = MemoryHub(history=history)
+
+    @asynccontextmanager
+    async def interrupt() -> AsyncGenerator[None, None]:
+        hub.pause()
+        yield
+        hub.resume()
+
+    await check_backplane(lambda: MemoryBackplane(hub), interrupt=interrupt)
+    await check_backplane(lambda: MemoryBackplane(hub))

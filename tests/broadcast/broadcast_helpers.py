@@ -41,8 +41,8 @@ async def receive(peer: RawPeer, count: int) -> list[str | bytes]:
     return received
 
 
-def numbered(message: str | bytes, message_id: str, topic: str) -> str:
-    return f"{message_id} {topic} {message!s}"
+def numbered(message: str | bytes, position: str, topic: str) -> str:
+    return f"{position} {topic} {message!s}"
 
 
 @asynccontextmanager

@@ -48,27 +48,25 @@ async def test_a_gap_is_told_and_remembered(caplog: pytest.LogCaptureFixture) ->
                     here.publish("1", "a")
                     known = str(await client.receive()).split()[0]
             there._note_gap("of another topic")
-            with there.subscribe(ws, "a", since=known) as subscription:
-                assert not subscription.missed
+            with there.subscribe(ws, "a", position=known) as subscription:
+                assert subscription.recovered
             hub.pause()
             hub.resume()
             await trio.testing.wait_all_tasks_blocked()
             assert "a" in gaps
-            with there.subscribe(ws, "a", since=known) as subscription:
-                assert subscription.missed
-            with there.subscribe(ws, "a") as subscription:
-                assert not subscription.missed
+            with there.subscribe(ws, "a", position=known) as subscription:
+                assert not subscription.recovered
     assert "ValueError: mine" in caplog.text
 
 
 async def test_an_envelope_that_fails_is_the_publishers_error_and_logged_elsewhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(message: str | bytes, message_id: str, topic: str) -> str:
+    def fail(message: str | bytes, position: str, topic: str) -> str:
         raise ValueError("mine")
 
     async with open_two(MemoryHub(), envelope=fail) as (here, there):
-        async with there.open_channel("a"):
+        async with here.open_channel("a"), there.open_channel("a"):
             with pytest.raises(ValueError, match="mine"):
                 here.publish("1", "a")
             await trio.testing.wait_all_tasks_blocked()

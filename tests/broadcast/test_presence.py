@@ -37,8 +37,8 @@ async def test_presence_is_published_to_a_topic_without_entering_its_history() -
         users = len(broadcast.subscribers(topic))
         broadcast.publish_json({"users": users}, topic, keep=False)
 
-    def numbered(message: str | bytes, message_id: str, topic: str) -> str:
-        return f"{message!s} {'with' if message_id else 'without'} id"
+    def numbered(message: str | bytes, position: str, topic: str) -> str:
+        return f"{message!s} {'with' if position else 'without'} id"
 
     async with open_broadcast(on_change=tell, history=10, envelope=numbered) as broadcast:
         async with open_server_with_raw_client() as (one, peer), open_pair() as (client, other):

@@ -83,7 +83,7 @@ async def test_publish_wait_refuses_to_wait_for_a_message_of_the_same_task() -> 
 
 
 async def test_publish_wait_knows_what_the_envelope_adds() -> None:
-    def wrap(message: str | bytes, message_id: str, topic: str) -> str:
+    def wrap(message: str | bytes, position: str, topic: str) -> str:
         return f"{message!s:500}"
 
     async with open_broadcast(envelope=wrap, max_queued_bytes=3000) as broadcast:

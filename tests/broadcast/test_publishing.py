@@ -95,8 +95,10 @@ async def test_a_wrong_argument_is_an_error_at_once() -> None:
             broadcast.subscribe("ws", "a")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="a topic is a str"):
             broadcast.subscribe(ws, b"a")  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="since is"):
-            broadcast.subscribe(ws, "a", since=5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="position is"):
+            broadcast.subscribe(ws, "a", position=5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="position is"):
+            broadcast.subscribe(ws, "a", position={"a": 5})  # type: ignore[dict-item]
 
 
 async def test_a_thread_can_publish() -> None:

@@ -66,7 +66,7 @@ async def test_a_subscription_is_good_for_one_block() -> None:
 @pytest.mark.parametrize(
     ("name", "called_with"),
     [
-        ("envelope", "a message, its id and its topic"),
+        ("envelope", "a message, its position and its topic"),
         ("on_drop", "a Dropped"),
         ("on_change", "the broadcast and a topic"),
         ("on_gap", "the broadcast and a topic or None"),
@@ -153,7 +153,7 @@ async def test_leaving_the_broadcast_ends_every_subscription_and_waits_for_nothi
 async def test_ctrl_c_does_not_stop_a_publish_half_way() -> None:
     protected: list[bool] = []
 
-    def envelope(message: str | bytes, message_id: str, topic: str) -> str | bytes:
+    def envelope(message: str | bytes, position: str, topic: str) -> str | bytes:
         protected.append(trio.lowlevel.currently_ki_protected())
         return message
 

@@ -285,14 +285,14 @@ def test_any_credentials_are_right_or_a_401(value: str) -> None:
 
 @given(st.one_of(VALUES, st.text()))
 @settings(deadline=None)
-def test_any_text_is_where_a_subscription_left_off_or_missed_something(since: str) -> None:
+def test_any_text_is_where_a_subscription_left_off_or_leads_nowhere(position: str) -> None:
     async def main() -> None:
         async with open_broadcast(history=3) as broadcast:
             for number in range(5):
                 broadcast.publish(str(number), "topic")
             async with memory_server(echo) as server:
                 async with wrap_client_stream(server.connect(), "ws://h/") as ws:
-                    with broadcast.subscribe(ws, "topic", since=since) as subscription:
-                        assert subscription.missed in (True, False)
+                    with broadcast.subscribe(ws, "topic", position=position) as subscription:
+                        assert subscription.recovered in (True, False)
 
     trio.run(main)

@@ -13,108 +13,48 @@ not suffer for them.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import TypeAlias, TypeVar, final
+from functools import partial
+from typing import TypeVar, final
 
 import trio
 
-from .._arguments import check_plain
 from .._connection.websocket import WebSocket
 from .._json import to_json
-from .._log import LoggerLike
 from .._metering import (
     DELIVERED,
     DELIVERY_TIME,
-    METER,
     PUBLISHED,
     SUBSCRIBERS,
     TOPICS,
     Meter,
     Numbers,
-    measured,
 )
-from .._nursery import open_bare_nursery, protected_context
-from .._options import check_limit, check_logger
 from .._pacing import DEFLATE_WORK, MESSAGE_WORK, spend
 from .._protocol.message import Message, checked_message
 from .._protocol.prepared import Prepared
-from ..backplane._base import Backplane, BackplaneMessage
+from ..backplane._base import BackplaneMessage
 from ..backplane._metering import measure_backplane
-from .history import Since, checked_since
-from .policies import Disconnect, Limits, SlowReaderPolicy
-from .presence import Attendance, Membership, Presence, check_lease
+from ..backplane._position import Position
+from .catching_up import CatchUp
+from .encoding import Encoder
+from .history import StartingPoint, checked_position
+from .own_messages import PLAIN, Handling, OwnMessages
+from .policies import Limits, SlowReaderPolicy
+from .presence import Attendance, Membership, Presence
+from .settings import Exclude, Settings
 from .subscription import ChannelBlock, Subscription
-from .tally import BroadcastStatistics, Dropped, Tally
+from .tally import BroadcastStatistics, Tally
 from .to_channel import BroadcastChannel, ToChannel
 from .to_websocket import ToWebSocket
 from .topics import INTERNAL, Topic, Topics, check_topics
 
-#: How many messages may wait for one subscriber by default. A reader this far behind, at ten
-#: messages a second, is half a minute late.
-MAX_QUEUED_MESSAGES = 256
-
-#: And how many bytes: with a million of them ahead of it, a ping still reaches a reader of
-#: 0.5 Mbit/s within the default `ping_timeout`.
-MAX_QUEUED_BYTES = 2**20
-
-#: After how many seconds a process is given up. One that is alive speaks three times in that.
-PRESENCE_LEASE = 10.0
-
-#: How many topics without subscribers keep their history.
-MAX_IDLE_TOPICS = 1024
-
-#: How many bytes longer a message may be in the end than `publish_wait` expects: its id may have
-#: more digits by then, or compression may not help.
+#: How many bytes longer a message may be in the end than `publish_wait` expects: its position may
+#: have more digits by then, or compression may not help.
 SLACK = 64
 
 T = TypeVar("T")
-
-#: Is given a message, its id and its topic, and returns what goes out.
-Envelope: TypeAlias = Callable[[str | bytes, str, str], Message]
-
-#: The connections that do not get a message.
-Exclude: TypeAlias = WebSocket | Collection[WebSocket] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """What `open_broadcast` was given, checked."""
-
-    limits: Limits
-    history: int
-    max_idle_topics: float
-    envelope: Envelope | None
-    on_drop: Callable[[Dropped], object] | None
-    on_change: Callable[[Broadcast, str], object] | None
-    on_gap: Callable[[Broadcast, str | None], object] | None
-    backplane: Backplane | None
-    presence_lease: float
-    logger: LoggerLike
-    meter: Meter | None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.history, bool) or not isinstance(self.history, int):
-            raise TypeError(f"history is a number of messages, not {self.history!r}")
-        if self.history < 0:
-            raise ValueError(f"history is 0 or more messages, not {self.history!r}")
-        check_limit("max_idle_topics", self.max_idle_topics)
-        check_lease(self.presence_lease)
-        functions = {
-            "envelope": ("a message", "its id", "its topic"),
-            "on_drop": ("a Dropped",),
-            "on_change": ("the broadcast", "a topic"),
-            "on_gap": ("the broadcast", "a topic or None"),
-        }
-        for name, arguments in functions.items():
-            function = getattr(self, name)
-            if function is not None:
-                check_plain(name, function, *arguments)
-        if self.backplane is not None and not isinstance(self.backplane, Backplane):
-            raise TypeError(f"backplane is a Backplane or None, not {self.backplane!r}")
-        check_logger(self.logger)
 
 
 @final
@@ -126,15 +66,27 @@ class Broadcast:
     number of connections that are subscribed to anything.
     """
 
-    def __init__(self, settings: _Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._backplane = settings.backplane
+        self._backplane = backplane = settings.backplane
+        #: The backplane, if its order is the order of all: what is published here comes back by it.
+        self._in_order = backplane if backplane is not None and backplane.keeps_positions else None
         self._meter = settings.meter
         self._tally = Tally(
             settings.logger, reporting=settings.on_drop is not None, meter=settings.meter
         )
+        self._prepare = Encoder(settings.envelope)
+        self._own = OwnMessages()
         self._topics = Topics(
-            settings.history, settings.max_idle_topics, settings.backplane, self._tell_change
+            settings.history, settings.max_idle_topics, backplane, self._own, self._tell_change
+        )
+        self._catch_up = CatchUp(
+            self._topics,
+            backplane=self._in_order,
+            get_state=settings.state,
+            max_recovered=settings.max_recovered,
+            prepare=self._prepare,
+            logger=settings.logger,
         )
         self._attendance = Attendance(
             settings.backplane,
@@ -175,13 +127,14 @@ class Broadcast:
                 A message of any size is encoded at once.
             keep: whether histories keep it, here and in other processes. False suits state rather
                 than news, such as the number of people present: a later subscriber would be sent
-                all the old numbers. A message that is not kept has an empty id, because no client
-                can come back to it.
+                all the old numbers. A message that is not kept has an empty position, because no
+                client can come back to it.
 
         Returns:
             How many subscribers of this process it was handed to, channels included. For some it
             may be waiting. A subscriber that it was dropped for, or that is closing, does not
-            count.
+            count. With a backplane that keeps positions it is 0: nobody has the message until it
+            comes back from the broker, in its order.
 
         Raises:
             TypeError: `message` or `topic` is of a wrong type.
@@ -203,10 +156,15 @@ class Broadcast:
     ) -> int:
         if self._topics.is_over:
             return 0
-        message_id = None if keep else ""
         if self._backplane is not None:
-            self._backplane.publish(topic, data, keep=keep)
-        return self._spread(data, topic, message_id, excluded=excluded, compress=compress)
+            token = self._backplane.publish(topic, data, keep=keep)
+            if self._in_order is not None:
+                self._published += 1
+                handling = Handling(excluded, compress)
+                if handling != PLAIN and self._topics.find(topic) is not None:
+                    self._own.add(token, topic, handling)
+                return 0
+        return self._publish_here(data, topic, excluded=excluded, compress=compress, keep=keep)
 
     def publish_json(
         self,
@@ -241,7 +199,9 @@ class Broadcast:
 
         So the slowest subscriber sets the pace, for up to `ping_interval + ping_timeout`, and no
         policy has to act. It does not wait for channels. With a backplane, it also waits for room
-        in the backplane's queue. When it is cancelled, the message was not published.
+        in the backplane's queue. If that keeps positions, it waits for nothing else: by the time
+        that the message comes back, the room of a subscriber may be taken. When it is cancelled,
+        the message was not published.
 
         Raises:
             As `publish`; `RuntimeError` if it would wait for the end of a message that this task
@@ -250,13 +210,14 @@ class Broadcast:
         data = _checked(message, topic)
         excluded = _as_set(exclude)
         await trio.lowlevel.checkpoint()
-        size = len(self._prepare(data, topic, self._topics.next_id, compress=compress).plain)
-        size += SLACK + size // 1000
+        size = self._size_of(data, topic) if self._in_order is None else 0
         while True:
             # Both must have room at the same moment. Others publish while this task waits for one
             # of them, so it looks at the other again.
             if self._backplane is not None and not self._topics.is_over:
                 await self._backplane.wait_for_room(data)
+            if self._in_order is not None:
+                break
             slow = self._first_without_room(topic, size, excluded)
             if slow is None:
                 break
@@ -272,40 +233,48 @@ class Broadcast:
                 return delivery
         return None
 
-    def _prepare(
-        self, data: str | bytes, topic: str, message_id: str, *, compress: bool | None
-    ) -> Prepared:
-        """Encode what goes out."""
-        if self._settings.envelope is not None:
-            data = checked_message(self._settings.envelope(data, message_id, topic))
-        return Prepared(data, compress=compress)
+    def _size_of(self, data: str | bytes, topic: str) -> int:
+        """How many bytes the frame of a message has at most."""
+        record = self._topics.find(topic)
+        position = "" if record is None else record.window.next
+        size = len(self._prepare(data, position, topic).plain)
+        return size + SLACK + size // 1000
 
-    def _spread(
+    def _publish_here(
         self,
         data: str | bytes,
         topic: str,
-        message_id: str | None,
         *,
         excluded: frozenset[WebSocket] = frozenset(),
         compress: bool | None = None,
+        keep: bool,
     ) -> int:
-        """Hand a message to the subscribers in this process.
-
-        Its id is `None` if no backplane gave it one, and empty if no history is to keep it.
-        """
-        if message_id is None:
-            message_id = self._topics.next_id
-        number = self._topics.number()
+        """Hand a message to the subscribers in this process, which gives it its position."""
         self._published += 1
-        # Numbered before this: an envelope may publish, and two messages must not have one id.
-        message = self._prepare(data, topic, message_id, compress=compress)
-        record = self._topics.record(topic, number, message_id, message)
+        record = self._topics.record(topic, keep=keep)
         if record is None:
+            Prepared(data)  # so that text without UTF-8 is an error even where nobody hears it
             return 0
+        window = record.window
+        place = window.offset
+        try:
+            # Only an envelope shows the position to anybody.
+            position = window.next if keep and self._settings.envelope is not None else ""
+            message = self._prepare(data, position, topic, compress=compress)
+            if window.offset != place:
+                raise RuntimeError("an envelope published to the topic that it was called for")
+            if keep:
+                window.append(message)
+        finally:
+            if not record.websockets:
+                self._topics.keep_or_forget(record)
+        return self._spread(message, record, excluded)
+
+    def _spread(self, message: Prepared, record: Topic, excluded: frozenset[WebSocket]) -> int:
         if self._meter is None:
-            count = record.deliver(message, topic, excluded)
+            count = record.deliver(message, excluded)
         else:
-            count = self._deliver_metered(self._meter, record, message, topic, excluded)
+            count = self._deliver_metered(self._meter, message, record, excluded)
         self._delivered += count
         spend(count * MESSAGE_WORK + DEFLATE_WORK * message.bytes_compressed)
         if self._tally.reports:
@@ -313,16 +282,11 @@ class Broadcast:
         return count
 
     def _deliver_metered(
-        self,
-        meter: Meter,
-        record: Topic,
-        message: Prepared,
-        topic: str,
-        excluded: frozenset[WebSocket],
+        self, meter: Meter, message: Prepared, record: Topic, excluded: frozenset[WebSocket]
     ) -> int:
         """Deliver, and note how long that took; for whom it has to wait, `slow_readers` does."""
         started, delayed = trio.current_time(), self._tally.delayed
-        count = record.deliver(message, topic, excluded)
+        count = record.deliver(message, excluded)
         at_once = count - (self._tally.delayed - delayed)
         if at_once > 0:  # it is less than 0 after a key function that published
             meter.observe(DELIVERY_TIME, trio.current_time() - started, at_once)
@@ -362,7 +326,7 @@ class Broadcast:
         policy: SlowReaderPolicy | None = None,
         max_queued_messages: float | None = None,
         max_queued_bytes: float | None = None,
-        since: Since = None,
+        position: StartingPoint = None,
     ) -> Subscription:
         """Subscribe a connection to topics, for as long as a block goes on::
 
@@ -385,9 +349,10 @@ class Broadcast:
                 `open_broadcast` was given.
             max_queued_messages: how many messages may wait for this connection.
             max_queued_bytes: how many bytes of frames may.
-            since: the id of the last message that the subscriber has. It is sent only what came
-                after that. The id need not be checked: it may be anything that a client sends. A
-                mapping has an id for each topic.
+            position: that of the last message that the subscriber has. It is sent what came after
+                that, and nothing else, if that is possible: `Subscription.recovered` says whether
+                it is. It need not be checked, and may be any text that a client sends. If there are
+                several topics, a mapping has one for each.
 
         Raises:
             TypeError, ValueError: an argument is wrong.
@@ -397,13 +362,18 @@ class Broadcast:
         Raises:
             trio.ClosedResourceError: the broadcast is over.
             ValueError: the connection is subscribed to one of the topics already.
+            StateUnavailable: there is no state; see `open_broadcast`.
+            RuntimeError: it has to wait, for `state` or for a backplane that keeps positions. Enter
+                the block with ``async with``. That is possible in any case, and is a checkpoint.
         """
         if not isinstance(websocket, WebSocket):
             raise TypeError(f"a subscriber is a WebSocket, not {websocket!r}")
         check_topics(topics)
         limits = self._limits(policy, max_queued_messages, max_queued_bytes)
         delivery = ToWebSocket(websocket, limits, self._tally)
-        return Subscription(self._topics, delivery, topics, checked_since(since))
+        return Subscription(
+            self._topics, self._catch_up, delivery, topics, checked_position(position)
+        )
 
     def _limits(
         self, policy: SlowReaderPolicy | None, messages: float | None, size: float | None
@@ -422,7 +392,7 @@ class Broadcast:
         policy: SlowReaderPolicy | None = None,
         max_queued_messages: float | None = None,
         max_queued_bytes: float | None = None,
-        since: Since = None,
+        position: StartingPoint = None,
     ) -> AbstractAsyncContextManager[BroadcastChannel]:
         """A channel that gives any task the messages of a topic, for as long as a block goes on::
 
@@ -430,7 +400,8 @@ class Broadcast:
                 async for message in channel:
                     ...
 
-        Entering is a checkpoint and waits for nothing. If it is cancelled, nothing was opened.
+        Entering is a checkpoint. It waits for `state`, and for a backplane that keeps positions, as
+        `subscribe` does. If it is cancelled, nothing was opened.
 
         The channel ends when the broadcast does, or when its reader is too slow and the policy is
         `Disconnect`. What waits can still be received. Otherwise messages and arguments are those
@@ -443,7 +414,7 @@ class Broadcast:
         check_topics((topic,))
         limits = self._limits(policy, max_queued_messages, max_queued_bytes)
         delivery = ToChannel(topic, limits, self._tally)
-        return ChannelBlock(self._topics, delivery, checked_since(since))
+        return ChannelBlock(self._topics, self._catch_up, delivery, checked_position(position))
 
     # Who is there…
 
@@ -560,28 +531,84 @@ class Broadcast:
 
     # Other processes…
 
+    async def _start(self, nursery: trio.Nursery) -> None:
+        self._catch_up.open(nursery)
+        if self._backplane is not None:
+            await nursery.start(
+                self._backplane.run,
+                self._receive,
+                self._note_gap,
+                self._note_attached,
+                self._own.lose,
+            )
+            nursery.start_soon(self._attendance.run)
+
     def _receive(self, message: BackplaneMessage) -> None:
-        """Called by the backplane: a message came. Our own were delivered already."""
-        if self._topics.is_over or message.token is not None:
+        """Called by the backplane: a message came."""
+        if self._topics.is_over:
             return
         if message.topic.startswith(INTERNAL):
-            self._attendance.receive(message.topic, message.message)
-        else:
-            message_id = None if message.kept else ""
-            self._call(self._spread, message.message, message.topic, message_id)
+            if message.token is None:
+                self._attendance.receive(message.topic, message.message)
+        elif self._in_order is not None:
+            self._take(message)
+        elif message.token is None:  # our own were delivered already
+            self._call(
+                partial(self._publish_here, keep=message.kept), message.message, message.topic
+            )
+
+    def _take(self, received: BackplaneMessage) -> None:
+        """Hand a message to the subscribers in this process, with the position that it has."""
+        topic, data, _, position, token = received
+        handling = PLAIN if token is None else self._own.take(token, topic)
+        self._published += token is None
+        record = self._topics.find(topic)
+        if record is None:
+            return
+        try:
+            text = "" if position is None else str(position)
+            message = self._prepare(data, text, topic, compress=handling.compress)
+        except Exception:
+            self._settings.logger.exception("a message cannot be sent to subscribers")
+            if position is not None:
+                self._note_attached(topic, position)
+            return
+        if position is not None:
+            record.window.append(message)
+        self._spread(message, record, handling.excluded)
+        self._catch_up.note_moved(record)
+
+    def _note_attached(self, topic: str, position: Position) -> None:
+        """Called by the backplane: everything after this position comes, and nothing before it."""
+        record = self._topics.find(topic)
+        if record is None:
+            return
+        record.window.begin(position)
+        self._catch_up.note_moved(record)
+        if record.subscribers():  # they have had what was before, or nothing is known of that
+            self._call(self._settings.on_gap, self, topic)
+            self._catch_up.start_over(record)
 
     def _note_gap(self, topic: str | None) -> None:
         """Called by the backplane: messages of other processes may be missing."""
         if topic is not None and topic.startswith(INTERNAL):
             return  # presence mends itself
-        self._topics.note_gap(topic)
+        records = self._topics.note_gap(topic)
         self._call(self._settings.on_gap, self, topic)
+        for record in records:
+            self._catch_up.start_over(record)
 
     # The end…
+
+    async def _say_goodbye(self) -> None:
+        """Tell the other processes what is to be known of our members."""
+        if self._backplane is not None:
+            await self._attendance.say_goodbye()
 
     def _end(self) -> None:
         """End every subscription. Waits for nothing, and throws nothing away."""
         self._topics.end()
+        self._catch_up.close()
         self._attendance.end()
 
 
@@ -597,107 +624,3 @@ def _as_set(exclude: Exclude) -> frozenset[WebSocket]:
     if not all(isinstance(each, WebSocket) for each in excluded):
         raise TypeError(f"exclude is a WebSocket or several, not {exclude!r}")
     return excluded
-
-
-@protected_context
-async def open_broadcast(
-    *,
-    policy: SlowReaderPolicy | None = None,
-    max_queued_messages: float = MAX_QUEUED_MESSAGES,
-    max_queued_bytes: float = MAX_QUEUED_BYTES,
-    history: int = 0,
-    max_idle_topics: float = MAX_IDLE_TOPICS,
-    envelope: Envelope | None = None,
-    on_drop: Callable[[Dropped], object] | None = None,
-    on_change: Callable[[Broadcast, str], object] | None = None,
-    on_gap: Callable[[Broadcast, str | None], object] | None = None,
-    backplane: Backplane | None = None,
-    presence_lease: float = PRESENCE_LEASE,
-    logger: LoggerLike | None = None,
-) -> AsyncGenerator[Broadcast, None]:
-    """Publish to many connections at once, for as long as a block goes on::
-
-        async with open_broadcast() as broadcast:
-
-            async def relay(ws):
-                with broadcast.subscribe(ws, "all"):
-                    async for message in ws:
-                        broadcast.publish(message, "all")
-
-            await serve_websocket(relay, "localhost", 8765)
-
-    Leaving the block ends every subscription and every channel, and waits for nothing. Messages
-    that wait for connections are still sent as long as these live. Only where members of this
-    process are known to others, it waits for up to a second until the backplane has taken what is
-    to be told of them.
-
-    A connection is slow while its socket takes no more. Published messages then wait for it, up to
-    the bounds. Beyond these, the policy acts. The bounds are for each connection. The system holds
-    more in its buffers, which they do not count.
-
-    Args:
-        policy: what to do about a subscriber that is too slow: by default
-            ``Disconnect(1013, "too slow")``, because then nothing is missing without notice. Each
-            subscription may have its own policy.
-        max_queued_messages: how many messages may wait for one connection or channel.
-        max_queued_bytes: how many bytes may. Where nothing waits, one message may be larger.
-        history: how many messages a topic keeps, its last ones, to be sent to new subscribers.
-        max_idle_topics: how many topics without subscribers keep their history. The least recently
-            used is forgotten first.
-        envelope: ``envelope(message, id, topic)``, called with each message. What it returns goes
-            out instead. In this way clients learn the ids, to come back with one as `since`.
-        on_drop: ``on_drop(dropped)``, called with a `Dropped` for each message that a subscriber
-            did not get because it was slow. Messages replaced under `Latest` are only counted.
-        on_change: ``on_change(broadcast, topic)``, called when a connection has subscribed to the
-            topic or is no longer subscribed. It may publish.
-        on_gap: ``on_gap(broadcast, topic)``, called when messages of other processes may be
-            missing; the topic is `None` for all topics.
-        backplane: joins this broadcast with those of other processes.
-        presence_lease: after how many seconds without a word of a process its members are gone, and
-            how long a member stays whose client was told to come back. A process that is busy or
-            stopped for as long is gone until it has spoken again.
-        logger: where exceptions of these functions go, or a `logging.LoggerAdapter`; ``trio_ws`` by
-            default.
-
-    These functions must not wait, and their exceptions are logged. Their signatures are checked
-    when the block is entered.
-
-    Raises:
-        TypeError, ValueError: an argument is wrong.
-        BackplaneError: the backplane's broker refused us at the start.
-    """
-    limits = Limits(
-        Disconnect() if policy is None else policy, max_queued_messages, max_queued_bytes
-    )
-    meter = METER.get()
-    broadcast = Broadcast(
-        _Settings(
-            limits,
-            history,
-            max_idle_topics,
-            envelope,
-            on_drop,
-            on_change,
-            on_gap,
-            backplane,
-            presence_lease,
-            logging.getLogger("trio_ws") if logger is None else logger,
-            meter,
-        )
-    )
-    with measured(broadcast._measure, meter):
-        try:
-            if backplane is None:
-                yield broadcast
-            else:
-                async with open_bare_nursery() as nursery:
-                    await nursery.start(backplane.run, broadcast._receive, broadcast._note_gap)
-                    nursery.start_soon(broadcast._attendance.run)
-                    try:
-                        yield broadcast
-                    finally:
-                        broadcast._end()
-                        await broadcast._attendance.say_goodbye()
-                        nursery.cancel_scope.cancel()
-        finally:
-            broadcast._end()

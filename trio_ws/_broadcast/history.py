@@ -1,119 +1,152 @@
-"""The last messages of a topic, their ids, and which of them a subscriber has missed.
+"""The newest messages of a topic, and which of them came after a position.
 
-This module knows nothing of connections.
+This module knows nothing of connections, nor where messages come from.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping
-from itertools import dropwhile
-from typing import NamedTuple, TypeAlias
+from itertools import islice
+from typing import TypeAlias
 
 from .._protocol.prepared import Prepared
+from ..backplane._position import Position
 
-#: From which message on a subscriber wants to catch up: its id, or one for each topic.
-Since: TypeAlias = str | Mapping[str, str] | None
+#: From where on a subscriber wants to catch up: a position, as it is or as a client gave it back,
+#: or one for each topic.
+StartingPoint: TypeAlias = Position | str | Mapping[str, Position | str] | None
 
-
-def checked_since(since: Since) -> Since:
-    if since is not None and not isinstance(since, (str, Mapping)):
-        raise TypeError(f"since is the id of a message, or one for each topic, not {since!r}")
-    return since
-
-
-def since_of(since: Since, topic: str) -> str | None:
-    return since.get(topic) if isinstance(since, Mapping) else since
+#: How many messages more than its size a window holds for somebody who waits, and how many bytes of
+#: them. Whoever needs more than that has to begin anew.
+MAX_HELD = 2000
+MAX_HELD_BYTES = 16 * 2**20
 
 
-class Ids:
-    """Numbers the messages of one broadcast, and the gaps between them."""
-
-    __slots__ = ("_epoch", "newest")
-
-    def __init__(self) -> None:
-        #: Another run of the program must not give the same id to another message.
-        self._epoch = os.urandom(4).hex()
-        #: The number of the last message, or the last gap.
-        self.newest: int = 0
-
-    def advance(self) -> int:
-        """The number of a message or a gap that comes now."""
-        self.newest += 1
-        return self.newest
-
-    @property
-    def next_id(self) -> str:
-        """The id of the message that will be numbered next, if no backplane gives it one."""
-        return f"{self._epoch}-{self.newest + 1}"
-
-    def number_of(self, message_id: str) -> int | None:
-        """The number of a message with an id of ours, whatever its topic.
-
-        The id may be anything that a client has made up.
-        """
-        epoch, _, digits = message_id.rpartition("-")
-        if epoch != self._epoch or not digits.isascii() or not digits.isdigit():
-            return None
-        return int(digits) if len(digits) < 20 and int(digits) <= self.newest else None
+def checked_position(position: StartingPoint) -> StartingPoint:
+    each = position.values() if isinstance(position, Mapping) else (position,)
+    for one in each:
+        if one is not None and not isinstance(one, (Position, str)):
+            raise TypeError(
+                f"position is a Position, what str() made of one, or one of these for each topic, "
+                f"not {one!r}"
+            )
+    return position
 
 
-class Kept(NamedTuple):
-    """A message that was published."""
-
-    number: int
-    """It grows from message to message, over all topics."""
-    id: str
-    message: Prepared
+def position_of(position: StartingPoint, topic: str) -> Position | None:
+    """The position in one topic; `None` if there is none, or if a client made it up."""
+    if isinstance(position, Mapping):
+        position = position.get(topic)
+    return Position.parse(position) if isinstance(position, str) else position
 
 
-class History:
-    """The newest messages of a topic.
+class Window:
+    """The newest messages of a topic, without a hole.
 
     Args:
-        size: how many.
-        lost: up to which number messages may have been there that are not here.
+        size: how many. While somebody `hold`s it, it may be more.
+        position: that of the newest message so far; `None` if it is not known yet.
     """
 
-    __slots__ = ("_kept", "lost")
+    __slots__ = ("_held_bytes", "_holders", "_kept", "_size", "epoch", "floor", "offset")
 
-    def __init__(self, size: int, lost: int) -> None:
-        self._kept: deque[Kept] = deque(maxlen=size)
-        self.lost: int = lost
+    def __init__(self, size: int, position: Position | None) -> None:
+        self._size = size
+        self._kept: deque[Prepared] = deque()
+        self._holders = 0
+        #: The bytes of messages that came since it is longer than its size.
+        self._held_bytes = 0
+        self.epoch: str = ""
+        self.offset: int = 0
+        #: Up to which offset messages cannot be had any more, not even by reading.
+        self.floor: int = 0
+        self.begin(position)
+
+    def begin(self, position: Position | None) -> None:
+        """Forget everything, and go on behind this position."""
+        self._kept.clear()
+        self._held_bytes = 0
+        self.floor = 0
+        self.epoch, self.offset = ("", 0) if position is None else (position.epoch, position.offset)
 
     def __len__(self) -> int:
         return len(self._kept)
 
     @property
-    def newest(self) -> int:
-        """The number of the newest message, or up to which some were lost."""
-        return self._kept[-1].number if self._kept else self.lost
+    def position(self) -> Position | None:
+        """That of the newest message; `None` if it is not known."""
+        return Position(self.epoch, self.offset) if self.epoch else None
 
-    def keep(self, kept: Kept) -> None:
-        if len(self._kept) == self._kept.maxlen:
-            self.lost = self._kept[0].number
-        self._kept.append(kept)
+    @property
+    def next(self) -> str:
+        """The position of the next message, as a text."""
+        return f"{self.epoch}-{self.offset + 1}"
 
-    def since(self, message_id: str | None, ids: Ids) -> tuple[list[Prepared], bool]:
-        """What came after a message, and whether more came that is lost.
+    @property
+    def first(self) -> int:
+        """The offset behind which all messages are here."""
+        return self.offset - len(self._kept)
 
-        After an id that means nothing here, everything is new, and something may be lost.
-        """
-        if message_id is None:
-            return self._everything(), False
-        number = self._find(message_id)
-        if number is None:
-            # It is another topic's, or is not kept any more.
-            number = ids.number_of(message_id)
-        return (self._everything(), True) if number is None else self._after(number)
+    @property
+    def wanted(self) -> int:
+        """The offset behind which they would be here if it were full."""
+        return max(self.floor, self.offset - self._size)
 
-    def _find(self, message_id: str) -> int | None:
-        return next((kept.number for kept in self._kept if kept.id == message_id), None)
+    def lacks(self, offset: int) -> bool:
+        """Whether messages behind this offset are not here, and might be had by reading."""
+        return self.floor <= offset < self.first
 
-    def _everything(self) -> list[Prepared]:
-        return [kept.message for kept in self._kept]
+    # Messages come…
 
-    def _after(self, number: int) -> tuple[list[Prepared], bool]:
-        newer = dropwhile(lambda kept: kept.number <= number, self._kept)
-        return [kept.message for kept in newer], number < self.lost
+    def append(self, message: Prepared) -> None:
+        """Add a new message."""
+        self.offset += 1
+        if self._size or self._holders:
+            self._kept.append(message)
+            if len(self._kept) > self._size:
+                self._make_room(message)
+
+    def _make_room(self, message: Prepared) -> None:
+        if self._holders:
+            self._held_bytes += len(message.plain)
+            if self._held_bytes <= MAX_HELD_BYTES and len(self._kept) <= self._size + MAX_HELD:
+                return
+        self.trim()
+
+    def trim(self) -> None:
+        """Forget what is held beyond the size."""
+        self._held_bytes = 0
+        while len(self._kept) > self._size:
+            self._kept.popleft()
+
+    def prepend(self, messages: list[Prepared]) -> None:
+        """Add older messages that were read, up to the oldest that is here."""
+        self._kept.extendleft(reversed(messages))
+        if not self._holders:
+            self.trim()
+
+    # Messages are looked for…
+
+    def after(self, position: Position | None) -> list[Prepared] | None:
+        """All that came after a position; `None` if it is not here, or the position is not."""
+        if position is None or position.epoch != self.epoch:
+            return None
+        missing = self.offset - position.offset
+        return self._last(missing) if 0 <= missing <= len(self._kept) else None
+
+    def newest(self) -> list[Prepared]:
+        """The newest messages, as many as its size."""
+        return self._last(min(self._size, len(self._kept)))
+
+    def _last(self, count: int) -> list[Prepared]:
+        return list(islice(self._kept, len(self._kept) - count, None))
+
+    def hold(self) -> None:
+        """Keep what is here and what comes, within bounds, until `release`."""
+        self._holders += 1
+
+    def release(self) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self.trim()

@@ -296,6 +296,13 @@ class Queue(Generic[S_co]):
         ):
             total -= len(history.popleft()[1])
 
+    def overflow(self) -> None:
+        """Do what the policy says where something had to be left out that a reader cannot miss."""
+        policy = self._limits.policy
+        if isinstance(policy, Disconnect):
+            self._tally.drops[Disconnect] += 1
+            self.sink.disconnect(policy.code, policy.reason)
+
     def _post_some(self, history: deque[tuple[Prepared, bytes]]) -> bool:
         """Send the first of these together, if they need not wait."""
         frames: list[bytes] = []

@@ -174,12 +174,17 @@ class BroadcastChannel(trio.abc.ReceiveChannel[str | bytes]):
 
     Several tasks may receive. Each message goes to exactly one of them, the one that has waited
     longest. ``async for`` ends when there will be no more messages.
+
+    Attributes:
+        recovered: whether a position was given, and everything that came after it is here or will
+            be; see `Subscription`.
     """
 
-    __slots__ = ("_mailbox",)
+    __slots__ = ("_mailbox", "recovered")
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
+        self.recovered: bool = False
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> str | bytes:

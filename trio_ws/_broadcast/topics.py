@@ -1,16 +1,18 @@
 """Who is subscribed to which topic, and what was published there before.
 
-This module owns the subscribers and the history of each topic, and forgets topics that nobody wants
-any more. It does not know how a message gets to a subscriber, nor what the application is told.
+This module owns the subscribers and the newest messages of each topic, and forgets topics that
+nobody wants any more. It does not know how a message gets to a subscriber, nor what the application
+is told.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from threading import get_ident
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -18,7 +20,9 @@ from .._connection.websocket import WebSocket
 from .._protocol.prepared import Prepared
 from .._threads import in_other_thread
 from ..backplane._base import Backplane
-from .history import History, Ids, Kept
+from ..backplane._position import Position
+from .history import Window
+from .own_messages import OwnMessages
 from .to_channel import ToChannel
 from .to_websocket import Audience, ToWebSocket
 
@@ -35,36 +39,94 @@ def check_topics(topics: tuple[str, ...]) -> None:
             raise ValueError(f"topics that begin with {INTERNAL!r} belong to trio_ws")
 
 
+#: Where a subscriber's messages go.
+Delivery: TypeAlias = "ToWebSocket | ToChannel"
+
+
 class Topic:
-    """The subscribers of one topic, and its history."""
+    """The subscribers of one topic, and its newest messages."""
 
-    __slots__ = ("_audience", "channels", "history", "websockets")
+    __slots__ = (
+        "_audience",
+        "_behind",
+        "channels",
+        "joining",
+        "name",
+        "oldest_wanted",
+        "websockets",
+        "window",
+    )
 
-    def __init__(self, history: History | None) -> None:
+    def __init__(self, name: str, window: Window) -> None:
+        self.name: str = name
+        self.window: Window = window
         self._audience: Audience | None = None
         self.websockets: dict[WebSocket, ToWebSocket] = {}
         self.channels: dict[ToChannel, None] = {}
-        self.history: History | None = history
+        #: Those that will be subscribed once what came before is here.
+        self.joining: set[WebSocket | ToChannel] = set()
+        #: Behind which offset somebody wants to have all messages, and asks for them.
+        self.oldest_wanted: int | None = None
+        #: The subscribers that get nothing until they were sent a state.
+        self._behind: dict[Delivery, None] = {}
 
     @property
     def is_wanted(self) -> bool:
-        return bool(self.websockets or self.channels)
+        return bool(self.websockets or self.channels or self.joining)
 
-    def add(self, delivery: ToWebSocket) -> None:
-        self.websockets[delivery.websocket] = delivery
-        self._audience = None
+    def has(self, websocket: WebSocket) -> bool:
+        """Whether a connection is subscribed, or about to be."""
+        return websocket in self.websockets or websocket in self.joining
 
-    def remove(self, delivery: ToWebSocket) -> None:
+    def add(self, delivery: Delivery) -> None:
+        if isinstance(delivery, ToWebSocket):
+            self.websockets[delivery.websocket] = delivery
+            self._audience = None
+        else:
+            self.channels[delivery] = None
+
+    def remove(self, delivery: Delivery) -> bool:
+        """Remove a subscriber; false if it is none any more."""
+        self._behind.pop(delivery, None)
+        if isinstance(delivery, ToChannel):
+            return self.channels.pop(delivery, delivery) is None
+        if self.websockets.get(delivery.websocket) is not delivery:
+            return False
         del self.websockets[delivery.websocket]
         self._audience = None
+        return True
 
-    def deliver(self, message: Prepared, name: str, excluded: Collection[WebSocket]) -> int:
+    def subscribers(self) -> list[Delivery]:
+        return [*self.websockets.values(), *self.channels]
+
+    # Those that missed something…
+
+    def leave_behind(self) -> None:
+        """Give the subscribers nothing more until `catch_up`."""
+        self._behind = dict.fromkeys(self.subscribers())
+        self._audience = None
+
+    @property
+    def behind(self) -> list[Delivery]:
+        return list(self._behind)
+
+    def catch_up(self) -> None:
+        """Let those that were left behind have what comes from now on."""
+        self._behind.clear()
+        self._audience = None
+
+    # A message is published…
+
+    def deliver(self, message: Prepared, excluded: Collection[WebSocket]) -> int:
         """Hand a message to all subscribers but the excluded; to how many it was handed."""
         if self._audience is None:  # somebody came or went
-            self._audience = Audience(self.websockets.values())
-        count = self._audience.deliver(message, name, excluded)
+            self._audience = Audience(
+                each for each in self.websockets.values() if each not in self._behind
+            )
+        count = self._audience.deliver(message, self.name, excluded)
         for channel in list(self.channels):  # a key function could change the original
-            count += channel.deliver(message, name)
+            if channel not in self._behind:
+                count += channel.deliver(message, self.name)
         return count
 
 
@@ -84,6 +146,7 @@ class Topics:
         history: how many messages each topic keeps.
         max_idle: how many topics without subscribers keep their history.
         backplane: is told in which topics this process is interested.
+        own: the messages on their way through the backplane.
         on_change: called with a topic whenever a connection has subscribed to it or left it.
     """
 
@@ -92,20 +155,19 @@ class Topics:
         history: int,
         max_idle: float,
         backplane: Backplane | None,
+        own: OwnMessages,
         on_change: Callable[[str], None],
     ) -> None:
         self._history_size = history
         self._max_idle = max_idle
         self._backplane = backplane
+        self._own = own
         self._on_change = on_change
         self._topics: dict[str, Topic] = {}
         #: Those that are there for their history only, the least recently used first.
         self._idle: OrderedDict[str, None] = OrderedDict()
         #: How many subscriptions each connection has.
         self._subscriptions: dict[WebSocket, int] = {}
-        self._ids = Ids()
-        #: Up to which number messages may have been forgotten with their topic.
-        self._forgotten = 0
         self._thread = get_ident()
         #: The block of `open_broadcast` was left.
         self.is_over: bool = False
@@ -128,6 +190,9 @@ class Topics:
     def connections(self) -> int:
         """How many connections are subscribed to anything."""
         return len(self._subscriptions)
+
+    def find(self, topic: str) -> Topic | None:
+        return self._topics.get(topic)
 
     def deliveries(self, topic: str) -> dict[WebSocket, ToWebSocket]:
         """The connections that are subscribed to a topic. The caller does not change it."""
@@ -157,35 +222,31 @@ class Topics:
 
     # A message is published…
 
-    @property
-    def next_id(self) -> str:
-        """The id of the message that is published next, if no backplane gives it one."""
-        return self._ids.next_id
+    def record(self, topic: str, *, keep: bool) -> Topic | None:
+        """The topic to which a message is published, made if a history is to keep the message.
 
-    def number(self) -> int:
-        """Number the message that is published now."""
-        return self._ids.advance()
-
-    def record(self, topic: str, number: int, message_id: str, message: Prepared) -> Topic | None:
-        """Put a message into the history of its topic, unless its id is empty.
+        If it was made, `keep_or_forget` has to follow.
 
         Returns:
-            The topic; `None` if it has neither subscribers nor a history.
+            `None` if it has neither subscribers nor a history.
         """
-        if not message_id or not self._history_size:
-            return self._topics.get(topic)
-        record = self._get(topic)
-        assert record.history is not None
-        record.history.keep(Kept(number, message_id, message))
-        self._tidy(topic)
-        return record
+        if keep and self._history_size:
+            return self._get(topic)
+        return self._topics.get(topic)
 
-    def note_gap(self, topic: str | None) -> None:
-        """Messages of a topic, or with `None` of any topic, may be missing before this moment."""
-        number = self._ids.advance()
-        for name, record in self._topics.items():
-            if record.history is not None and topic in (None, name):
-                record.history.lost = number
+    def note_gap(self, topic: str | None) -> list[Topic]:
+        """Messages of a topic, or with `None` of any topic, may be missing before this moment.
+
+        So no position of before leads here any more.
+
+        Returns:
+            The topics.
+        """
+        names = list(self._topics) if topic is None else [topic]
+        records = [self._topics[name] for name in names if name in self._topics]
+        for record in records:
+            record.window.epoch = _new_epoch()
+        return records
 
     # Somebody comes or goes…
 
@@ -199,40 +260,41 @@ class Topics:
             if not self._subscriptions[websocket]:
                 del self._subscriptions[websocket]
 
-    def join(self, delivery: ToWebSocket, topic: str, since: str | None) -> bool:
-        """Subscribe a connection, and send it what came before; true if some of that is missing."""
+    def check_new(self, websocket: WebSocket, topic: str) -> None:
+        record = self._topics.get(topic)
+        if record is not None and record.has(websocket):
+            raise ValueError(f"this connection is subscribed to {topic!r} already")
+
+    def begin(self, delivery: Delivery, topic: str) -> Topic:
+        """Keep a topic and its messages for somebody who is about to be subscribed."""
         record = self._get(topic)
         self._idle.pop(topic, None)
-        messages, missed = self._newer(record, since)
-        complete = delivery.replay(messages, topic)
+        record.joining.add(_subscriber(delivery))
+        record.window.hold()
+        return record
+
+    def give_up(self, delivery: Delivery, record: Topic) -> None:
+        """End what `begin` began."""
+        record.joining.remove(_subscriber(delivery))
+        record.window.release()
+        self.keep_or_forget(record)
+
+    def admit(self, delivery: Delivery, record: Topic, messages: list[Prepared]) -> bool:
+        """Subscribe, and send what came before; false if some of that was left out."""
+        complete = delivery.replay(messages, record.name)
         record.add(delivery)
-        self._on_change(topic)
-        return missed or not complete
+        if isinstance(delivery, ToWebSocket):
+            self._on_change(record.name)
+        return complete
 
-    def leave(self, delivery: ToWebSocket, topic: str) -> None:
+    def leave(self, delivery: Delivery, topic: str) -> None:
         record = self._topics.get(topic)
-        if record is None or record.websockets.get(delivery.websocket) is not delivery:
+        if record is None or not record.remove(delivery):
             return  # the broadcast is over
-        record.remove(delivery)
-        self._tidy(topic)
-        delivery.sink.wake()  # a publisher need not wait for it any more
-        self._on_change(topic)
-
-    def join_channel(self, channel: ToChannel, since: str | None) -> None:
-        record = self._get(channel.topic)
-        self._idle.pop(channel.topic, None)
-        channel.replay(self._newer(record, since)[0], channel.topic)
-        record.channels[channel] = None
-
-    def leave_channel(self, channel: ToChannel) -> None:
-        record = self._topics.get(channel.topic)
-        if record is not None and record.channels.pop(channel, channel) is None:
-            self._tidy(channel.topic)
-
-    def _newer(self, record: Topic, since: str | None) -> tuple[list[Prepared], bool]:
-        if record.history is None:
-            return [], since is not None
-        return record.history.since(since, self._ids)
+        self.keep_or_forget(record)
+        if isinstance(delivery, ToWebSocket):
+            delivery.sink.wake()  # a publisher need not wait for it any more
+            self._on_change(topic)
 
     # Topics come and go…
 
@@ -240,31 +302,32 @@ class Topics:
         """The topic, made if there is none yet."""
         record = self._topics.get(topic)
         if record is None:
-            size = self._history_size
-            history = History(size, self._forgotten) if size else None
-            record = self._topics[topic] = Topic(history)
+            record = self._topics[topic] = Topic(topic, self._make_window())
             if self._backplane is not None:
                 self._backplane.subscribe(topic)
         return record
 
-    def _tidy(self, topic: str) -> None:
+    def _make_window(self) -> Window:
+        if self._backplane is not None and self._backplane.keeps_positions:
+            return Window(self._history_size, None)
+        return Window(self._history_size, Position(_new_epoch(), 0))
+
+    def keep_or_forget(self, record: Topic) -> None:
         """Forget a topic that nobody wants, unless its history is among those that are kept."""
-        record = self._topics[topic]
-        self._idle.pop(topic, None)
-        if record.is_wanted:
+        if record.is_wanted or self._topics.get(record.name) is not record:
             return
-        if record.history:
-            self._idle[topic] = None
-            if len(self._idle) > self._max_idle:
-                oldest, _ = self._idle.popitem(last=False)
-                self._forget(oldest)
-        else:
-            self._forget(topic)
+        self._idle.pop(record.name, None)
+        if not record.window:
+            self._forget(record.name)
+            return
+        self._idle[record.name] = None
+        if len(self._idle) > self._max_idle:
+            oldest, _ = self._idle.popitem(last=False)
+            self._forget(oldest)
 
     def _forget(self, topic: str) -> None:
-        record = self._topics.pop(topic)
-        if record.history is not None:
-            self._forgotten = max(self._forgotten, record.history.newest)
+        del self._topics[topic]
+        self._own.forget(topic)
         if self._backplane is not None:
             self._backplane.unsubscribe(topic)
 
@@ -282,6 +345,15 @@ class Topics:
         # This is a method of the broadcast, which refers to this. Without the cycle, both are freed
         # when they are over, and not when the garbage collector looks.
         self._on_change = _tell_nobody
+
+
+def _subscriber(delivery: Delivery) -> WebSocket | ToChannel:
+    return delivery.websocket if isinstance(delivery, ToWebSocket) else delivery
+
+
+def _new_epoch() -> str:
+    """The name of one life of a topic's history. No other has it, in this process or another."""
+    return os.urandom(6).hex()
 
 
 def _tell_nobody(_: str) -> None:

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import final
 
-from .._broadcast.broadcast import Broadcast, open_broadcast
+from .._broadcast.broadcast import Broadcast
+from .._broadcast.opening import open_broadcast
 from .._connection.websocket import WebSocket
 from .._server.handlers import Handler
 from .console import Console

@@ -17,6 +17,7 @@ from ._apps import (
     open_test_server,
     open_test_websocket,
 )
+from ._backplanes import check_backplane
 from ._faulty_stream import FaultyStream
 from ._memory_client import MemoryClient, MemoryListener, MemoryResponse, MemoryStream, Params
 
@@ -31,6 +32,7 @@ __all__ = [
     "Params",
     "StartWebSocketApp",
     "StartWebSocketServer",
+    "check_backplane",
     "open_pair",
     "open_test_app",
     "open_test_server",
