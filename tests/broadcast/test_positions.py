@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -207,11 +208,16 @@ async def test_with_subscribe_several_topics_and_add_wait() -> None:
             assert subscription.recovered
             received = [str(each) for each in await receive(peer, 3)]
             assert [each.partition(" ")[2] for each in received] == ["a 2", "b 1", "b 2"]
+            at = {each.split()[1]: each.split()[0] for each in received}
+            assert subscription.positions == at
             with pytest.raises(RuntimeError, match="await subscription.add_wait"):
                 subscription.add("c")
             assert not await subscription.add_wait("a", "c")
             assert not await subscription.add_wait()
             assert subscription.topics == {"a", "b", "c"}
+            fresh = Position.parse(subscription.positions["c"])
+            assert fresh is not None
+            assert fresh.offset == 0
             assert here.subscribers("c") == {ws}
             with pytest.raises(ValueError, match="subscribed to 'c' already"):
                 async with here.subscribe(ws, "c"):
@@ -439,3 +445,95 @@ async def publish_after(broadcast: Broadcast, step: int) -> None:
         broadcast.publish(str(number), "a")
         if number >= step:
             await trio.lowlevel.checkpoint()
+
+
+# What a broker may answer…
+
+
+async def open_and_note(
+    broadcast: Broadcast, position: str, outcomes: list[tuple[bool, list[str]]]
+) -> None:
+    async with broadcast.open_channel("a", position=position) as channel:
+        outcomes.append((channel.recovered, await texts(channel)))
+
+
+def answer_with(newest: int, count: int) -> Callable[[Position | None], Awaitable[Past]]:
+    async def answer(after: Position | None) -> Past:
+        await trio.sleep(1)
+        return Past(Position("x", newest), tuple(map(str, range(newest - count + 1, newest + 1))))
+
+    return answer
+
+
+async def test_where_more_comes_than_is_held_while_the_past_is_read_it_is_read_again() -> None:
+    backplane = StubBackplane()
+    outcomes: list[tuple[bool, list[str]]] = []
+    async with open_broadcast(backplane=backplane, max_recovered=3000) as broadcast:
+        backplane.attach_wait.set()
+        async with trio.open_nursery() as nursery, broadcast.open_channel("b"):
+            backplane.answer = answer_with(6, 4)
+            nursery.start_soon(open_and_note, broadcast, "x-5", outcomes)
+            await settle()
+        assert outcomes == [(False, [])]
+        outcomes.clear()
+        # Nothing is known of the topic, since it was not attached. Now it is.
+        async with trio.open_nursery() as nursery, broadcast.open_channel("a"):
+            backplane.attach("a", Position("x", 6))
+            nursery.start_soon(open_and_note, broadcast, "x-5", outcomes)
+            await settle()
+            for offset in range(7, 3007):
+                backplane.deliver("a", Position("x", offset))
+            await trio.sleep(1.5)
+            assert len(backplane.reads) == 2
+            backplane.answer = answer_with(3006, 3001)
+            await trio.sleep(3)
+        assert len(outcomes) == 1
+        recovered, messages = outcomes[0]
+        assert recovered
+        assert messages == [str(offset) for offset in range(6, 3007)]
+
+
+async def test_what_belongs_to_another_epoch_or_cannot_be_sent_is_not_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def envelope(message: str | bytes, position: str, topic: str) -> str:
+        if message == "4":
+            raise ValueError("mine")
+        return numbered(message, position, topic)
+
+    backplane = StubBackplane()
+    outcomes: list[tuple[bool, list[str]]] = []
+    async with open_broadcast(backplane=backplane, envelope=envelope) as broadcast:
+        backplane.attach_wait.set()
+        async with trio.open_nursery() as nursery, broadcast.open_channel("a"):
+            backplane.attach("a", Position("x", 6))
+            backplane.answer = answer_with(6, 2)
+            await open_and_note(broadcast, "x-4", outcomes)
+            await open_and_note(broadcast, "x-3", outcomes)
+            backplane.answer = answer_with(6, 4)
+            backplane.attach("a", Position("x", 6))
+            await open_and_note(broadcast, "x-3", outcomes)
+            backplane.attach("a", Position("y", 6))
+            await open_and_note(broadcast, "y-3", outcomes)
+            nursery.cancel_scope.cancel()
+        assert outcomes == [(True, ["5", "6"]), (False, []), (False, []), (False, [])]
+        backplane.attach("unknown", Position("x", 1))
+        backplane.deliver("unknown", Position("x", 2))
+        assert broadcast.statistics().topics == 0
+    assert "ValueError: mine" in caplog.text
+
+
+async def test_a_past_that_nobody_waits_for_any_more_is_let_go() -> None:
+    backplane = StubBackplane()
+    async with open_broadcast(backplane=backplane, history=2) as broadcast:
+        backplane.attach_wait.set()
+        async with broadcast.open_channel("a"):
+            backplane.attach("a", Position("x", 6))
+            backplane.answer = answer_with(6, 4)
+            with trio.move_on_after(0.5):
+                async with broadcast.open_channel("a", position="x-2"):
+                    pytest.fail("it is being read")
+            await trio.sleep(1)
+            async with broadcast.open_channel("a") as channel:
+                assert await texts(channel) == ["5", "6"]
+            assert len(backplane.reads) == 1

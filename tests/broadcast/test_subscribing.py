@@ -10,7 +10,7 @@ import trio.testing
 
 from tests.broadcast.broadcast_helpers import receive
 from tests.helpers import RawPeer, open_pair, open_server_with_raw_client, tcp_pair
-from trio_ws import Broadcast, Latest, WebSocket, open_broadcast
+from trio_ws import Broadcast, Latest, Subscription, WebSocket, open_broadcast
 
 pytestmark = pytest.mark.autojump
 
@@ -102,6 +102,21 @@ def test_a_key_that_cannot_be_called_is_an_error_when_it_is_given() -> None:
         Latest(key=wrong)
     Latest(key=str)  # of which Python does not say what it takes
     Latest(key=len)
+
+
+async def test_a_topic_that_is_discarded_while_it_is_told_of_is_not_subscribed_to() -> None:
+    subscriptions: list[Subscription] = []
+
+    def discard(broadcast: Broadcast, topic: str) -> None:
+        for subscription in subscriptions:
+            subscription.discard(topic)
+
+    async with open_broadcast(on_change=discard) as broadcast, open_pair() as (_, ws):
+        with broadcast.subscribe(ws, "a") as subscription:
+            subscriptions.append(subscription)
+            subscription.add("b")
+            assert subscription.topics == {"a"}
+            assert broadcast.statistics().topics == 1
 
 
 async def test_opening_a_channel_that_is_cancelled_opens_nothing() -> None:

@@ -79,6 +79,11 @@ class Window:
         return Position(self.epoch, self.offset) if self.epoch else None
 
     @property
+    def text(self) -> str:
+        """The position of the newest message, as a text; empty if it is not known."""
+        return f"{self.epoch}-{self.offset}" if self.epoch else ""
+
+    @property
     def next(self) -> str:
         """The position of the next message, as a text."""
         return f"{self.epoch}-{self.offset + 1}"

@@ -60,8 +60,8 @@ class Subscription:
         self._all_topics = all_topics
         self._catch_up = catch_up
         self._delivery = delivery
-        #: What it is subscribed to; before the block is entered, what it will be.
-        self._topics: dict[str, None] = dict.fromkeys(topics)
+        #: What it has, and from where on. Before the block is entered: what it will have.
+        self._topics: dict[str, str] = dict.fromkeys(topics, "")
         self._position = position
         self._entered = self._left = False
 
@@ -69,6 +69,16 @@ class Subscription:
     def topics(self) -> frozenset[str]:
         """The topics to which this block has subscribed the connection."""
         return frozenset(self._topics)
+
+    @property
+    def positions(self) -> dict[str, str]:
+        """For each topic the position from which on it hears everything, as clients give it back.
+
+        That is the position of the newest message at the moment of subscribing, and is for clients
+        that hear nothing for a while: they come back with it all the same. It is empty where the
+        broker was away.
+        """
+        return dict(self._topics)
 
     @trio.lowlevel.enable_ki_protection
     def __enter__(self) -> Subscription:
@@ -191,10 +201,12 @@ class Subscription:
     def _add_now(self, topics: tuple[str, ...], position: StartingPoint) -> bool:
         recovered = bool(topics)
         for topic in topics:
-            self._topics[topic] = None
+            self._topics[topic] = ""
             recovered &= self._catch_up.join_now(
                 self._delivery, topic, position_of(position, topic)
             )
+            if topic in self._topics:  # `on_change` may have discarded it
+                self._note(topic)
         return recovered
 
     async def _add(self, topics: tuple[str, ...], position: StartingPoint) -> bool:
@@ -204,12 +216,16 @@ class Subscription:
                 recovered &= await self._catch_up.join(
                     self._delivery, topic, position_of(position, topic)
                 )
-                self._topics[topic] = None
+                self._note(topic)
                 self._check_inside()
         except BaseException:
             self.discard(*topics)
             raise
         return recovered
+
+    def _note(self, topic: str) -> None:
+        record = self._all_topics.find(topic)
+        self._topics[topic] = record.window.text if record is not None else ""
 
     def __repr__(self) -> str:
         topics = ", ".join(map(repr, self._topics)) or "nothing"
