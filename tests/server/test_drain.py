@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -288,6 +288,57 @@ async def test_beside_others_on_the_port_the_listeners_are_closed_at_once() -> N
             with pytest.raises(trio.ClosedResourceError):
                 await listener.connect()
     assert sorted(client.ended - start for client in everybody) == pytest.approx([10, 20])
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(0, 1012), (20, 1012), (20, None)])
+async def test_beside_others_whoever_was_accepted_before_is_let_in_and_closed_in_its_turn(
+    seconds: float, code: int | None
+) -> None:
+    async with memory_server(echo) as (server, listener, _):
+        async with trio.open_nursery() as nursery:
+            stream = await listener.connect()
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            over = begin(nursery, server, seconds, code, refuse=False)
+            await trio.sleep(2)
+            await stream.send_all(REQUEST)
+            answer = await stream.receive_some()
+            assert answer.startswith(b"HTTP/1.1 101 ")
+            while not answer.endswith((code or 1001).to_bytes(2)):
+                answer += await stream.receive_some()
+            assert trio.current_time() - start == pytest.approx(max(2, seconds))
+            await stream.aclose()
+            await over.wait()
+
+
+async def test_beside_others_a_client_that_says_nothing_is_waited_for_until_open_timeout() -> None:
+    async with memory_server(echo, open_timeout=7) as (server, listener, _):
+        async with await listener.connect():
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            await server.drain(0, refuse=False)
+            assert trio.current_time() - start == pytest.approx(7)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_beside_others_a_drain_loses_nobody_at_whatever_moment_it_begins(turns: int) -> None:
+    answers: list[bytes] = []
+
+    async def connect_late(listener: MemoryListener) -> None:
+        with suppress(trio.ClosedResourceError, trio.BrokenResourceError):  # to others, then
+            async with await listener.connect() as stream:
+                await trio.sleep(0.1)
+                await stream.send_all(REQUEST)
+                answers.append(bytes(await stream.receive_some()))
+
+    async with memory_server(echo) as (server, listener, _):
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(connect_late, listener)
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            begin(nursery, server, 0, refuse=False)
+    assert {answer[:13] for answer in answers} <= {b"HTTP/1.1 101 "}
 
 
 # What hurries it, and what does not…

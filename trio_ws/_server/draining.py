@@ -34,17 +34,20 @@ class Draining:
 
     def __init__(self, connections: Collection[WebSocket]) -> None:
         self._connections = connections
-        self._ended = trio.lowlevel.ParkingLot()
+        self._changes = trio.lowlevel.ParkingLot()
 
-    def note_ended(self) -> None:
-        """A connection is no longer among those."""
-        self._ended.unpark_all()
+    def note_change(self) -> None:
+        """A connection is no longer among those, or a client has got through its handshake."""
+        self._changes.unpark_all()
+
+    async def wait_change(self) -> None:
+        await self._changes.park()
 
     async def wait(self, until: float) -> None:
         """Wait until there are no connections, at most until this time on trio's clock."""
         with trio.move_on_at(until):
             while self._connections:
-                await self._ended.park()
+                await self._changes.park()
 
     async def close_evenly(self, until: float, close: Callable[[WebSocket], object]) -> None:
         """Close one after another until this time, and return when none is open."""

@@ -108,6 +108,7 @@ class WebSocketServer:
         self._options = options = _with_hosts(options, self._addresses, host)
         self._shutdown = Shutdown()
         self._stopped = trio.Event()
+        self._accepted_all = trio.Event()
         site = handler if isinstance(handler, Site) else None
         failures = Failures(options.on_handler_error, self._shutdown.fail)
         self._state = ServerState(handler, site, options, self._shutdown, failures, meter=meter)
@@ -223,8 +224,10 @@ class WebSocketServer:
             code: of the Close frames. With `None`, no connection is closed: all may finish, and
                 those that have not done so within `seconds` (perhaps `math.inf`) get 1001.
             reason: of the Close frames.
-            refuse: with false, the listeners are closed at once. This is for a server beside others
-                that listen on the same port, so that new clients get to them.
+            refuse: with false, the listeners are closed at once, and nobody gets 503. This is for a
+                server beside others that accept from the same sockets, so that new clients get to
+                them. Clients that were accepted before are let in and closed in their turn: the
+                drain waits for their handshakes, `open_timeout` at most.
 
         Raises:
             ValueError: `seconds` is below 0, or infinite with a code, or a Close frame may not
@@ -294,20 +297,27 @@ class WebSocketServer:
             if not errors:
                 raise
             self._shutdown.fail(errors[0])  # a listener broke
+        finally:
+            self._accepted_all.set()
 
     @trio.lowlevel.enable_ki_protection
     async def _drain(self, accepting: trio.CancelScope) -> None:
         """Wait for a drain, and carry it out. The shutdown cancels this."""
         drain = await self._shutdown.wait_drain()
         until = trio.current_time() + drain.seconds
+        draining = self._state.draining
         if not drain.refuses:
             accepting.cancel()
-        if drain.waits:
-            await self._state.draining.wait(until)
-        else:
-            await self._state.draining.close_evenly(
-                until, lambda ws: ws._ending.close(*drain.close)
-            )
+            await self._accepted_all.wait()
+            await trio.lowlevel.checkpoint()  # those who came last have begun their handshakes
+        while True:
+            if drain.waits:
+                await draining.wait(until)
+            else:
+                await draining.close_evenly(until, lambda ws: ws._ending.close(*drain.close))
+            if drain.refuses or not self._state.stages[Stage.OPENING]:
+                break
+            await draining.wait_change()
         self._shutdown.begin(*drain.close)
 
 

@@ -6,10 +6,12 @@ which connection is closed when, and `visit` what to tell a client.
 | phase | connections | a client that asks for one | a page | what leads on |
 |---|---|---|---|---|
 | SERVING | live | gets it | is answered | `drain`, `begin`, `fail` |
-| DRAINING | close one by one, or finish | 503 | is answered, as the last one | all of these |
+| DRAINING | close one by one, or finish | 503 (*) | is answered, as the last one | all of these |
 | ENDING | are closed | 503 | is not waited for | - |
 
 There is no way back.
+
+(*) In a drain that leaves new clients to other processes, those that are here already get it.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Drain:
         seconds: how long it takes at most.
         close: the code and reason of its Close frames.
         waits: connections are left to finish, and closed only when the time is over.
-        refuses: new clients are answered, rather than left to other processes on the same port.
+        refuses: new clients are turned away. Otherwise they are left to other processes, which
+            accept from the same sockets, and those that this one has accepted already are let in.
     """
 
     seconds: float
@@ -80,6 +83,11 @@ class Shutdown:
     def has_begun(self) -> bool:
         """Whether the server is ENDING."""
         return self.phase is Phase.ENDING
+
+    @property
+    def turns_away(self) -> bool:
+        """Whether a client that asks for a WebSocket is told to try again later, in a drain."""
+        return self.phase is Phase.DRAINING and self._drain is not None and self._drain.refuses
 
     @property
     def retry_after(self) -> int:

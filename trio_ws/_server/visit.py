@@ -15,7 +15,8 @@ shutdown does to the client:
 | the next request | hung up on | `keep_alive_timeout` |
 
 A drain that comes before cuts nothing short. A client that asks for a WebSocket from then on gets
-503, and a page is answered as the last one.
+503, and a page is answered as the last one. Where other processes go on with the same sockets,
+nobody who was accepted is turned away: such a drain waits until all are through their handshakes.
 
 `Shutdown.cutting_short` is around each wait that a shutdown ends. A request that is all here, and
 that no hook is asked about, needs no wait, and so costs no cancel scope.
@@ -186,8 +187,7 @@ class Visit:
                 raise
             self._server.failures.of_stream(exc, self._where, self._peer, self._logger)
         finally:
-            if self._stage is not None:
-                self._server.stages[self._stage] -= 1
+            self._leave_stage()
         if websocket is None and self._stage is not Stage.HTTP:
             self._server.refused_total += 1
         meter = self._server.meter
@@ -196,10 +196,14 @@ class Visit:
         return websocket
 
     def _enter(self, stage: Stage) -> None:
-        if self._stage is not None:
-            self._server.stages[self._stage] -= 1
+        self._leave_stage()
         self._server.stages[stage] += 1
         self._stage = stage
+
+    def _leave_stage(self) -> None:
+        if self._stage is not None:
+            self._server.stages[self._stage] -= 1
+            self._server.draining.note_change()
 
     async def _turn_away(self, taken: int) -> None:
         """Answer 503, whatever the request is."""
@@ -253,7 +257,7 @@ class Visit:
         return incoming
 
     async def _accept(self, incoming: IncomingRequest) -> WebSocket:
-        if self._server.shutdown.phase is Phase.DRAINING:
+        if self._server.shutdown.turns_away:
             raise ConnectionRejected(self._server.unavailable("The server is about to stop"))
         opening = await accept_upgrade(
             self._transport, incoming, self._options, ask=self._asking, deadline=self._deadline
@@ -362,7 +366,7 @@ class Visit:
                 raise
         finally:
             del server.connections[websocket]
-            server.draining.note_ended()
+            server.draining.note_change()
             seconds = trio.current_time() - started
             if server.meter is not None:
                 note_end(server.meter, websocket, seconds)
