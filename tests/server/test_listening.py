@@ -131,19 +131,16 @@ async def test_a_port_that_somebody_took_meanwhile_is_said_to_be_taken() -> None
             listen(ours)
 
 
-async def test_a_port_can_be_shared_by_those_who_both_ask_for_that() -> None:
-    (ours,) = await bind_tcp_sockets([HOST], 0, reuse_port=True)
-    with ours:
-        ours.listen()
-        (theirs,) = await bind_tcp_sockets([HOST], port_of([ours]), reuse_port=True)
-        with theirs:
-            theirs.listen()
-        with pytest.raises(OSError, match="Address already in use"):
-            await bind_tcp_sockets([HOST], port_of([ours]))
+async def listeners_of_another_s(host: str, port: int) -> list[trio.SocketListener]:
+    """On a socket that nobody has prepared, as systemd passes it."""
+    return await trio.open_tcp_listeners(port, host=host)
 
 
-async def test_a_client_that_comes_before_the_first_accept_is_sent_things_without_delay() -> None:
-    (listener,) = await open_tcp_listeners(HOST, 0)
+@pytest.mark.parametrize("open_listeners", [open_tcp_listeners, listeners_of_another_s])
+async def test_a_client_that_comes_before_the_first_accept_is_sent_things_without_delay(
+    open_listeners: Callable[[str, int], Awaitable[list[trio.SocketListener]]],
+) -> None:
+    (listener,) = await open_listeners(HOST, 0)
     async with listener:
         with socket.create_connection(listener.socket.getsockname()):
             acceptor = await wrap_listener(listener, lambda exc: None)

@@ -70,8 +70,10 @@ class SocketAcceptor(Acceptor):
         self._lost = lost
         self._socket = shared_socket(listener)
         is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
-        #: Whether each socket has to be prepared. On Linux, it inherits the listener's options.
-        self._prepares = is_tcp and sys.platform != "linux"
+        #: Whether each socket has to be prepared. On Linux, it inherits the listener's options, but
+        #: those that wait already may have come before the listener had any.
+        self._prepares = is_tcp
+        self._always_prepares = is_tcp and sys.platform != "linux"
         if is_tcp:
             prepare(self._socket)
 
@@ -86,6 +88,7 @@ class SocketAcceptor(Acceptor):
             try:
                 sock, peer = self._socket.accept()
             except BlockingIOError:
+                self._prepares = self._always_prepares
                 break
             except OSError as exc:
                 if exc.errno in LOST_CONNECTION:
@@ -97,7 +100,7 @@ class SocketAcceptor(Acceptor):
                     break  # these must not be lost; the next call raises it
                 raise
             sock.setblocking(False)
-            if self._prepares:  # pragma: no cover - not on Linux
+            if self._prepares:
                 prepare(sock)
             if self.context is None:
                 accepted.append(SocketTransport(sock, peer))
