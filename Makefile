@@ -29,7 +29,7 @@ demo: .venv/.package
 	@$(BIN)/python examples/counter/server.py $(ARGS)
 
 test: .venv/.group-test $(NODE)/.installed
-	@sh tests/setup/system.sh chromium curl haproxy libatomic microsocks nginx node redis-server tinyproxy wrk
+	@sh tests/setup/system.sh chromium curl haproxy libatomic microsocks nginx node redis-server systemd tinyproxy wrk
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -60,7 +60,7 @@ interop: .venv/.group-test .tools/interop/go-peer
 	$(BIN)/python -m pytest tests/interop/heavy.py $(ARGS)
 
 soak: .venv/.group-test
-	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/whole/test_trust.py tests/whole/test_trust_faults.py tests/whole/test_stalled_tls.py tests/broadcast/test_load.py tests/command/test_workers.py tests/command/test_terminal.py tests/project/test_bench_agrees.py tests/client/test_reconnecting_for_real.py $(ARGS)
+	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/whole/test_trust.py tests/whole/test_trust_faults.py tests/whole/test_stalled_tls.py tests/broadcast/test_load.py tests/command/test_workers.py tests/command/test_restarts.py tests/command/test_terminal.py tests/project/test_bench_agrees.py tests/client/test_reconnecting_for_real.py $(ARGS)
 
 bench: .venv/.group-bench
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -129,11 +129,18 @@ class Command:
 
 @asynccontextmanager
 async def running(
-    *arguments: str, cwd: Path | None = None, **options: Any
+    *arguments: str, starter: Sequence[str] = (), cwd: Path | None = None, **options: Any
 ) -> AsyncGenerator[Command, None]:
-    """``trio-ws`` with these arguments; killed at the end if it still runs."""
+    """``trio-ws`` with these arguments; killed at the end if it still runs.
+
+    Args:
+        arguments: those of the command.
+        starter: a program that becomes ``trio-ws``, with its arguments.
+        cwd: the directory in which it runs.
+        options: of `trio.lowlevel.open_process`.
+    """
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "trio_ws", *arguments],
+        [*starter, sys.executable, "-m", "trio_ws", *arguments],
         **{
             "cwd": cwd,
             "env": {**os.environ, "PYTHONWARNINGS": "default"},

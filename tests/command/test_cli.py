@@ -340,15 +340,15 @@ def test_a_mistake_of_our_own_keeps_its_traceback(
 @pytest.mark.parametrize(
     ("option", "what"),
     [
-        ("--workers=2", "SO_REUSEPORT"),
-        ("--reload", "SO_REUSEPORT"),
+        ("--workers=2", "sockets to inherit"),
+        ("--reload", "sockets to inherit"),
         ("--unix=socket", "Unix sockets"),
     ],
 )
 def test_what_the_system_does_not_have_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, what: str
 ) -> None:
-    monkeypatch.setattr("trio_ws._command.serve.CAN_REUSE_PORT", False)
+    monkeypatch.setattr("trio_ws._command.serve.CAN_PASS_SOCKETS", False)
     monkeypatch.setattr("trio_ws._command.serve.HAS_UNIX", False)
     assert run("serve", "chat:handler", option) == 2
     assert f"{what}, which this system does not have" in capsys.readouterr().err

@@ -6,7 +6,8 @@
 # On Debian, as root, those that are missing are installed; elsewhere they are named, and it fails.
 # Some are no programs: "venv" is Python's module, which Debian packages by itself, "libatomic" a
 # library that the Node.js inside Playwright's Linux package needs and does not bring, "gorilla" and
-# "nhooyr" are Go's libraries of that name, and "mojolicious" is Perl's.
+# "nhooyr" are Go's libraries of that name, and "mojolicious" is Perl's. "systemd" is some programs of
+# that package. To install it starts nothing, and does not make it the init system.
 set -eu
 
 is_there() {
@@ -18,6 +19,7 @@ is_there() {
         gorilla) [ -d /usr/share/gocode/src/github.com/gorilla/websocket ] ;;
         nhooyr) [ -d /usr/share/gocode/src/nhooyr.io/websocket ] ;;
         mojolicious) perl -MMojolicious -e 1 2>/dev/null ;;
+        systemd) command -v systemd-socket-activate >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }

@@ -84,8 +84,6 @@ async def measured_on_board(descriptor: int, table: int) -> AsyncGenerator[None,
         descriptor: of the board.
         table: what the supervisor's `TABLE` is.
     """
-    # A process that the application starts must not keep it.
-    os.set_inheritable(descriptor, False)
     if table != TABLE:
         os.close(descriptor)
         logger.warning("metrics leave this worker out: the supervisor is of another version")

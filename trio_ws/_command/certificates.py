@@ -18,6 +18,7 @@ import trio
 from .._nursery import open_bare_nursery
 from .._reasons import reason_of
 from .exits import CommandFailed
+from .systemd import ServiceManager
 
 logger = logging.getLogger("trio_ws.serve")
 
@@ -81,7 +82,7 @@ class ServerFiles:
 
 @asynccontextmanager
 async def renewed_on_sighup(
-    files: ServerFiles, context: ssl.SSLContext
+    files: ServerFiles, context: ssl.SSLContext, manager: ServiceManager
 ) -> AsyncGenerator[None, None]:
     """Read the files again on each SIGHUP, for the handshakes of `context` from then on.
 
@@ -89,25 +90,31 @@ async def renewed_on_sighup(
     """
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         async with open_bare_nursery() as nursery:
-            nursery.start_soon(_renew, files, context, signals)
+            nursery.start_soon(_renew, files, context, signals, manager)
             try:
                 yield
             finally:
                 nursery.cancel_scope.cancel()
 
 
-async def _renew(files: ServerFiles, context: ssl.SSLContext, signals: AsyncIterator[int]) -> None:
+async def _renew(
+    files: ServerFiles,
+    context: ssl.SSLContext,
+    signals: AsyncIterator[int],
+    manager: ServiceManager,
+) -> None:
     async for _ in signals:
-        try:
-            # In a thread, because OpenSSL asks at the terminal for the passphrase of a key.
-            renewed = await trio.to_thread.run_sync(files.load, abandon_on_cancel=True)
-        except CommandFailed as exc:
-            logger.error(  # noqa: TRY400 - a traceback would lead to nothing of the user's
-                "SIGHUP: %s; the certificates in use stay", exc
-            )
-        else:
-            _present(renewed, context)
-            logger.info("SIGHUP: new connections get the certificates of now")
+        with manager.reloading():
+            try:
+                # In a thread, because OpenSSL asks at the terminal for the passphrase of a key.
+                renewed = await trio.to_thread.run_sync(files.load, abandon_on_cancel=True)
+            except CommandFailed as exc:
+                logger.error(  # noqa: TRY400 - a traceback would lead to nothing of the user's
+                    "SIGHUP: %s; the certificates in use stay", exc
+                )
+            else:
+                _present(renewed, context)
+                logger.info("SIGHUP: new connections get the certificates of now")
 
 
 def _present(renewed: ssl.SSLContext, context: ssl.SSLContext) -> None:

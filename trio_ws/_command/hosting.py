@@ -16,6 +16,7 @@ from .console import Console
 from .exits import FAILED
 from .formats import Text
 from .serving import Service, Serving, serve_until_signalled
+from .systemd import ServiceManager
 from .terminal import STDERR, STDOUT
 from .visible import visible
 
@@ -35,7 +36,7 @@ async def host(service: Service, answer: Answer, console: Console, form: Text) -
     listener = Listener(answer, console, form)
     listener.serving = Serving(service, listener.application)
     async with console.opened():
-        status = await serve_until_signalled(listener.serving)
+        status = await serve_until_signalled(listener.serving, ServiceManager())
     return FAILED if listener.is_unread else status
 
 

@@ -14,13 +14,15 @@ from typing import Final, final
 
 import trio
 
-#: What a worker says: it accepts connections.
+#: What a worker says: it accepts connections; and it lives, in answer to `PROBE`.
 READY: Final = "ready"
+ALIVE: Final = "alive"
 
-#: What a supervisor says: another worker has taken over, so stop accepting and leave; and stop
-#: without a drain, or cut it short.
+#: What a supervisor says: others serve in its place, so stop accepting and leave; stop without a
+#: drain, or cut it short; and answer, if your event loop runs.
 LEAVE: Final = "leave"
 HURRY: Final = "hurry"
+PROBE: Final = "probe"
 
 
 @final

@@ -78,7 +78,6 @@ def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
         hosts=parsed.host or ["localhost"],
         port=parsed.port,
         unix=None,
-        reuse_port=False,
         ssl_context=context,
         options={"subprotocols": parsed.subprotocol},
     )

@@ -37,7 +37,7 @@ def reload_worker(directory: Path, where: str) -> Tend:
         while True:
             worker = await crew.start(1)
             async with open_bare_nursery() as nursery:
-                nursery.start_soon(_tell, worker, where)
+                nursery.start_soon(_tell, crew, worker, where)
                 changed, seen = await _wait_for_change(directory, seen)
                 nursery.cancel_scope.cancel()
             logger.warning("%s changed: starting again", changed)
@@ -46,9 +46,9 @@ def reload_worker(directory: Path, where: str) -> Tend:
     return tend
 
 
-async def _tell(worker: Worker, where: str) -> None:
+async def _tell(crew: Crew, worker: Worker, where: str) -> None:
     if await worker.wait_ready():
-        announce(where)
+        announce(where, crew.manager)
     await worker.wait_ended()
     logger.error("%s %s; waiting for a change", worker, worker.how_it_ended)
 

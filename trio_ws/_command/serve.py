@@ -10,9 +10,9 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from functools import partial
+from contextlib import AsyncExitStack, ExitStack
 from math import inf
 from pathlib import Path
 from typing import Any, Final, cast, get_args
@@ -21,7 +21,7 @@ import trio
 
 from .._keywords import ListenerKeywords
 from .._options import ListenerOptions, ProxyHeader
-from .._server.listening import CAN_REUSE_PORT, HAS_UNIX, port_of
+from .._server.listening import HAS_UNIX
 from ..metrics._metrics import open_metrics
 from .application import Application, load_application
 from .arguments import (
@@ -41,11 +41,14 @@ from .boards import Boards, measured_on_board
 from .certificates import HAS_SIGHUP, ServerFiles, renewed_on_sighup
 from .exits import DONE
 from .limits import LIMITS
-from .listening import reserved_port
 from .reload import reload_worker
 from .scraping import check_can_show, scraped
 from .serving import Service, serve_alone, serve_as_worker
+from .systemd import ServiceManager, adopt, passed_sockets
 from .workers import MARGIN, START_TIMEOUT, WORKER_VARIABLE, Crew, keep_workers
+
+#: Whether a process can inherit the sockets of the one that starts it.
+CAN_PASS_SOCKETS: Final = os.name == "posix"
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -130,7 +133,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="answer GET /metrics there for Prometheus, in sums over all workers; needs "
         "trio-ws[metrics] (default: nowhere)",
     )
-    how.add_argument("--as-worker", type=_link, help=argparse.SUPPRESS)
+    how.add_argument("--as-worker", type=_descriptors, help=argparse.SUPPRESS)
     how.add_argument("--metrics-board", type=_board, help=argparse.SUPPRESS)
 
     requests = parser.add_argument_group("requests")
@@ -195,10 +198,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _link(text: str) -> tuple[int, int]:
-    """The argument that a supervisor gives a worker: a descriptor, and the port."""
-    descriptor, _, port = text.partition(":")
-    return int(descriptor), int(port)
+def _descriptors(text: str) -> list[int]:
+    """The argument that a supervisor gives a worker: those of the line, and of its sockets."""
+    return [int(descriptor) for descriptor in text.split(",")]
 
 
 def _board(text: str) -> tuple[int, int]:
@@ -215,32 +217,47 @@ def _board(text: str) -> tuple[int, int]:
 def _run(parsed: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Serve as `parsed` says. A supervisor passes `arguments` on to its workers unchanged."""
     _check_combinations(parsed)
-    service = _service(parsed)
     if parsed.metrics is not None:
         check_can_show()
     if parsed.check:
+        _service(parsed)
         load_application(parsed.application)
         return DONE
-    several = parsed.reload or parsed.workers > 1
-    if several and parsed.as_worker is None:
-        _configure_logging(parsed)
-        return trio.run(_supervise, parsed, service, arguments)
+    with ExitStack() as passed:
+        # First of all, so that no process which the application starts inherits what is ours.
+        if parsed.as_worker is not None:
+            line, *sockets = [passed.enter_context(adopt(number)) for number in parsed.as_worker]
+            if parsed.metrics_board is not None:
+                os.set_inheritable(parsed.metrics_board[0], False)
+            service = _service(parsed, sockets)
+            application = _prepare_application(parsed)
+            return trio.run(_serve_as_worker, parsed, service, line, application)
+        sockets = [passed.enter_context(sock) for sock in passed_sockets(os.environ)]
+        if sockets and (parsed.host or parsed.port is not None or parsed.unix):
+            parsed.parser.error(
+                "systemd passes the sockets to listen on: leave --host, --port and --unix out"
+            )
+        service = _service(parsed, sockets)
+        manager = ServiceManager.of(os.environ)
+        if parsed.reload or parsed.workers > 1:
+            _configure_logging(parsed)
+            return trio.run(_supervise, parsed, service, manager, arguments)
+        return trio.run(_serve_alone, parsed, service, manager, _prepare_application(parsed))
 
+
+def _prepare_application(parsed: argparse.Namespace) -> Application:
     # An application may set the thresholds, or configure logging, when it is imported. Its choice
     # holds: our thresholds are set before that, and our logging is configured after it, if at all.
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     application = load_application(parsed.application)
     _configure_logging(parsed)
-    if parsed.as_worker is None:
-        return trio.run(_serve_alone, parsed, service, application)
-    return trio.run(_serve_as_worker, parsed, service, application)
+    return application
 
 
 def _check_combinations(parsed: argparse.Namespace) -> None:
     several = parsed.workers > 1
     wrong = {
         "--reload runs one process: leave --workers out": parsed.reload and several,
-        "--workers share a port, and not a Unix socket: leave one out": parsed.unix and several,
         "--unix takes the place of --host and --port: leave one out": (
             parsed.unix and (parsed.host or parsed.port is not None)
         ),
@@ -250,8 +267,8 @@ def _check_combinations(parsed: argparse.Namespace) -> None:
         "--keyfile needs --certfile": parsed.keyfile and not parsed.certfile,
         "--client-ca needs --certfile": parsed.client_ca and not parsed.certfile,
         "--proxy-header needs --trusted-proxy": parsed.proxy_header and not parsed.trusted_proxy,
-        "--workers and --reload need SO_REUSEPORT, which this system does not have": (
-            (several or parsed.reload) and not CAN_REUSE_PORT
+        "--workers and --reload need sockets to inherit, which this system does not have": (
+            (several or parsed.reload) and not CAN_PASS_SOCKETS
         ),
         "--unix needs Unix sockets, which this system does not have": (
             parsed.unix and not HAS_UNIX
@@ -262,16 +279,13 @@ def _check_combinations(parsed: argparse.Namespace) -> None:
             parsed.parser.error(message)
 
 
-def _service(parsed: argparse.Namespace) -> Service:
-    port = 8765 if parsed.port is None else parsed.port
-    if parsed.as_worker is not None:
-        port = parsed.as_worker[1]
+def _service(parsed: argparse.Namespace, sockets: Sequence[socket.socket] = ()) -> Service:
     return Service(
         name=parsed.application,
         hosts=parsed.host or ["localhost"],
-        port=port,
-        unix=parsed.unix,
-        reuse_port=parsed.as_worker is not None,
+        port=8765 if parsed.port is None else parsed.port,
+        unix=None if sockets else parsed.unix,
+        sockets=sockets,
         ssl_context=_server_files(parsed).load() if parsed.certfile else None,
         drain=parsed.drain,
         ready_path=parsed.ready_path,
@@ -308,7 +322,7 @@ def _server_files(parsed: argparse.Namespace) -> ServerFiles:
 
 
 async def _serve_alone(
-    parsed: argparse.Namespace, service: Service, application: Application
+    parsed: argparse.Namespace, service: Service, manager: ServiceManager, application: Application
 ) -> int:
     async with AsyncExitStack() as around:
         if parsed.metrics is not None:
@@ -316,49 +330,57 @@ async def _serve_alone(
             host, port = parsed.metrics
             await around.enter_async_context(scraped(host, port, metrics._read))
         if service.ssl_context is not None and HAS_SIGHUP:
-            renewed = renewed_on_sighup(_server_files(parsed), service.ssl_context)
+            renewed = renewed_on_sighup(_server_files(parsed), service.ssl_context, manager)
             await around.enter_async_context(renewed)
-        return await serve_alone(service, application)
+        return await serve_alone(service, application, manager)
 
 
 async def _serve_as_worker(
-    parsed: argparse.Namespace, service: Service, application: Application
+    parsed: argparse.Namespace, service: Service, line: socket.socket, application: Application
 ) -> int:
     async with AsyncExitStack() as around:
         if parsed.metrics_board is not None:
             await around.enter_async_context(measured_on_board(*parsed.metrics_board))
-        return await serve_as_worker(service, application, parsed.as_worker[0])
+        return await serve_as_worker(service, application, line)
 
 
-async def _supervise(parsed: argparse.Namespace, service: Service, arguments: Sequence[str]) -> int:
+async def _supervise(
+    parsed: argparse.Namespace,
+    service: Service,
+    manager: ServiceManager,
+    arguments: Sequence[str],
+) -> int:
     if parsed.metrics is None:
-        return await _run_crew(parsed, service, arguments, None)
+        return await _run_crew(parsed, service, manager, arguments, None)
     boards = Boards()
     host, port = parsed.metrics
     async with scraped(host, port, boards.read):
-        return await _run_crew(parsed, service, arguments, boards)
+        return await _run_crew(parsed, service, manager, arguments, boards)
 
 
 async def _run_crew(
-    parsed: argparse.Namespace, service: Service, arguments: Sequence[str], boards: Boards | None
+    parsed: argparse.Namespace,
+    service: Service,
+    manager: ServiceManager,
+    arguments: Sequence[str],
+    boards: Boards | None,
 ) -> int:
     limits = ListenerOptions(**service.options)
-    patience = (service.drain or 0) + limits.grace_period + limits.close_timeout + MARGIN
-    make_crew = partial(
-        Crew,
-        arguments,
-        patience=patience,
-        drains=service.drain is not None,
-        boards=boards,
-        # With --reload a person waits, perhaps in a debugger.
-        start_timeout=inf if parsed.reload else parsed.start_timeout,
-        foreground=parsed.reload,
-    )
-    if service.unix is not None:
-        return await make_crew(0).run(reload_worker(Path.cwd(), service.where([])))
-    async with reserved_port(service.hosts, service.port) as sockets:
+    async with service.bound_sockets() as sockets:
         where = service.where(sockets)
-        crew = make_crew(port_of(sockets))
+        crew = Crew(
+            arguments,
+            sockets,
+            manager=manager,
+            patience=(service.drain or 0) + limits.grace_period + limits.close_timeout + MARGIN,
+            open_timeout=limits.open_timeout,
+            drains=service.drain is not None,
+            lent=bool(service.sockets),
+            boards=boards,
+            # With --reload a person waits, perhaps in a debugger.
+            start_timeout=inf if parsed.reload else parsed.start_timeout,
+            foreground=parsed.reload,
+        )
         if parsed.reload:
             return await crew.run(reload_worker(Path.cwd(), where))
         return await crew.run(keep_workers(parsed.workers, where), [signal.SIGHUP])

@@ -20,21 +20,25 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Final, NoReturn, final
 
 import trio
 
-from .._addresses import show_address
+from .._addresses import Address, show_address
+from .._errors import CloseCode
 from .._http.values import Request, Response
 from .._keywords import ListenerKeywords
 from .._nursery import leaf_exceptions, open_bare_nursery
 from .._server.handlers import Handler
 from .._server.listening import bound_unix_socket, listen, port_of
 from .._server.server import WebSocketServer, serve_listeners
+from .._transport.system import readable
 from .application import Application, check_handler
 from .exits import DONE, SIGNALLED, CommandFailed
-from .line import HURRY, LEAVE, READY, Line
+from .line import ALIVE, HURRY, LEAVE, PROBE, READY, Line
 from .listening import bound_tcp_sockets, failing_in_one_line
+from .systemd import ServiceManager
 from .terminal import print_all
 
 logger = logging.getLogger("trio_ws.serve")
@@ -49,7 +53,8 @@ class Service:
     Attributes:
         name: the name of the application, as ``module:attribute``.
         hosts, port: where to listen, unless there is a `unix` path.
-        reuse_port: whether other workers listen on the port too.
+        sockets: those that another process has passed on, in place of all these. Others go on with
+            them when this process has ended.
         ssl_context: for TLS.
         drain: how many seconds a drain takes when it is asked to stop; `None` for none.
         ready_path, health_path: where to say whether it takes clients, and whether it lives.
@@ -60,7 +65,7 @@ class Service:
     hosts: Sequence[str]
     port: int
     unix: str | None
-    reuse_port: bool
+    sockets: Sequence[socket.socket] = ()
     ssl_context: ssl.SSLContext | None
     drain: float | None = None
     ready_path: str | None = None
@@ -74,10 +79,35 @@ class Service:
         """
         if self.unix is not None:
             return f"the Unix socket {self.unix}"
+        addresses: list[Address] = [readable(sock.getsockname()) for sock in self.sockets]
+        if not addresses:
+            addresses = [(host, port_of(sockets)) for host in self.hosts]
+        return " and ".join(dict.fromkeys(map(self._show, addresses)))
+
+    def _show(self, address: Address) -> str:
+        if not isinstance(address, tuple):
+            return f"the Unix socket {(address or '').replace(chr(0), '@')}"
         scheme = "ws" if self.ssl_context is None else "wss"
-        port = port_of(sockets)
-        urls = [f"{scheme}://{show_address((host, port))}/" for host in self.hosts]
-        return " and ".join(dict.fromkeys(urls))
+        return f"{scheme}://{show_address(address)}/"
+
+    @asynccontextmanager
+    async def bound_sockets(self) -> AsyncGenerator[list[socket.socket], None]:
+        """The sockets to listen on; closed at the end.
+
+        Raises:
+            CommandFailed: an address cannot be bound.
+        """
+        if self.unix is not None:
+            with ExitStack() as bound:
+                with failing_in_one_line():
+                    sock = bound.enter_context(bound_unix_socket(self.unix))
+                yield [sock]
+        elif self.sockets:
+            with ExitStack() as passed:
+                yield [passed.enter_context(sock) for sock in self.sockets]
+        else:
+            async with bound_tcp_sockets(self.hosts, self.port) as sockets:
+                yield sockets
 
 
 @final
@@ -102,22 +132,25 @@ class Serving:
     def leave(self, *, refuse: bool = True) -> None:
         """Begin the drain, where the service has one and somebody may be connected; else `stop`.
 
-        A second call changes nothing. `refuse` is that of `WebSocketServer.drain`.
+        A second call changes nothing. `refuse` is that of `WebSocketServer.drain`. With false, a
+        service without a drain has one that takes no time: it closes all connections at once, but
+        turns nobody away.
         """
         seconds, server = self._service.drain, self._server
-        if seconds is None or server is None:
+        if server is None or (seconds is None and refuse):
             self.stop()
         elif not (self._is_leaving or server.draining):
             self._is_leaving = True
-            self._nursery.start_soon(partial(server.drain, seconds, refuse=refuse))
+            code = CloseCode.GOING_AWAY if seconds is None else CloseCode.SERVICE_RESTART
+            self._nursery.start_soon(partial(server.drain, seconds or 0, code, refuse=refuse))
 
     @property
     def ways_to_stop(self) -> dict[str, Callable[[], None]]:
         """What each further request to stop does, gentlest first, with words for the log."""
-        ways: dict[str, Callable[[], None]] = {"closing": self.stop}
         if self._service.drain is not None:
-            ways = {"draining": self.leave, **ways}
-        return ways
+            return {"draining": self.leave, "closing": self.stop}
+        # What waits in the queue of a socket that was passed on is for the next process.
+        return {"closing": partial(self.leave, refuse=not self._service.sockets)}
 
     @property
     def connections(self) -> int:
@@ -132,27 +165,13 @@ class Serving:
         Raises:
             CommandFailed: an address cannot be bound, or the application failed.
         """
-        async with self._sockets() as sockets:
+        async with self._service.bound_sockets() as sockets:
             where = self._service.where(sockets)
             with self._setting_up:
                 async with self._opened_application() as handler:
                     self._is_set_up = True
                     with self._serving:
                         await self._serve(handler, sockets, lambda: ready(where))
-
-    @asynccontextmanager
-    async def _sockets(self) -> AsyncGenerator[list[socket.socket], None]:
-        service = self._service
-        if service.unix is not None:
-            with ExitStack() as bound:
-                with failing_in_one_line():
-                    sock = bound.enter_context(bound_unix_socket(service.unix))
-                yield [sock]
-        else:
-            async with bound_tcp_sockets(
-                service.hosts, service.port, reuse_port=service.reuse_port
-            ) as sockets:
-                yield sockets
 
     @asynccontextmanager
     async def _opened_application(self) -> AsyncGenerator[Handler, None]:
@@ -203,35 +222,46 @@ class Serving:
 # ---------------------------------------------------------------------------
 
 
-async def serve_alone(service: Service, application: Application) -> int:
+async def serve_alone(service: Service, application: Application, manager: ServiceManager) -> int:
     """Serve until a signal asks to stop.
 
     The next signal hurries, if the first began a drain. One more ends the process immediately.
     """
-    return await serve_until_signalled(Serving(service, application))
+    return await serve_until_signalled(Serving(service, application), manager)
 
 
-async def serve_until_signalled(serving: Serving) -> int:
+async def serve_until_signalled(serving: Serving, manager: ServiceManager) -> int:
     """The same, for a service that something else may stop as well."""
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
         async with open_bare_nursery() as nursery:
-            nursery.start_soon(_obey_signals, serving, signals)
+            nursery.start_soon(_obey_signals, serving, signals, manager)
+            nursery.start_soon(_show_life, manager)
             try:
-                await serving.run(announce)
+                await serving.run(partial(announce, manager=manager))
             finally:
                 nursery.cancel_scope.cancel()
     return DONE
 
 
-def announce(where: str) -> None:
-    """Print where connections are accepted, for a person, or a program that waits for this line."""
+def announce(where: str, manager: ServiceManager) -> None:
+    """Say where connections are accepted: to a person or program that waits for this line, too."""
     print_all(f"Serving on {where}\n")
+    manager.ready(where)
 
 
-async def _obey_signals(serving: Serving, signals: AsyncIterator[int]) -> None:
+async def _show_life(manager: ServiceManager) -> None:
+    while manager.watchdog < inf:
+        await trio.sleep(manager.watchdog / 2)
+        manager.alive()
+
+
+async def _obey_signals(
+    serving: Serving, signals: AsyncIterator[int], manager: ServiceManager
+) -> None:
     for what, stop in serving.ways_to_stop.items():
         name = signal.Signals(await anext(signals)).name
         logger.info("%s: %s %d connections", name, what, serving.connections)
+        manager.stopping()
         stop()
     _exit_at_once(await anext(signals))
 
@@ -249,7 +279,7 @@ def _exit_at_once(number: int) -> NoReturn:
 # ---------------------------------------------------------------------------
 
 
-async def serve_as_worker(service: Service, application: Application, descriptor: int) -> int:
+async def serve_as_worker(service: Service, application: Application, sock: socket.socket) -> int:
     """Serve until a signal asks to stop, or until the supervisor is gone.
 
     A second signal changes nothing. A terminal or systemd sends a signal to every process, and the
@@ -259,13 +289,11 @@ async def serve_as_worker(service: Service, application: Application, descriptor
     Args:
         service: what to serve, and where.
         application: the application that `service` names.
-        descriptor: a socket; the supervisor has its other end.
+        sock: one end of a line; the supervisor has the other.
     """
-    # A process that the application starts must not keep this socket open after our end.
-    os.set_inheritable(descriptor, False)
     serving = Serving(service, application)
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-        async with Line(socket.socket(fileno=descriptor)) as line, open_bare_nursery() as nursery:
+        async with Line(sock) as line, open_bare_nursery() as nursery:
             nursery.start_soon(_stop_when_told, serving, signals)
             nursery.start_soon(_obey_supervisor, serving, line)
             try:
@@ -287,5 +315,7 @@ async def _obey_supervisor(serving: Serving, line: Line) -> None:
                 serving.leave(refuse=False)
             elif order == HURRY:
                 serving.stop()
+            elif order == PROBE:
+                await line.say(ALIVE)
     logger.warning("the supervisor is gone: closing %d connections", serving.connections)
     serving.stop()

@@ -1,7 +1,11 @@
 """Several processes on one port, and the supervisor that keeps them: ``trio-ws serve --workers``.
 
-The supervisor binds the port and never listens on it. Each worker binds it too (SO_REUSEPORT), and
-the kernel gives each new connection to one of them. The workers share nothing else.
+The supervisor holds the sockets, and each worker inherits them. So there is one queue of clients,
+from which a worker takes one whenever it has time for it. What is in the queue is no worker's own:
+a worker that leaves, or dies, leaves it to the others. The workers share nothing else.
+
+The first worker that is ready makes the sockets listen. From then on clients wait while no worker
+runs, and are not refused, until the supervisor itself is asked to stop.
 
 A worker tells its supervisor over a `line` when it accepts connections. The supervisor sends a
 worker SIGTERM, or says more over the line: its successor listens, or there is no time for a drain.
@@ -28,8 +32,9 @@ from .._nursery import open_bare_nursery
 from .._reasons import reason_of
 from .boards import TABLE, Board, Boards
 from .exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
-from .line import HURRY, LEAVE, READY, Line
+from .line import ALIVE, HURRY, LEAVE, PROBE, READY, Line
 from .serving import STOP_SIGNALS, announce
+from .systemd import ServiceManager
 
 logger = logging.getLogger("trio_ws.serve")
 
@@ -72,6 +77,9 @@ class Worker:
         self._ended = trio.Event()
         #: Whether it was stopped because it took too long to become ready.
         self.was_late = False
+        self._is_leaving = False
+        #: Whether it has answered each `probe`.
+        self._answers = True
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self._process.pid})"
@@ -97,6 +105,8 @@ class Worker:
                 if word == READY:
                     self._ready_at = trio.current_time()
                     self._settled.set()
+                elif word == ALIVE:
+                    self._answers = True
 
     async def wait_ready(self) -> bool:
         """Wait until it is ready. Returns false if it ended instead."""
@@ -130,7 +140,8 @@ class Worker:
         self._process.terminate()
 
     async def ask_to_leave(self) -> None:
-        """Ask it to stop, after its successor has begun to listen."""
+        """Ask it to stop, and to lose no client, because others serve in its place."""
+        self._is_leaving = True
         if self._ready_at < inf:
             await self._line.say(LEAVE)
         else:  # it may not read yet
@@ -139,6 +150,17 @@ class Worker:
     async def hurry(self) -> None:
         """Ask it to stop without a drain, or to cut that short."""
         await self._line.say(HURRY)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it serves: it is ready, is not asked to leave, and has answered so far."""
+        return self._ready_at < inf and self._answers and not self._is_leaving
+
+    async def probe(self) -> None:
+        """Ask whether its event loop runs. It is not `is_alive` until it has answered."""
+        if self._ready_at < inf and self._answers:  # else the question would only wait, too
+            self._answers = False
+            await self._line.say(PROBE)
 
     def kill(self) -> None:
         self._process.kill()
@@ -150,10 +172,14 @@ class Crew:
 
     Args:
         arguments: the arguments of ``trio-ws serve``.
-        port: the port that the workers listen on.
+        sockets: those that the workers inherit. They are closed when the workers are asked to stop.
+        manager: is told how the service is.
         patience: how many seconds a worker gets to stop, before it is killed.
+        open_timeout: how many seconds more it gets where others serve in its place, so that clients
+            may finish the opening handshake.
         drains: whether it begins that with a drain.
         boards: of the workers' numbers, if anybody wants them.
+        lent: whether the sockets are another process's, which has others serve when all have ended.
         start_timeout: how many seconds a worker gets to become ready, before it is stopped.
         foreground: whether the workers may use the terminal. Ctrl-C then reaches them too.
     """
@@ -161,19 +187,25 @@ class Crew:
     def __init__(
         self,
         arguments: Sequence[str],
-        port: int,
+        sockets: Sequence[socket.socket],
         *,
         patience: float,
+        manager: ServiceManager | None = None,
+        open_timeout: float = 0.0,
         drains: bool = False,
         boards: Boards | None = None,
+        lent: bool = False,
         start_timeout: float = inf,
         foreground: bool = False,
     ) -> None:
         self._arguments = arguments
-        self._port = port
+        self._sockets = sockets
+        self.manager = manager or ServiceManager()
         self._patience = patience
+        self._open_timeout = open_timeout
         self._drains = drains
         self._boards = boards
+        self._lent = lent
         self.start_timeout = start_timeout
         self._background: dict[str, Any] = {"stdin": subprocess.DEVNULL, "process_group": 0}
         if foreground:
@@ -183,6 +215,8 @@ class Crew:
         self._hull: trio.Nursery
         self._ask_for_restart, self.restarts = trio.open_memory_channel[None](1)
         self.forced_by = 0
+        #: How many workers are to be alive, for the service to count as alive.
+        self.promised = 0
 
     async def start(self, number: int) -> Worker:
         """Start a process, without waiting until it is ready.
@@ -190,6 +224,7 @@ class Crew:
         Raises:
             CommandFailed: the system cannot start one.
         """
+        sockets = [sock.fileno() for sock in self._sockets]
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as unless_started:
             unless_started.enter_context(ours)
@@ -199,12 +234,12 @@ class Crew:
                 process = await trio.lowlevel.open_process(
                     [
                         *(sys.executable, "-m", "trio_ws", "serve"),
-                        *("--as-worker", f"{theirs.fileno()}:{self._port}"),
+                        *("--as-worker", ",".join(map(str, [theirs.fileno(), *sockets]))),
                         *(f"--metrics-board={descriptor}:{TABLE}" for descriptor in given),
                         *self._arguments,
                     ],
                     env={**os.environ, WORKER_VARIABLE: str(number)},
-                    pass_fds=(theirs.fileno(), *given),
+                    pass_fds=(theirs.fileno(), *sockets, *given),
                     **self._background,
                 )
             except OSError as exc:
@@ -247,23 +282,26 @@ class Crew:
         self._hull.start_soon(self._dismiss, worker)
 
     async def _dismiss(self, worker: Worker) -> None:
-        await worker.ask_to_leave()
-        await self._expect_end([worker])
+        await self.stop([worker], leave=True)
 
-    async def stop(self, workers: Iterable[Worker]) -> bool:
-        """Ask these to stop, and kill those that do not. Returns whether all stopped gracefully."""
+    async def stop(self, workers: Iterable[Worker], *, leave: bool = False) -> bool:
+        """Ask these to stop, and kill those that do not. Returns whether all stopped gracefully.
+
+        With `leave`, others serve in their place, so that they lose no client.
+        """
         workers = list(workers)
         for worker in workers:
-            worker.ask_to_stop()
-        return await self._expect_end(workers)
-
-    async def _expect_end(self, workers: Sequence[Worker]) -> bool:
-        with trio.move_on_after(self._patience):
+            if leave:
+                await worker.ask_to_leave()
+            else:
+                worker.ask_to_stop()
+        patience = self._patience + (self._open_timeout if leave else 0)
+        with trio.move_on_after(patience):
             for worker in workers:
                 await worker.wait_ended()
         late = [worker for worker in workers if not worker.has_ended]
         for worker in late:
-            logger.error("%s did not stop in %g s: killing it", worker, self._patience)
+            logger.error("%s did not stop in %g s: killing it", worker, patience)
             worker.kill()
             await worker.wait_ended()
         return all(worker.status in _GOOD_ORDER for worker in workers)
@@ -282,6 +320,7 @@ class Crew:
         """
         with trio.open_signal_receiver(*STOP_SIGNALS, *restart_on) as signals:
             async with open_bare_nursery() as self._hull:
+                self._hull.start_soon(self._show_life)
                 try:
                     async with open_bare_nursery() as tending:
                         tending.start_soon(tend, self)
@@ -297,14 +336,27 @@ class Crew:
         async for number in signals:
             if number in STOP_SIGNALS:
                 logger.info("%s: stopping all workers", signal.Signals(number).name)
+                self.manager.stopping()
                 return
             with suppress(trio.WouldBlock):  # a restart is due already
                 self._ask_for_restart.send_nowait(None)
 
+    async def _show_life(self) -> None:
+        """Tell the service manager that the service lives, for as long as it does."""
+        while self.manager.watchdog < inf:
+            await trio.sleep(self.manager.watchdog / 2)
+            alive = sum(worker.is_alive for worker in self.workers)
+            if alive >= self.promised or self.manager.knows_of_stop:
+                self.manager.alive()
+            for worker in list(self.workers):
+                await worker.probe()
+
     async def _stop_all(self, signals: AsyncIterator[int]) -> int:
+        for sock in self._sockets:  # or clients would wait there for nobody
+            sock.close()
         async with open_bare_nursery() as nursery:
             nursery.start_soon(self._obey_further, signals)
-            in_good_order = await self.stop(self.workers)
+            in_good_order = await self.stop(self.workers, leave=self._lent and not self._drains)
             nursery.cancel_scope.cancel()
         if self.forced_by:
             return SIGNALLED + self.forced_by
@@ -366,10 +418,11 @@ def keep_workers(count: int, where: str) -> Tend:
             )
         workers = [first, *[await crew.start(number) for number in range(2, count + 1)]]
         places = [_Place(worker) for worker in workers]
+        crew.promised = count
         async with trio.open_nursery() as nursery:
             for place in places:
                 nursery.start_soon(_keep_filled, crew, place)
-            nursery.start_soon(_announce, workers, f"{where} with {count} workers")
+            nursery.start_soon(_announce, crew, workers, f"{where} with {count} workers")
             under_way = trio.CancelScope()
             async for _ in crew.restarts:
                 # The restart under way may wait for a worker that is never ready, or that runs code
@@ -381,10 +434,10 @@ def keep_workers(count: int, where: str) -> Tend:
     return tend
 
 
-async def _announce(workers: Iterable[Worker], where: str) -> None:
+async def _announce(crew: Crew, workers: Iterable[Worker], where: str) -> None:
     for worker in workers:
         await worker.wait_ready()
-    announce(where)
+    announce(where, crew.manager)
 
 
 async def _keep_filled(crew: Crew, place: _Place) -> None:
@@ -423,7 +476,7 @@ def make_backoff() -> Backoff:
 
 async def _replace_all(crew: Crew, places: Iterable[_Place], scope: trio.CancelScope) -> None:
     """Start each successor before its predecessor is stopped: some worker always listens."""
-    with scope:
+    with crew.manager.reloading(), scope:
         for place in places:
             successor = await _start_successor(crew, place.number)
             if successor is None:

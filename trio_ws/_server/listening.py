@@ -1,8 +1,8 @@
 """Sockets to accept connections on: TCP on every address of a name, and Unix sockets.
 
-This module owns addresses, one port for all of them, and sharing that port (SO_REUSEPORT). It binds
-in one step and listens in another, so that an application can do its set-up in between. Its errors
-name the address; it knows no handlers and no command line.
+This module owns addresses, and one port for all of them. It binds in one step and listens in
+another, so that an application can do its set-up in between. Its errors name the address; it knows
+no handlers and no command line.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ _NOT_HERE: Final = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 #: two servers could take the same port.
 _REUSE_ADDRESS: Final = os.name == "posix"
 
-#: What this system has: several processes on one port, and Unix sockets.
-CAN_REUSE_PORT: Final = hasattr(socket, "SO_REUSEPORT")
+#: Whether this system has Unix sockets.
 HAS_UNIX: Final = hasattr(socket, "AF_UNIX")
 
 #: How errors call the addresses that stand for every interface.
@@ -72,15 +71,12 @@ async def open_tcp_listeners(host: str | None, port: int) -> list[trio.SocketLis
     return _on_one_port(port, open_all)
 
 
-async def bind_tcp_sockets(
-    hosts: Sequence[str | None], port: int, *, reuse_port: bool = False
-) -> list[socket.socket]:
+async def bind_tcp_sockets(hosts: Sequence[str | None], port: int) -> list[socket.socket]:
     """Sockets on every address of `hosts`, all on one port; for `listen`.
 
     Args:
         hosts: names or addresses; `None` for every interface.
         port: 0 for a free one that the system picks.
-        reuse_port: let other processes of this user listen on the port too (SO_REUSEPORT).
 
     Raises:
         OSError: a name does not resolve (`socket.gaierror`), or an address cannot be bound. The
@@ -88,7 +84,7 @@ async def bind_tcp_sockets(
         ValueError: no host can have such a name.
     """
     addresses = [await _resolve(host) for host in hosts]
-    return _on_one_port(port, lambda: _bind_all(addresses, port, reuse_port=reuse_port))
+    return _on_one_port(port, lambda: _bind_all(addresses, port))
 
 
 def _on_one_port(port: int, open_all: Callable[[], list[_T]]) -> list[_T]:
@@ -112,9 +108,7 @@ async def _resolve(host: str | None) -> list[_Address]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-def _bind_all(
-    hosts: Sequence[Sequence[_Address]], port: int, *, reuse_port: bool = False
-) -> list[socket.socket]:
+def _bind_all(hosts: Sequence[Sequence[_Address]], port: int) -> list[socket.socket]:
     sockets: dict[_Address, socket.socket] = {}
     with ExitStack() as unless_all:
         for addresses in hosts:
@@ -124,7 +118,7 @@ def _bind_all(
                     continue  # two of the names stand for it
                 host, _, *rest = address
                 try:
-                    sock = _bind(family, (host, port, *rest), reuse_port=reuse_port)
+                    sock = _bind(family, (host, port, *rest))
                 except OSError as exc:
                     missing.append(_cannot_listen(f"port {port} of {_NAMES.get(host, host)}", exc))
                     if exc.errno not in _NOT_HERE:
@@ -138,12 +132,10 @@ def _bind_all(
     return list(sockets.values())
 
 
-def _bind(family: int, address: tuple[Any, ...], *, reuse_port: bool) -> socket.socket:
+def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
     with ExitStack() as unless_bound:
         sock = unless_bound.enter_context(socket.socket(family, socket.SOCK_STREAM))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, _REUSE_ADDRESS)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             # Otherwise :: takes the port of 0.0.0.0 with it, which gets its own socket.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -160,16 +152,19 @@ def port_of(sockets: Sequence[socket.socket]) -> int:
 def listen(sock: socket.socket) -> trio.SocketListener:
     """A listener on a bound socket, which belongs to the listener from now on.
 
+    One that listens already, in another process, keeps the length of its queue.
+
     Raises:
         OSError: another process has begun to listen there since the socket was bound.
     """
     address = sock.getsockname()
     # Before anybody can connect: clients that come before the first `accept` need the options too.
     prepare(sock)
-    try:
-        sock.listen(_BACKLOG)
-    except OSError as exc:
-        raise _cannot_listen(address, exc) from exc
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        try:
+            sock.listen(_BACKLOG)
+        except OSError as exc:
+            raise _cannot_listen(address, exc) from exc
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 
@@ -211,7 +206,9 @@ def _remove_stale(path: str) -> None:
     with suppress(FileNotFoundError):
         if Path(path).is_socket():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.setblocking(False)
                 try:
-                    client.connect(path)
+                    with suppress(BlockingIOError):  # its queue is full, so that somebody listens
+                        client.connect(path)
                 except ConnectionRefusedError:
                     Path(path).unlink()
