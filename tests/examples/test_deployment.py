@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,21 @@ async def test_the_application_runs_without_the_command_line(
                 await ws.send("hello")
                 assert await ws.receive() == "worker alone, up for 0 s: hello"
             nursery.cancel_scope.cancel()
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    for name in ("chat.socket", "chat.service"):
+        unit = (EXAMPLE / name).read_text("utf-8")
+        # It looks for the programs, too.
+        unit = re.sub("^(Exec.*?)=.*", r"\1=/bin/true", unit, flags=re.MULTILINE)
+        (tmp_path / name).write_text(unit, "utf-8")
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", tmp_path / "chat.service", tmp_path / "chat.socket"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "chat" not in verified.stdout + verified.stderr  # a line about one of them
 
 
 def test_every_command_line_shown_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

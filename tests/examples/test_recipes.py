@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ import pytest
 import trio
 
 from tests.examples.scripts import EXAMPLES, PATIENCE, output_of
-from tests.helpers import echo, open_server
+from tests.helpers import echo, kill, open_server
 from tests.test_reasons import client_tls, server_tls
 from trio_ws import (
     ConnectionEnded,
@@ -25,6 +27,7 @@ from trio_ws import (
     Response,
     WebSocket,
     basic_auth,
+    open_websocket_url,
     wrap_client_stream,
 )
 
@@ -53,6 +56,23 @@ async def test_a_client_says_hello(name: str) -> None:
             assert await output_of(f"recipes/{name}.py", "--url", server.urls[0]) == [
                 "Hello world!"
             ]
+
+
+async def test_a_program_serves_on_a_socket_of_systemd(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    program = [sys.executable, str(EXAMPLES / "recipes" / "from_systemd.py")]
+    with trio.fail_after(PATIENCE):
+        process = await trio.lowlevel.open_process(
+            ["systemd-socket-activate", "--listen", str(path), *program], stderr=subprocess.PIPE
+        )
+        try:
+            assert process.stderr is not None
+            await process.stderr.receive_some()  # it listens
+            async with open_websocket_url("ws://localhost/", path=path) as ws:
+                await ws.send("Hello world!")
+                assert await ws.receive() == "Hello world!"
+        finally:
+            await kill(process)
 
 
 async def test_guest_mode_on_asyncio() -> None:
