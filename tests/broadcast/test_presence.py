@@ -149,11 +149,19 @@ async def test_a_snapshot_stays_as_it_is_and_is_made_once_for_all_who_ask() -> N
 
 async def test_a_cancelled_wait_for_a_change_loses_none() -> None:
     async with open_broadcast() as broadcast:
-        presence = broadcast.presence("a")
+        presence, other = broadcast.presence("a"), broadcast.presence("a")
         await anext(presence)
-        with trio.move_on_after(1) as scope:
-            await anext(presence)
-        assert scope.cancelled_caught
+        await anext(other)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.__anext__)  # waits on
+            with trio.move_on_after(1) as scope:
+                await anext(presence)
+            assert scope.cancelled_caught
+            nursery.start_soon(presence.__anext__)
+            await trio.testing.wait_all_tasks_blocked()
+            with broadcast.join("a", "eve"):
+                await trio.testing.wait_all_tasks_blocked()
+        assert not (await anext(presence)).members
         with broadcast.join("a", "ada"):
             with trio.CancelScope() as scope:
                 scope.cancel()

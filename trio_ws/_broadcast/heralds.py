@@ -13,6 +13,7 @@ its computer.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import inf
 from typing import Final, final
 
@@ -173,18 +174,14 @@ class Herald:
             if self._roster.knows_others or settles < quiet:
                 settles += SETTLE
             for topic in topics:
-                self._roster.ask(topic)
-                if topic in self._roster.places:
-                    self._roster.places[topic].settles = settles
-                    self._watchers.wake(topic)
+                self._roster.ask(topic, settles)
+                self._watchers.wake(topic)
             self.note_news()
 
     async def _wait_subscribed(self) -> None:
-        with trio.move_on_after(PATIENCE):
-            try:
-                await self._backplane.wait_subscribed()
-            except trio.ClosedResourceError:  # it has ended, and ends us
-                await trio.sleep_forever()
+        # Where it has ended, it ends us as well, and says why.
+        with trio.move_on_after(PATIENCE), suppress(trio.ClosedResourceError):
+            await self._backplane.wait_subscribed()
 
     async def _tell_news(self) -> None:
         """Tell what changes: all that has changed since a moment ago, together."""
@@ -236,8 +233,6 @@ class Herald:
             return
         for topic, message in will:
             self._tell(topic, message)
-        with trio.move_on_after(FAREWELL, shield=True):
-            try:
-                await self._backplane.flush()
-            except trio.ClosedResourceError:  # it has ended before us
-                pass
+        # It may have ended before us.
+        with trio.move_on_after(FAREWELL, shield=True), suppress(trio.ClosedResourceError):
+            await self._backplane.flush()

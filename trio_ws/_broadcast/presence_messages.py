@@ -40,7 +40,7 @@ do not know. A new kind is no new version.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -149,9 +149,10 @@ def _fields(message: Message) -> tuple[str, dict[str, Any]]:
             return "beat", {"lease": lease}
         case Hello():
             return "hello", {}
-        case Will(of, lease, topics, last):
-            rows = {topic: _rows(members) for topic, members in topics.items()}
-            return "will", {"of": of, "lease": lease, "topics": rows, "last": last}
+        case _:
+            rows = {topic: _rows(members) for topic, members in message.topics.items()}
+            fields = {"of": message.of, "lease": message.lease, "topics": rows}
+            return "will", {**fields, "last": message.last}
 
 
 def _rows(members: Members) -> list[list[Any]]:
@@ -241,10 +242,10 @@ def _object(value: object) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _list(value: object) -> list[Any]:
+def _list(value: object) -> Sequence[Any]:
     if not isinstance(value, list):
         raise InvalidMessage(f"{value!r:.40} is no array")
-    return cast("list[Any]", value)
+    return cast("Sequence[Any]", value)
 
 
 def _number(value: object) -> int:

@@ -374,10 +374,11 @@ class Roster:
 
     # Others speak…
 
-    def ask(self, topic: str) -> None:
-        """Have everybody asked who is in a topic, now that answers would be heard."""
+    def ask(self, topic: str, settles: float) -> None:
+        """Have everybody asked who is in a topic. The answers will be there when it `settles`."""
         if topic in self.places:
             self.places[topic].asks_all = True
+            self.places[topic].settles = settles
             self._news[topic] = None
 
     def greet(self) -> None:
