@@ -398,6 +398,19 @@ def test_a_manager_that_cannot_be_told_is_a_line_in_the_log(
     assert "cannot tell the service manager WATCHDOG=1: " in caplog.text
 
 
+async def test_a_manager_that_knows_of_the_end_hears_of_no_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = str(tmp_path / "notify")
+    async with service_manager(monkeypatch, address) as heard:
+        manager = ServiceManager(address)
+        manager.stopping()
+        with manager.reloading():
+            pass
+        manager.alive()
+        assert [next(iter(await heard.hear())) for _ in range(2)] == ["STOPPING", "WATCHDOG"]
+
+
 def test_a_manager_that_does_not_read_is_not_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

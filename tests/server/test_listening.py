@@ -5,14 +5,21 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from tests.helpers import HOST
-from trio_ws._server.listening import bind_tcp_sockets, listen, open_tcp_listeners, port_of
+from trio_ws._server.listening import (
+    bind_tcp_sockets,
+    bound_unix_socket,
+    listen,
+    open_tcp_listeners,
+    port_of,
+)
 from trio_ws._transport.accepting import wrap_listener
 
 #: For documentation (RFC 5737, RFC 3849): no machine has these.
@@ -120,6 +127,20 @@ async def test_a_port_that_cannot_be_had_on_every_address_is_given_up(
     monkeypatch.setattr(socket, "socket", Unlucky)
     with pytest.raises(OSError, match="cannot listen on port .* of ::1: in use"):
         await bound("both")
+
+
+def test_a_unix_socket_whose_queue_is_full_is_taken(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as busy, ExitStack() as clients:
+        busy.bind(path)
+        busy.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+        with pytest.raises(OSError, match="Address already in use"):
+            clients.enter_context(bound_unix_socket(path))
 
 
 async def test_a_port_that_somebody_took_meanwhile_is_said_to_be_taken() -> None:

@@ -36,7 +36,7 @@ from .._server.server import WebSocketServer, serve_listeners
 from .._transport.system import readable
 from .application import Application, check_handler
 from .exits import DONE, SIGNALLED, CommandFailed
-from .line import ALIVE, HURRY, LEAVE, PROBE, READY, Line
+from .line import ALIVE, HURRY, LEAVE, READY, Line
 from .listening import bound_tcp_sockets, failing_in_one_line
 from .systemd import ServiceManager
 from .terminal import print_all
@@ -315,7 +315,7 @@ async def _obey_supervisor(serving: Serving, line: Line) -> None:
                 serving.leave(refuse=False)
             elif order == HURRY:
                 serving.stop()
-            elif order == PROBE:
+            else:  # a probe, or what only a supervisor of a later version means
                 await line.say(ALIVE)
     logger.warning("the supervisor is gone: closing %d connections", serving.connections)
     serving.stop()

@@ -32,7 +32,7 @@ from .._nursery import open_bare_nursery
 from .._reasons import reason_of
 from .boards import TABLE, Board, Boards
 from .exits import DONE, FAILED, INTERRUPTED, SIGNALLED, CommandFailed
-from .line import ALIVE, HURRY, LEAVE, PROBE, READY, Line
+from .line import HURRY, LEAVE, PROBE, READY, Line
 from .serving import STOP_SIGNALS, announce
 from .systemd import ServiceManager
 
@@ -102,11 +102,10 @@ class Worker:
     async def _listen(self) -> None:
         async with aclosing(self._line.messages()) as messages:
             async for word, _ in messages:
+                self._answers = True  # whatever it says
                 if word == READY:
                     self._ready_at = trio.current_time()
                     self._settled.set()
-                elif word == ALIVE:
-                    self._answers = True
 
     async def wait_ready(self) -> bool:
         """Wait until it is ready. Returns false if it ended instead."""
