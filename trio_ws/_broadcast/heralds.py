@@ -94,16 +94,16 @@ class Herald:
     def __init__(
         self, backplane: Backplane, roster: Roster, watchers: Watchers, logger: LoggerLike
     ) -> None:
-        self._backplane = backplane
-        self._roster = roster
-        self._watchers = watchers
-        self._logger = logger
+        self._backplane: Backplane = backplane
+        self._roster: Roster = roster
+        self._watchers: Watchers = watchers
+        self._logger: LoggerLike = logger
         #: The topics of which the others were not asked yet.
         self._newcomers: list[str] = []
-        self._opened = ParkingLot()
-        self._noted = ParkingLot()
-        self._is_deaf = False
-        self.malformed = 0
+        self._opened: ParkingLot = ParkingLot()
+        self._noted: ParkingLot = ParkingLot()
+        self._is_deaf: bool = False
+        self.malformed: int = 0
 
     # What the application does…
 

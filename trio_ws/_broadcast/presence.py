@@ -49,8 +49,8 @@ class Attendance:
         check_open: Callable[[], None],
         logger: LoggerLike,
     ) -> None:
-        self.watchers = Watchers()
-        self.roster = Roster(
+        self.watchers: Watchers = Watchers()
+        self.roster: Roster = Roster(
             os.urandom(8).hex(),
             lease,
             _wall_clock,
@@ -60,8 +60,8 @@ class Attendance:
         self.herald: Herald | None = None
         if backplane is not None:
             self.herald = Herald(backplane, self.roster, self.watchers, logger)
-        self._check_open = check_open
-        self.is_over = False
+        self._check_open: Callable[[], None] = check_open
+        self.is_over: bool = False
 
     @property
     def malformed(self) -> int:
@@ -157,10 +157,10 @@ class Membership:
         self.topic: str = topic
         self.member_id: str = _checked_id(member_id)
         self._value: Any = _checked_value(value)
-        self._websocket = websocket
-        self._attendance = attendance
+        self._websocket: WebSocket | None = websocket
+        self._attendance: Attendance = attendance
         self._seat: Seat | None = None
-        self._was_entered = False
+        self._was_entered: bool = False
 
     @property
     def value(self) -> Any:
@@ -284,7 +284,7 @@ class Presence(AsyncIterator[PresenceSnapshot]):
     """
 
     def __init__(self, attendance: Attendance, topic: str) -> None:
-        self._attendance = attendance
+        self._attendance: Attendance = attendance
         self._given: Mapping[str, Any] | None = None
         self.topic: str = topic
 

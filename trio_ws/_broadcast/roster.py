@@ -89,10 +89,10 @@ class Seat:
     __slots__ = ("entry", "member_id", "until")
 
     def __init__(self, member_id: str, entry: Entry) -> None:
-        self.member_id = member_id
-        self.entry = entry
+        self.member_id: str = member_id
+        self.entry: Entry = entry
         #: When it stops to linger; infinite while its block goes on.
-        self.until = inf
+        self.until: float = inf
 
 
 class Teller:
@@ -101,14 +101,14 @@ class Teller:
     __slots__ = ("asked", "entries", "parts", "told", "version", "version_of_parts")
 
     def __init__(self, now: float) -> None:
-        self.version = 0
+        self.version: int = 0
         self.entries: dict[str, Entry] = {}
         #: When it was last known to be right.
-        self.told = now
-        self.asked = -inf
+        self.told: float = now
+        self.asked: float = -inf
         #: Of a list that has not come completely.
         self.parts: dict[int, Members] = {}
-        self.version_of_parts = 0
+        self.version_of_parts: int = 0
 
 
 class Place:
@@ -136,22 +136,22 @@ class Place:
     )
 
     def __init__(self, name: str, now: float) -> None:
-        self.name = name
+        self.name: str = name
         #: Here, by id.
         self.seats: dict[str, list[Seat]] = {}
         #: Those of them that linger, the first to end first.
         self.lingering: OrderedDict[Seat, None] = OrderedDict()
         #: What others know of that, if they have heard all, and the version of it.
         self.told: dict[str, Entry] = {}
-        self.version = 0
+        self.version: int = 0
         #: The ids of which something may have to be told.
         self.changed: dict[str, None] = {}
-        self.digest_due = now
-        self.list_due = False
-        self.listed = -inf
+        self.digest_due: float = now
+        self.list_due: bool = False
+        self.listed: float = -inf
         #: Whom to ask for lists.
         self.asks: dict[str, None] = {}
-        self.asks_all = False
+        self.asks_all: bool = False
         self.tellers: dict[str, Teller] = {}
         #: By id, who says that it is there: origins, one with a will among them perhaps.
         self.holders: dict[str, dict[str, Entry]] = {}
@@ -161,9 +161,9 @@ class Place:
         #: What was shown before, by its id, with what has changed since: many tasks ask for the
         #: same.
         self.compared: dict[int, tuple[Mapping[str, Any], Any]] = {}
-        self.looked_at = now
+        self.looked_at: float = now
         #: When the others have had time to answer.
-        self.settles = -inf
+        self.settles: float = -inf
 
     def show(self) -> Mapping[str, Any]:
         """The members, as they are now and will stay in what this returns."""
@@ -192,11 +192,11 @@ class Legacy:
     __slots__ = ("due", "is_complete", "topics", "until")
 
     def __init__(self, until: float) -> None:
-        self.until = until
+        self.until: float = until
         self.topics: dict[str, dict[str, Entry]] = {}
-        self.is_complete = False
+        self.is_complete: bool = False
         #: A new process wants to know it.
-        self.due = False
+        self.due: bool = False
 
 
 @final
@@ -220,15 +220,15 @@ class Roster:
         *,
         alone: bool,
     ) -> None:
-        self.origin = origin
-        self.lease = lease
-        self.tick_interval = min(lease / 20, LONGEST_TICK)
+        self.origin: str = origin
+        self.lease: float = lease
+        self.tick_interval: float = min(lease / 20, LONGEST_TICK)
         #: Silence of this length is the end. It is noticed at the next tick, within the lease.
-        self._longest_silence = lease - 2 * self.tick_interval
-        self._wall = wall
-        self._tell_changed = changed
-        self._alone = alone
-        self._stamp = 0
+        self._longest_silence: float = lease - 2 * self.tick_interval
+        self._wall: Callable[[], int] = wall
+        self._tell_changed: Callable[[str], None] = changed
+        self._alone: bool = alone
+        self._stamp: int = 0
         #: Ordered by when their next digest is due.
         self.places: OrderedDict[str, Place] = OrderedDict()
         #: Those with something to tell, and those that were asked for a list too often.
@@ -241,10 +241,10 @@ class Roster:
         self.wills: dict[str, Legacy] = {}
         #: The seats that linger, the first to end first.
         self._lingering: OrderedDict[Seat, Place] = OrderedDict()
-        self._next_beat = -inf
-        self._next_sweep = -inf
-        self._says_hello = False
-        self.seats = 0
+        self._next_beat: float = -inf
+        self._next_sweep: float = -inf
+        self._says_hello: bool = False
+        self.seats: int = 0
 
     # Somebody comes or goes here…
 
