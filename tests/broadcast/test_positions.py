@@ -537,3 +537,17 @@ async def test_a_past_that_nobody_waits_for_any_more_is_let_go() -> None:
             async with broadcast.open_channel("a") as channel:
                 assert await texts(channel) == ["5", "6"]
             assert len(backplane.reads) == 1
+
+
+async def test_a_broker_that_knows_less_than_it_told_is_not_asked_for_ever() -> None:
+    backplane = StubBackplane()
+    outcomes: list[tuple[bool, list[str]]] = []
+    async with open_broadcast(backplane=backplane, history=2) as broadcast:
+        backplane.attach_wait.set()
+        async with broadcast.open_channel("a"):
+            backplane.attach("a", Position("x", 6))
+            backplane.answer = answer_with(4, 2)
+            await open_and_note(broadcast, "", outcomes)
+            assert len(backplane.reads) == 3
+            await open_and_note(broadcast, "x-5", outcomes)
+    assert outcomes == [(False, []), (False, [])]

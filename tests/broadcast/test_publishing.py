@@ -234,3 +234,17 @@ async def test_a_message_that_waited_counts_for_idle_time_when_its_turn_has_come
             await trio.sleep(3)
             assert ws.state.value == "closing"
             await peer.send_close(1000)
+
+
+async def test_an_envelope_that_publishes_to_its_own_topic_is_an_error() -> None:
+    def envelope(message: str | bytes, position: str, topic: str) -> str | bytes:
+        if message == "outer":
+            broadcast.publish("inner", topic)
+        return message
+
+    async with open_broadcast(envelope=envelope) as broadcast:
+        async with broadcast.open_channel("a") as channel:
+            with pytest.raises(RuntimeError, match="an envelope published to the topic"):
+                broadcast.publish("outer", "a")
+            assert channel.receive_nowait() == "inner"
+            assert channel.statistics().current_buffer_used == 0

@@ -552,7 +552,7 @@ class Broadcast:
                 self._attendance.receive(message.topic, message.message)
         elif self._in_order is not None:
             self._take(message)
-        elif message.token is None:  # our own were delivered already
+        else:  # our own do not come, and were delivered already
             self._call(
                 partial(self._publish_here, keep=message.kept), message.message, message.topic
             )

@@ -15,6 +15,7 @@ application for its state.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -321,6 +322,15 @@ class CatchUp:
 
     async def _start_over(self, record: Topic) -> None:
         record.window.hold()
+        # That it is closed only means that the broadcast is over, and has yet to end its tasks.
+        with suppress(trio.ClosedResourceError):
+            await self._send_again(record)
+        self._starting_over.remove(record)
+        record.catch_up()
+        record.window.release()
+        self._stop_asking(record)
+
+    async def _send_again(self, record: Topic) -> None:
         try:
             messages = await self._state_and_newer(record)
             if messages is None:
@@ -329,17 +339,10 @@ class CatchUp:
         except StateUnavailable:
             for delivery in record.behind:
                 delivery.sink.disconnect(CloseCode.TRY_AGAIN_LATER, "no state")
-        except trio.ClosedResourceError:
-            pass
         else:
             for delivery in record.behind:
                 if not delivery.sink.is_closed and not delivery.replay(messages, record.name):
                     delivery.overflow()
-        finally:
-            self._starting_over.remove(record)
-            record.catch_up()
-            record.window.release()
-            self._stop_asking(record)
 
     def _asking(self, record: Topic) -> _Questions:
         questions = self._questions.get(record)

@@ -85,16 +85,13 @@ class Topic:
         else:
             self.channels[delivery] = None
 
-    def remove(self, delivery: Delivery) -> bool:
-        """Remove a subscriber; false if it is none any more."""
+    def remove(self, delivery: Delivery) -> None:
         self._behind.pop(delivery, None)
-        if isinstance(delivery, ToChannel):
-            return self.channels.pop(delivery, delivery) is None
-        if self.websockets.get(delivery.websocket) is not delivery:
-            return False
-        del self.websockets[delivery.websocket]
-        self._audience = None
-        return True
+        if isinstance(delivery, ToWebSocket):
+            del self.websockets[delivery.websocket]
+            self._audience = None
+        else:
+            del self.channels[delivery]
 
     def subscribers(self) -> list[Delivery]:
         return [*self.websockets.values(), *self.channels]
@@ -199,9 +196,6 @@ class Topics:
         record = self._topics.get(topic)
         return record.websockets if record is not None else {}
 
-    def present(self, topic: str) -> int:
-        return len(self.deliveries(topic))
-
     def waiting(self) -> Waiting:
         # A connection that is subscribed to several topics has one line.
         lines = {
@@ -289,8 +283,9 @@ class Topics:
 
     def leave(self, delivery: Delivery, topic: str) -> None:
         record = self._topics.get(topic)
-        if record is None or not record.remove(delivery):
+        if record is None:
             return  # the broadcast is over
+        record.remove(delivery)
         self.keep_or_forget(record)
         if isinstance(delivery, ToWebSocket):
             delivery.sink.wake()  # a publisher need not wait for it any more
