@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -285,6 +287,39 @@ async def test_a_row_that_was_being_written_when_its_worker_was_killed_does_not_
         board.write(half_a_row())  # type: ignore[arg-type] # it is no whole row
     assert await boards.read() == [1] * SIZE
     boards.take_down(board)
+
+
+async def test_a_row_that_is_written_over_while_it_is_read_is_read_again() -> None:
+    boards = Boards()
+    board = boards.put_up()
+    board.write([1] * SIZE)
+    view: Any = board._view
+
+    class Racing:
+        """Lets the worker write two rows while the first is read."""
+
+        def __getitem__(self, index: Any) -> Any:
+            if isinstance(index, slice):
+                board._view = view
+                board.write([2] * SIZE)
+                board.write([3] * SIZE)
+            return view[index]
+
+    board._view = Racing()  # type: ignore[assignment] # it is enough of a memoryview
+    assert board.read() == [3] * SIZE
+    boards.take_down(board)
+
+
+def test_a_board_that_the_system_has_no_room_for_leaves_nothing_open() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Boards().put_up()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 async def test_a_supervisor_of_another_version_is_not_given_numbers(

@@ -53,10 +53,7 @@ class Metrics:
         """For ``prometheus_client.REGISTRY.register(metrics.collector)``, or another registry.
 
         It may be asked in any thread, and never waits. What it tells was true a tenth of a second
-        ago; with more than a thousand connections, up to a second for each ten thousand.
-
-        Raises:
-            ImportError: prometheus-client is not installed.
+        ago; with more than a thousand connections, up to two seconds for each ten thousand.
         """
         collector: NumbersCollector = prometheus().NumbersCollector(lambda: self._numbers)
         return collector
@@ -66,9 +63,6 @@ class Metrics:
 
         It tells the numbers of this moment, in Prometheus' text format. Who may ask for them is up
         to you: the port is that of your users.
-
-        Raises:
-            ImportError: prometheus-client is not installed.
         """
         return await page_of(await self._read())
 
@@ -132,7 +126,9 @@ async def open_metrics() -> AsyncGenerator[Metrics, None]:
     Measuring takes less than a hundredth of the processor's time. Nothing is waited for at the end.
 
     Raises:
+        ImportError: prometheus-client is not installed.
         RuntimeError: metrics are on already.
     """
+    prometheus()  # now, rather than while everybody waits for the first page
     async with measuring(None) as metrics:
         yield metrics
