@@ -72,6 +72,9 @@ SERVER_STREAM = {
     "server_header": PRODUCT,
     "trusted_proxies": (),
     "proxy_header": "X-Forwarded-For",
+    "max_messages_per_second": math.inf,
+    "max_bytes_per_second": math.inf,
+    "on_rate_limit": "wait",
     "idle_timeout": math.inf,
     "max_lifetime": math.inf,
 }
@@ -650,3 +653,8 @@ async def hook_that_waits(*args: object) -> None: ...
 def test_on_ping_pong_is_a_plain_function(wrong: Any) -> None:
     with pytest.raises(TypeError, match="on_ping_pong is a (plain )?function of a WebSocket"):
         ConnectionOptions(on_ping_pong=wrong)
+
+
+def test_what_becomes_of_a_client_that_is_too_fast_is_one_of_two_words() -> None:
+    with pytest.raises(ValueError, match="on_rate_limit is 'wait' or 'close', not 'drop'"):
+        ServerStreamOptions(on_rate_limit="drop")  # type: ignore[arg-type] # the mistake

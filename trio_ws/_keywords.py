@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 from ._connection.websocket import WebSocket
 from ._http.headers import HeadersLike
 from ._log import LoggerLike
-from ._options import Origins, ProcessRequest, ProxyHeader
+from ._options import Origins, ProcessRequest, ProxyHeader, RateLimitPolicy
 from ._protocol.deflate import Deflate
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class ServerStreamKeywords(ConnectionKeywords, total=False):
     server_header: str | None
     trusted_proxies: Sequence[str]
     proxy_header: ProxyHeader
+    max_messages_per_second: float
+    max_bytes_per_second: float
+    on_rate_limit: RateLimitPolicy
     idle_timeout: float
     max_lifetime: float
 

@@ -53,6 +53,8 @@ HandlerErrorPolicy: TypeAlias = Literal["log", "propagate"] | Callable[..., None
 PingPongHook: TypeAlias = Callable[..., object]
 #: How trusted proxies say what the client's address is: see the option `proxy_header`.
 ProxyHeader: TypeAlias = Literal["X-Forwarded-For", "Forwarded", "PROXY"]
+#: What becomes of a client that sends too fast: see the option `on_rate_limit`.
+RateLimitPolicy: TypeAlias = Literal["wait", "close"]
 #: Which pages may connect: see the option `origins`.
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
 
@@ -322,6 +324,24 @@ class ServerStreamOptions(ConnectionOptions):
     protocol, version 1 or 2, before TLS and HTTP. Only one is believed, because a client can send
     the others itself."""
 
+    max_messages_per_second: float = math.inf
+    """How many messages a client may send in a second, on one connection. After a quiet time, one
+    second's worth may come at once, and at least one message. A ping or a pong counts as a message,
+    and so does a fragment of less than 1 KiB. What a person does makes a few messages a second, a
+    game up to 60: leave several times as much."""
+
+    max_bytes_per_second: float = math.inf
+    """How many bytes a client may send in a second, on one connection. Those of frames count, heads
+    included, and a compressed message as if it were not compressed. After a quiet time, one
+    second's worth may come at once. A message that is larger comes when all of it would have been
+    allowed."""
+
+    on_rate_limit: RateLimitPolicy = "wait"
+    """What to do with a client that sends faster than these two allow. With ``"wait"``, its
+    connection is read no faster: TCP makes it wait, and nothing is lost. Its pings and its Close
+    frame wait behind its messages. With ``"close"``, the connection is closed with 1008, and the
+    reason names the limit. A client that keeps to its limits notices neither."""
+
     idle_timeout: float = math.inf
     """A connection without a message in either direction for this many seconds is closed with
     1000."""
@@ -339,6 +359,8 @@ class ServerStreamOptions(ConnectionOptions):
         assert self.proxy_networks is not None  # made now, so that a mistake is reported now
         if self.proxy_header not in get_args(ProxyHeader):
             raise ValueError(f"proxy_header is one of {', '.join(get_args(ProxyHeader))}")
+        if self.on_rate_limit not in get_args(RateLimitPolicy):
+            raise ValueError(f"on_rate_limit is 'wait' or 'close', not {self.on_rate_limit!r}")
         if self.process_request is not None:
             check_callable("process_request", self.process_request, "one Request")
         object.__setattr__(self, "origins", _checked_origins(self.origins))
@@ -346,6 +368,11 @@ class ServerStreamOptions(ConnectionOptions):
             hosts = _listed("hosts", ["*"] if self.hosts == "*" else self.hosts)
             object.__setattr__(self, "hosts", hosts)
             assert self.known_hosts is not None
+
+    @property
+    def limits_rates(self) -> bool:
+        """Whether one connection may send only so fast."""
+        return min(self.max_messages_per_second, self.max_bytes_per_second) < math.inf
 
     @cached_property
     def response_fields(self) -> Headers:

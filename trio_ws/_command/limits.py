@@ -24,6 +24,10 @@ LIMITS: Final = {
     "ping_timeout": (
         "A peer that stays silent for this many seconds after a ping is dropped with 1011"
     ),
+    "max_messages_per_second": (
+        "How many messages a client may send in a second, on one connection"
+    ),
+    "max_bytes_per_second": "How many bytes a client may send in a second, on one connection",
     "idle_timeout": (
         "A connection without a message in either direction for this many seconds is closed with "
         "1000"

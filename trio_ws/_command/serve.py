@@ -20,7 +20,7 @@ from typing import Any, Final, cast, get_args
 import trio
 
 from .._keywords import ListenerKeywords
-from .._options import ListenerOptions, ProxyHeader
+from .._options import ListenerOptions, ProxyHeader, RateLimitPolicy
 from .._server.listening import HAS_UNIX
 from ..metrics._metrics import open_metrics
 from .application import Application, load_application
@@ -186,6 +186,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a host that is answered to, several if repeated: a name, '*.name', an address or a "
         "network, or '*' for all (default: all; loopback names on a loopback address)",
     )
+    limits.add_argument(
+        "--on-rate-limit",
+        choices=get_args(RateLimitPolicy),
+        help="what to do with a client that sends too many messages or bytes: make it wait, or "
+        "close with 1008 (default: wait)",
+    )
     limits.add_argument("--no-compression", action="store_true", help="no permessage-deflate")
     for name, what in LIMITS.items():
         default = str(getattr(ListenerOptions, name)).removesuffix(".0")
@@ -300,6 +306,7 @@ _ARGUMENTS: Final = {
     "trusted_proxies": "trusted_proxy",
     "proxy_header": "proxy_header",
     "subprotocols": "subprotocol",
+    "on_rate_limit": "on_rate_limit",
 }
 
 

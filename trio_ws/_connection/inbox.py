@@ -308,6 +308,12 @@ class Inbox:
         while self.full:
             await self._wait_for_receivers()
 
+    async def wait_until(self, time: float) -> None:
+        """Wait until then, on trio's clock, or until what is put in is not kept any more."""
+        with trio.move_on_at(time):
+            while self._intake is KEPT:
+                await self._wait_for_receivers()
+
     async def wait_until_caught_up(self) -> None:
         """Return when the receivers have dealt with all that came, as far as can be seen."""
         while not self._caught_up:

@@ -13,8 +13,11 @@ import trio
 
 from .._errors import CloseCode, UnexpectedMessage
 from .._nursery import leaf_exceptions, protected_context
+from .._options import ConnectionOptions, ServerStreamOptions
+from .._protocol.wire import Wire
 from .keepalive import Keepalive
 from .outbox import Outbox
+from .rates import Rates
 from .reader import Reader
 from .reading import Reading
 from .sender import Sender
@@ -127,6 +130,7 @@ def _start(websocket: WebSocket, services: Services) -> None:
         ending=ending,
         liveness=liveness,
         logger=logger,
+        rates=_rates(options, wire),
         # Whichever task reads, the hook finds the context variables of the task that opened this.
         tell=None if hook is None else partial(copy_context().run, hook, websocket),
     )
@@ -135,3 +139,16 @@ def _start(websocket: WebSocket, services: Services) -> None:
     )
     reading.begin(reader.run, websocket._received)
     services.watchdog.watch(websocket._keepalive)
+
+
+def _rates(options: ConnectionOptions, wire: Wire) -> Rates | None:
+    """How fast the peer may send; `None` for as fast as it likes."""
+    if not isinstance(options, ServerStreamOptions) or not options.limits_rates:
+        return None
+    return Rates(
+        options.max_messages_per_second,
+        options.max_bytes_per_second,
+        trio.current_time(),
+        wire,
+        closes=options.on_rate_limit == "close",
+    )

@@ -33,6 +33,7 @@ from .inbox import Inbox
 from .liveness import Liveness
 from .outbox import Outbox
 from .pings import SentPings
+from .rates import Rates
 from .reading import NOBODY, Reading
 
 #: Once both Close frames are through, or after a failure over a stream that cannot be shut down
@@ -76,6 +77,7 @@ class Reader:
         ending: is told of the end that the peer or the network makes.
         liveness: is told when something came.
         logger: belongs to the connection.
+        rates: how fast the peer may send, if that is limited.
         tell: is called with each ping and pong, if anybody wants to know.
     """
 
@@ -87,6 +89,7 @@ class Reader:
         "_notes_messages",
         "_outbox",
         "_pings",
+        "_rates",
         "_reading",
         "_tell",
         "_transport",
@@ -107,6 +110,7 @@ class Reader:
         ending: Ending,
         liveness: Liveness,
         logger: ConnectionLogger,
+        rates: Rates | None,
         tell: Tell | None,
     ) -> None:
         self._transport = transport
@@ -120,6 +124,7 @@ class Reader:
         self._logger = logger
         #: Whether somebody wants to know of each message.
         self._notes_messages = liveness.counts_idleness or logger.shows_frames
+        self._rates = rates
         self._tell = tell
         self.bytes_received = self.messages_received = 0
 
@@ -150,6 +155,11 @@ class Reader:
             return None
         self._liveness.heard_at = now = trio.current_time()
         self.bytes_received += position
+        if self._rates is not None and not self._rates.admit(messages, now, position):
+            # To wait for that is for the reader task: this one may be cancelled.
+            self._rates.held_back = messages
+            reading.hand_back(data[position:] or None)
+            return None
         self._note_received(messages)
         message = self._inbox.put_but_first(messages, now)
         if position < len(data):
@@ -166,9 +176,13 @@ class Reader:
         self._liveness.heard_at = now = trio.current_time()
         position = 0
         for _ in range(KEEPALIVE_FRAMES):
-            event, position = self._wire.receive_ping_or_pong(data, position)
+            event, stop = self._wire.receive_ping_or_pong(data, position)
             if event is None:
                 break
+            rates = self._rates
+            if rates is not None and not rates.admit([event.payload], now, stop - position):
+                break
+            position = stop
             log_frame(self._logger, "received %s", event)
             self._handle(event, 0)
         self.bytes_received += position
@@ -251,6 +265,9 @@ class Reader:
     async def _take_news(self) -> bytes | None:
         """Take over what a receiver read and left to this task, once there is room for more."""
         news = self._reading.take_news()
+        if self._rates is not None:
+            messages, self._rates.held_back = self._rates.held_back, []
+            await self._put_as_earned(messages)
         if self._inbox.full:  # it read more than there was room for
             await self._wait_for_room()
         return news
@@ -284,10 +301,13 @@ class Reader:
         handed_over = False
         for event in wire.receive(data):
             if isinstance(event, list):  # nearly always
-                handed_over |= inbox.put(event, self._liveness.heard_at)
-                self._note_received(event)
+                if self._rates is not None:
+                    handed_over |= await self._put_as_earned(event)
+                else:
+                    handed_over |= inbox.put(event, self._liveness.heard_at)
+                    self._note_received(event)
                 work += len(event) * MESSAGE_WORK
-            else:
+            elif self._rates is None or await self._earn(event):
                 log_frame(self._logger, "received %s", event)
                 handed_over |= self._handle(event, pings)
                 pings += isinstance(event, Ping)
@@ -312,6 +332,8 @@ class Reader:
             if came and event is not None:
                 self.bytes_received += came
                 self._liveness.heard_at = trio.current_time()
+                if self._rates is not None and not await self._earn(event):
+                    break
                 log_frame(self._logger, "received %s", event)
                 handed_over = self._handle(event, 0)
                 if inbox.full:
@@ -334,6 +356,40 @@ class Reader:
             return came, self._wire.receive_in_place(place, came) if came else None
         finally:
             return_place(place)
+
+    async def _put_as_earned(self, messages: Messages) -> bool:
+        """Put in messages, each as soon as the peer has earned it.
+
+        Returns:
+            Whether a task that waited was handed one of them.
+        """
+        assert self._rates is not None
+        admitted = self._rates.admit(messages, trio.current_time())
+        handed_over = False
+        for batch in [messages] if admitted else [[message] for message in messages]:
+            if not (admitted or await self._earn(batch)):
+                break
+            handed_over |= self._inbox.put(batch, self._liveness.heard_at)
+            self._note_received(batch)
+        return handed_over
+
+    async def _earn(self, event: Event) -> bool:
+        """Wait until the peer has earned what it sent. False if it had to wait, and is closed.
+
+        What comes is not read meanwhile, a ping or a Close frame included.
+        """
+        assert self._rates is not None
+        now = trio.current_time()
+        seconds = self._rates.earn(event, now)
+        # Once the connection ends, only the peer's Close frame, or why it broke, is looked for.
+        if seconds and self._ending.state is OPEN:
+            if self._rates.closes:
+                self._wire.end = self._rates.violation(now)
+                return False
+            self._liveness.paused = True
+            await self._inbox.wait_until(now + seconds)
+            self._liveness.resume(trio.current_time())
+        return True
 
     def _handle(self, event: Event, pings: int) -> bool:
         """Handle what is not a whole message; so many `pings` came in the same read before it.

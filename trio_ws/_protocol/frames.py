@@ -224,6 +224,13 @@ SHORT_HEADS = {
 }
 
 
+def masked_size(length: int) -> int:
+    """How many bytes a frame takes that a client sends with so many bytes of payload."""
+    if length < TWO_BYTES_LENGTH:
+        return 6 + length
+    return (8 if length < 2**16 else MAX_HEAD) + length
+
+
 def masked_frame(frame: bytes) -> bytes:
     """The same frame as a client sends it."""
     head = read_head(frame, 0)

@@ -119,6 +119,12 @@ LARGE = 16 * 1024
 _CONTROL = frozenset({PING, PONG, CLOSE})
 _COMPRESSED = frozenset({TEXT | RSV1, BINARY | RSV1})
 
+#: The bit that marks a control frame (RFC 6455 section 5.2).
+_IS_CONTROL = 0x08
+
+#: A payload shorter than this takes less time than the frame around it.
+SMALL_FRAGMENT = 1024
+
 
 class Wire:
     """One open connection's two directions of frames.
@@ -151,8 +157,10 @@ class Wire:
         "_wsproto",
         "close_sent",
         "end",
+        "head_bytes",
         "masks",
         "role",
+        "small_fragments",
     )
 
     role: Role
@@ -163,6 +171,10 @@ class Wire:
     this end has sent its Close frame, and the connection does the closing handshake."""
     close_sent: int | None
     """The code of the Close frame that this end sent; 1005 for one without a code."""
+    head_bytes: int
+    """How many bytes came as heads of frames whose messages come as `Fragment` events."""
+    small_fragments: int
+    """How many frames came that are shorter than `SMALL_FRAGMENT` and end no message."""
 
     def __init__(
         self,
@@ -177,6 +189,7 @@ class Wire:
         self.masks = role is Role.CLIENT
         self.end = None
         self.close_sent = None
+        self.head_bytes = self.small_fragments = 0
         self._limit = max_message_size
         self._batch = batch
         self._deflate = deflate
@@ -256,6 +269,11 @@ class Wire:
         # Frames are still taken apart, and judged: the Close frame is somewhere among them.
         if self._deflate is not None:
             self._codecs.discard()
+
+    @property
+    def may_inflate(self) -> bool:
+        """Whether messages may come compressed."""
+        return self._deflate is not None
 
     @property
     def bytes_inflated(self) -> int:
@@ -388,6 +406,7 @@ class Wire:
         if head is None or position + head.size > len(data):
             self._rest = data[position:]
             return len(data)
+        self.head_bytes += head.size
         start = position + head.size
         key = data[start - 4 : start] if head.masked else b""
         self._arriving = ArrivingFrame(head, key, decode_text=self._decode_text)
@@ -484,6 +503,9 @@ class Wire:
                 # the same: a frame that must be wrong is refused at its second byte.
                 self._head = known
                 return len(data)
+            if not head.first & _IS_CONTROL:
+                self.head_bytes += head.size
+                self.small_fragments += head.first < FIN and head.length < SMALL_FRAGMENT
             self._owed = head.size + head.length - len(self._head)
             self._head = b""
         stop = min(len(data), position + self._owed, position + self._step)
