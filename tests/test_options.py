@@ -102,6 +102,8 @@ DEFAULTS: list[tuple[type[ConnectionOptions], dict[str, Any]]] = [
             "on_handler_error": "log",
             "grace_period": 5,
             "max_connections": math.inf,
+            "max_handshakes_per_second": math.inf,
+            "max_connections_per_address": math.inf,
             "max_body_size": 2**20,
             "keep_alive_timeout": 75,
         },

@@ -98,5 +98,7 @@ class ListenerKeywords(ServerStreamKeywords, total=False):
     on_handler_error: HandlerErrorPolicy
     grace_period: float
     max_connections: float
+    max_handshakes_per_second: float
+    max_connections_per_address: float
     max_body_size: float
     keep_alive_timeout: float

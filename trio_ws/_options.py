@@ -410,6 +410,20 @@ class ListenerOptions(ServerStreamOptions):
     """Connections beyond this many get HTTP 503. Connections in the opening handshake count. So do
     those that only speak HTTP with a `Router`, even while they are idle."""
 
+    max_handshakes_per_second: float = math.inf
+    """How often one address may connect in a second. After a quiet time, one second's worth may
+    come at once, and at least one connection. What is beyond gets 429 with Retry-After, and over
+    TLS it is hung up on. An IPv6 address stands for its /64. Behind `trusted_proxies`, the client's
+    address counts; set these first, or all clients are one. With several workers, each counts by
+    itself. A Unix socket has no address. A page makes one connection, and a browser that restores
+    its tabs makes ten; leave room for offices behind one address: 20 or more."""
+
+    max_connections_per_address: float = math.inf
+    """Connections of one address beyond this many get 429. Counted are the same connections as for
+    `max_connections`, and the same addresses as for `max_handshakes_per_second`. Behind a proxy
+    that names the client in a header, that is from the request for a WebSocket on. A hundred leaves
+    room for offices behind one address."""
+
     max_body_size: float = 2**20
     """Largest body of an HTTP request that a `Router` accepts, in bytes. A larger one gets 413. The
     whole body is held in memory. Each chunk of a chunked body counts at least 64. A body that does
@@ -424,6 +438,11 @@ class ListenerOptions(ServerStreamOptions):
         super().__post_init__()
         if self.on_handler_error not in ("log", "propagate"):
             _check_error_policy(self.on_handler_error)
+
+    @property
+    def limits_addresses(self) -> bool:
+        """Whether one address may connect only so often."""
+        return min(self.max_handshakes_per_second, self.max_connections_per_address) < math.inf
 
 
 # ---------------------------------------------------------------------------

@@ -286,6 +286,28 @@ async def handler(ws):
 """
 
 
+LISTENING = """
+async def handler(ws):
+    async for _ in ws:
+        pass
+"""
+
+
+async def test_a_client_that_is_too_fast_is_closed_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "listens.py").write_text(LISTENING, "utf-8")
+    options = ("--max-messages-per-second", "2", "--on-rate-limit", "close")
+    where = ("--host", "127.0.0.1", "--port", "0")
+    with trio.fail_after(PATIENCE):
+        async with running("serve", "listens:handler", *where, *options, cwd=tmp_path) as command:
+            (url,) = await command.urls()
+            async with open_websocket_url(url) as ws:
+                for _ in range(3):
+                    await ws.send("again")
+                reason = await ws.wait_closed()
+                assert reason.reason == "too fast: max_messages_per_second is 2"
+            assert await command.stop(signal.SIGTERM) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "headers", "told"),
     [

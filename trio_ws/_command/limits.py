@@ -37,6 +37,8 @@ LIMITS: Final = {
     ),
     "grace_period": "Seconds that handlers may go on at shutdown before they are cancelled",
     "max_connections": "Connections beyond this many get HTTP 503",
+    "max_handshakes_per_second": "How often one address may connect in a second",
+    "max_connections_per_address": "Connections of one address beyond this many get 429",
     "max_body_size": "Largest body of an HTTP request that a Router accepts, in bytes",
     "keep_alive_timeout": (
         "Seconds that an HTTP connection to a Router may be idle between two requests"

@@ -39,6 +39,7 @@ from .._http.networks import Networks
 from .._keywords import ListenerKeywords
 from .._metering import (
     HANDLER_ERRORS,
+    HANDSHAKES,
     HANDSHAKES_OPEN,
     HTTP_CONNECTIONS,
     HTTP_REQUESTS,
@@ -47,6 +48,7 @@ from .._metering import (
     Meter,
     Numbers,
     measured,
+    status_label,
 )
 from .._nursery import errors_in, open_bare_nursery, raise_as_is
 from .._options import ListenerOptions, make_options
@@ -56,6 +58,7 @@ from .._transport.stream import Transport
 from .._transport.system import socket_address
 from .._web.site import Site
 from .admission import accept_all
+from .door import TurnedAway
 from .handlers import Failures, Handler
 from .listening import open_tcp_listeners
 from .metering import measure_connections
@@ -286,12 +289,31 @@ class WebSocketServer:
 
     @trio.lowlevel.enable_ki_protection
     async def _accept(self, connections: trio.Nursery, scope: trio.CancelScope) -> None:
+        state = self._state
+        door = state.door
+
         def serve(transport: Transport) -> None:
-            connections.start_soon(Visit(transport, self._state).run)
+            connections.start_soon(Visit(transport, state).run)
+
+        def serve_at_door(transport: Transport) -> None:
+            assert door is not None
+            try:
+                place = door.enter_directly(transport)
+            except TurnedAway as exc:
+                state.refused_total += 1
+                if state.meter is not None:
+                    state.meter.count(HANDSHAKES, status_label(exc.response.status))
+                door.refuse(transport, exc.response, connections.start_soon)
+            else:
+                connections.start_soon(Visit(transport, state, place).run)
 
         try:
             with scope:
-                await accept_all(self._listeners, serve, self._options.logger)
+                await accept_all(
+                    self._listeners,
+                    serve if door is None else serve_at_door,
+                    self._options.logger,
+                )
         except BaseException as exc:
             errors = errors_in(exc)
             if not errors:

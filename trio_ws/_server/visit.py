@@ -53,6 +53,8 @@ from .._web.conversation import Conversation
 from .._web.declining import decline
 from .._web.hooks import Ask, ask
 from .._web.site import Site
+from .addresses import Place
+from .door import Door, TurnedAway
 from .draining import Draining
 from .handlers import Failures, Handler, run_handler
 from .metering import note_end
@@ -83,6 +85,7 @@ class ServerState:
         stages: how many visits are at which stage.
         connections_total, refused_total, http_requests_total: see `ServerStatistics`.
         meter: is told what has ended, if metrics are on.
+        door: turns away addresses that come too often, if that is limited.
     """
 
     handler: Handler
@@ -98,9 +101,12 @@ class ServerState:
     refused_total: int = 0
     http_requests_total: int = 0
     meter: Meter | None = None
+    door: Door | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.draining = Draining(self.connections)
+        limited = self.options.limits_addresses
+        self.door = Door(self.options, self.shutdown) if limited else None
 
     def unavailable(self, why: str) -> Response:
         """The response to a client that comes at a bad time."""
@@ -119,6 +125,7 @@ class Visit:
     Args:
         transport: the connection.
         server: what it shares with the others.
+        place: that of its address, if that is limited and known.
     """
 
     __slots__ = (
@@ -126,14 +133,18 @@ class Visit:
         "_deadline",
         "_logger",
         "_options",
+        "_place",
         "_server",
         "_stage",
         "_status",
         "_transport",
     )
 
-    def __init__(self, transport: Transport, server: ServerState) -> None:
+    def __init__(
+        self, transport: Transport, server: ServerState, place: Place | None = None
+    ) -> None:
         self._transport = transport
+        self._place = place
         self._server = server
         self._options = server.options
         self._logger = ConnectionLogger(self._options.logger, new_connection_id())
@@ -159,6 +170,8 @@ class Visit:
                 with trio.move_on_after(REFUSAL_LINGER):  # TLS says goodbye (RFC 9112 section 9.8)
                     await self._transport.aclose()
         finally:
+            if self._server.door is not None:
+                self._server.door.leave(self._place)
             try:
                 await self._transport.aclose_forcefully()
             except Exception:
@@ -178,6 +191,8 @@ class Visit:
                 websocket = await self._answer_requests(await self._start())
                 if websocket is not None:
                     self._status = websocket.response.status
+        except TurnedAway:
+            pass  # it is logged, and told if that costs little
         except HandshakeError as exc:
             self._logger.info("%s left: %s", self._peer, exc)
         except _Dropped as exc:
@@ -218,7 +233,22 @@ class Visit:
             self._client = await client_behind_proxy(self._transport, self._options)
         if scope.cancelled_caught:
             raise self._dropped()
+        try:
+            self._come_in(self._client)
+        except TurnedAway as exc:
+            if self._transport.is_through:  # else TLS would have to come first
+                await self._respond(ServerExchange(), exc.response)
+            raise
         return b""
+
+    def _come_in(self, client: Address) -> None:
+        """The client's address is known. It may come too often.
+
+        Raises:
+            TurnedAway: it does.
+        """
+        if self._place is None and self._server.door is not None:
+            self._place = self._server.door.enter(client)
 
     async def _answer_requests(self, received: bytes) -> WebSocket | None:
         """Read requests and answer pages until one is for a WebSocket, or nothing is left to say.
@@ -235,11 +265,14 @@ class Visit:
             try:
                 incoming = await self._read(reader)
                 if incoming.request.is_upgrade:
+                    self._come_in(incoming.request.remote_address)
                     return await self._accept(incoming)
                 if pages is None:
                     await decline(incoming, self._asking)
             except (InvalidRequest, ConnectionRejected) as exc:
                 await self._respond(reader.exchange, exc.response)
+                if isinstance(exc, TurnedAway):
+                    return None
                 problem = f": {exc}" if isinstance(exc, InvalidRequest) else ""
                 status = exc.response.status
                 self._logger.info("%s answered with %d%s", self._peer, status, problem)
