@@ -211,7 +211,7 @@ async def test_sentinels_that_are_away_are_asked_again(
         assert desk.sentinel.process is not None
         os.kill(desk.sentinel.process.pid, signal.SIGSTOP)
         async with run(RedisBackplane(desk.url, open_timeout=0.4)) as node:
-            assert not node.statistics.connected
+            assert node.statistics.connections == 0
             assert f"the Sentinel at {HOST}:{desk.sentinel.port} does not answer" in caplog.text
             assert "Connection refused" in caplog.text
             os.kill(desk.sentinel.process.pid, signal.SIGCONT)
