@@ -131,7 +131,10 @@ def plain_sections(lines: list[str]) -> list[str]:
 # ---------------------------------------------------------------------------
 
 #: The public modules. A name of the first comes before one of the next.
-MODULES = [importlib.import_module(f"trio_ws{module}") for module in ("", ".testing", ".backplane")]
+MODULES = [
+    importlib.import_module(f"trio_ws{module}")
+    for module in ("", ".testing", ".backplane", ".live")
+]
 
 _NAME = re.compile(r"([A-Z]\w+|[a-z]+_\w+)(\.\w+)*$")
 

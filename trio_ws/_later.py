@@ -14,7 +14,7 @@ import sys
 from importlib import import_module
 
 #: What is imported from rooms of its own.
-ROOMS = ("backplane", "metrics")
+ROOMS = ("backplane", "live", "metrics")
 
 _PACKAGE = __name__.rpartition(".")[0]
 

@@ -188,6 +188,14 @@ async def test_site() -> None:
                 for hour in ("one", "two", "three", "four", "five", "six", "seven")
             },
         ),
+        (
+            "follow",
+            {
+                f"It is {hour} o'clock."
+                for hour in ("one", "two", "three", "four", "five", "six", "seven")
+            }
+            | {"(from here on)"},
+        ),
     ],
 )
 async def test_patterns(script: str, lines: set[str]) -> None:
@@ -198,7 +206,7 @@ async def test_patterns(script: str, lines: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["sync_time", "chat", "quart_tutorial", "dashboard", "connect_four", "site"]
+    "folder", ["live", "sync_time", "chat", "quart_tutorial", "dashboard", "connect_four", "site"]
 )
 async def test_applications_are_found_by_the_command_line(folder: str) -> None:
     application = load_application(f"examples.{folder}.server:application")
@@ -220,7 +228,7 @@ async def test_examples_of_tests(folder: str, tests: int) -> None:
 
 def test_every_script_says_what_it_is_and_can_be_imported() -> None:
     here = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site", "deploy"}
-    here |= {"recipes"}
+    here |= {"recipes", "live"}
     of_pages = {"show_time", "sync_time", "chat", "quart_tutorial", "dashboard", "connect_four"}
     scripts = sorted(EXAMPLES.rglob("*.py"))
     assert {script.parent.name for script in scripts} == here | of_pages

@@ -163,6 +163,40 @@ def test_tabs_share_the_counter_and_come_back_after_a_restart(tabs: Tabs) -> Non
 
 
 # ---------------------------------------------------------------------------
+# The board
+# ---------------------------------------------------------------------------
+
+
+def write(page: Page, note: str) -> None:
+    page.fill("input", note)
+    page.press("input", "Enter")
+    expect(page.locator("#notes li").last).to_have_text(note)
+
+
+def test_a_board_is_caught_up_on_after_a_tunnel_and_shown_anew_after_a_restart(tabs: Tabs) -> None:
+    with serving("live/server.py") as server:
+        desktop, phone = tabs.open(server.url), tabs.open(server.url, PHONE)
+        write(desktop, "one")
+        write(phone, "<b>two</b>")
+        for page in (desktop, phone):
+            expect(page.locator("#notes li")).to_have_text(["one", "<b>two</b>"])
+        phone.context.set_offline(True)
+        expect(phone.locator("#status")).to_contain_text("Connection lost")
+        expect(phone.locator("button")).to_be_disabled()
+        write(desktop, "three")
+        phone.context.set_offline(False)
+        expect(phone.locator("#notes li")).to_have_text(["one", "<b>two</b>", "three"])
+        keep(desktop, "live-desktop")
+        keep(phone, "live-phone")
+    with serving("live/server.py", port=server.port):
+        for page in (desktop, phone):
+            expect(page.locator("#status")).to_have_text("Connected")
+            expect(page.locator("#notes li")).to_have_count(0)  # they were kept in memory
+        write(phone, "four")
+        expect(desktop.locator("#notes li")).to_have_text(["four"])
+
+
+# ---------------------------------------------------------------------------
 # The chat
 # ---------------------------------------------------------------------------
 

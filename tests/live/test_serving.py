@@ -7,7 +7,7 @@ import re
 import pytest
 
 from trio_ws import Response, Router
-from trio_ws._web.live_module import MODULE
+from trio_ws.live import MODULE
 from trio_ws.testing import open_test_app
 
 pytestmark = pytest.mark.autojump

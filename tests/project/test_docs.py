@@ -16,6 +16,7 @@ import trio
 
 import trio_ws
 import trio_ws.backplane
+import trio_ws.live
 import trio_ws.metrics
 import trio_ws.testing
 from tests.examples.scripts import PATIENCE
@@ -158,7 +159,7 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [trio_ws, trio_ws.testing, trio_ws.backplane, trio_ws.metrics],
+    [trio_ws, trio_ws.testing, trio_ws.backplane, trio_ws.live, trio_ws.metrics],
     ids=lambda module: module.__name__,
 )
 def test_the_reference_has_every_public_name_and_no_other(module: ModuleType) -> None:

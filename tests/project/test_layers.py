@@ -35,6 +35,7 @@ FLOORS = {
     "_client": "",
     "_server": "",
     "metrics": "",
+    "live": "",
     "__init__": "_later",
     "testing": "",
     "_command": "",

@@ -70,7 +70,7 @@ assert not loaded & {
     "importlib.metadata", "mimetypes",
 }
 assert not {name.partition(".")[0] for name in loaded} & {"numpy", "werkzeug", "coredis", "anyio"}
-rooms = ("_broadcast", "_command", "_server", "_web", "backplane", "metrics", "testing")
+rooms = ("_broadcast", "_command", "_server", "_web", "backplane", "live", "metrics", "testing")
 assert not [name for name in loaded if name.startswith(tuple(f"trio_ws.{room}" for room in rooms))]
 """
 USES = {

@@ -93,6 +93,7 @@ from trio_ws.backplane._redis import (
     sentinel as _sentinel,
 )
 from trio_ws.backplane._redis.address import BrokerRefused
+from trio_ws.live import _messages
 
 LOGGER = logging.getLogger("parsers")
 LOGGER.disabled = True
@@ -590,6 +591,12 @@ for field, text in (
     *[(f"If_{name}", DATE) for name in ("Range", "Modified_Since", "Unmodified_Since")],
 ):
     parser(Folder.answer, values(text), partial(answer_with_file, "helpers.py", field))
+
+LIVE = (
+    '{"type":"subscribe","topic":"a","position":"9f3ac1d2e4b5-42","presence":true}',
+    '{"type":"send","topic":"a","id":"1","data":{"b":[1e3,null]}}',
+)
+parser(_messages.parse, st.one_of(texts(*LIVE), st.binary()), None, _messages.BadMessage)
 
 # ---------------------------------------------------------------------------
 # What comes from a broker, and from the command line

@@ -598,6 +598,11 @@ class Broadcast:
         for record in records:
             self._catch_up.start_over(record)
 
+    def _tell(self, topic: str | None, make: Callable[[str], str]) -> None:
+        """Send something to the subscribers in this process alone. No history has it."""
+        for record in self._topics.named(topic):
+            record.deliver(Prepared(make(record.name)), frozenset())
+
     # The end…
 
     async def _say_goodbye(self) -> None:

@@ -143,9 +143,9 @@ class CatchUp:
     def _admit(self, delivery: Delivery, record: Topic, position: Position | None) -> bool:
         newer = record.window.after(position)
         if newer is None:
-            self._topics.admit(delivery, record, record.window.newest())
+            self._topics.admit(delivery, record, record.window.newest(), recovered=False)
             return False
-        return self._topics.admit(delivery, record, newer)
+        return self._topics.admit(delivery, record, newer, recovered=True)
 
     async def join(self, delivery: Delivery, topic: str, position: Position | None) -> bool:
         """`join_now`, after what has to be waited for. Cancelled, it has not subscribed.
@@ -170,7 +170,7 @@ class CatchUp:
         if messages is None:
             await self._fill(record)
             messages = record.window.newest()
-        if not self._topics.admit(delivery, record, messages):
+        if not self._topics.admit(delivery, record, messages, recovered=False):
             delivery.overflow()
 
     # What the broker has kept…

@@ -8,7 +8,7 @@ mailbox. Nothing here waits or raises.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar, final
 
@@ -21,6 +21,9 @@ from .._metering import DELIVERY_TIME
 from .._protocol.prepared import Prepared
 from .policies import Disconnect, DropNewest, Latest, Limits, SlowReaderPolicy
 from .tally import Dropped, Tally
+
+#: Gives what goes out before and after a history. It is told whether all of that goes out.
+Around: TypeAlias = "Callable[[bool], tuple[Prepared, Prepared | None]]"
 
 
 @final
@@ -262,8 +265,10 @@ class Queue(Generic[S_co]):
 
     # What came before it…
 
-    def replay(self, messages: list[Prepared], topic: str) -> bool:
+    def replay(self, messages: list[Prepared], topic: str, around: Around | None = None) -> bool:
         """Hand over a history; false if some of it was left out.
+
+        What `around` gives goes out in any case.
 
         A history waits on top of the bounds and may be longer than they allow. Otherwise a reader
         that is too slow for it would be disconnected over it each time it comes back. But if
@@ -276,6 +281,11 @@ class Queue(Generic[S_co]):
         if waiting:
             self._shorten(left, waiting, size)
         complete = len(left) == len(messages)
+        if around is not None:
+            first, last = around(complete)
+            left.appendleft((first, frame_of(first)))
+            if last is not None:
+                left.append((last, frame_of(last)))
         while left and self._post_some(left):
             pass
         for message, frame in left:

@@ -9,26 +9,49 @@ is sent to it directly, and can be taken back until their turn comes (see `line`
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final
 
 from .._connection.outlet import Outlet, Outlets
 from .._connection.websocket import WebSocket
 from .._protocol.prepared import Prepared
 from .policies import Limits
-from .slow_readers import Queue
+from .slow_readers import Around, Queue
 from .tally import Tally
+
+
+class Greeting(Protocol):
+    """Gives what goes out before and after what a subscriber is sent first; `None` for nothing.
+
+    It is told the topic, the position that this brings the subscriber to, and whether this is all
+    that the subscriber has missed.
+    """
+
+    def __call__(self, topic: str, position: str, *, recovered: bool) -> tuple[str, str | None]: ...
 
 
 @final
 class ToWebSocket(Queue[Outlet]):
     """One subscription of a connection. Several of one connection share its room."""
 
-    __slots__ = ("plain_below", "websocket")
+    __slots__ = ("greeting", "plain_below", "websocket")
 
     def __init__(self, websocket: WebSocket, limits: Limits, tally: Tally) -> None:
         super().__init__(websocket._sender.make_outlet(), limits, tally)
         self.websocket: WebSocket = websocket
         self.plain_below: float = self.sink.plain_below
+        #: Makes what goes out around what it is sent first.
+        self.greeting: Greeting | None = None
+
+    def around(self, topic: str, position: str, *, recovered: bool) -> Around | None:
+        greeting = self.greeting
+        if greeting is None:
+            return None
+
+        def make(complete: bool) -> tuple[Prepared, Prepared | None]:  # noqa: FBT001 - `Around`
+            first, last = greeting(topic, position, recovered=recovered and complete)
+            return Prepared(first), None if last is None else Prepared(last)
+
+        return make
 
     @property
     def _reader(self) -> WebSocket:

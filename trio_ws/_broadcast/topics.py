@@ -214,6 +214,11 @@ class Topics:
             sum(size for _, size in waiting),
         )
 
+    def named(self, topic: str | None) -> list[Topic]:
+        """The topic of this name, if there is one; with `None` all of them."""
+        names = list(self._topics) if topic is None else [topic]
+        return [self._topics[name] for name in names if name in self._topics]
+
     # A message is published…
 
     def record(self, topic: str, *, keep: bool) -> Topic | None:
@@ -236,8 +241,7 @@ class Topics:
         Returns:
             The topics.
         """
-        names = list(self._topics) if topic is None else [topic]
-        records = [self._topics[name] for name in names if name in self._topics]
+        records = self.named(topic)
         for record in records:
             record.window.epoch = _new_epoch()
         return records
@@ -273,9 +277,17 @@ class Topics:
         record.window.release()
         self.keep_or_forget(record)
 
-    def admit(self, delivery: Delivery, record: Topic, messages: list[Prepared]) -> bool:
-        """Subscribe, and send what came before; false if some of that was left out."""
-        complete = delivery.replay(messages, record.name)
+    def admit(
+        self, delivery: Delivery, record: Topic, messages: list[Prepared], *, recovered: bool
+    ) -> bool:
+        """Subscribe, and send what came before; false if some of that was left out.
+
+        `recovered` says whether it is all that came after a position.
+        """
+        around = None
+        if isinstance(delivery, ToWebSocket):
+            around = delivery.around(record.name, record.window.text, recovered=recovered)
+        complete = delivery.replay(messages, record.name, around)
         record.add(delivery)
         if isinstance(delivery, ToWebSocket):
             self._on_change(record.name)

@@ -259,7 +259,7 @@ class Router(Site):
             self._add_own(rule, ("GET",), files.answer, name, before, is_folder=True)
 
     def live_module(self, path: str, *, name: str = "live_module", before: Before = ()) -> str:
-        """Serve the module for browsers at `path`::
+        """Serve the module for browsers at `path`, for pages of `trio_ws.live`::
 
             router.live_module("/live.js")
 
@@ -348,6 +348,8 @@ class Router(Site):
     ) -> None:
         if methods is None:
             check_is_async("the handler of a route", endpoint, "a WebSocket and what is captured")
+            if isinstance(endpoint, Site):
+                before = (*_hooks(before), endpoint.admit)
         else:
             check_is_function("an endpoint", endpoint, "a Request and what is captured")
         if name is not None and not isinstance(name, str):
