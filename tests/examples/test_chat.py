@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trio
 
-from examples.chat.server import BAD_NAME, HISTORY, REMINDER, application
+from examples.chat.server import HISTORY, LONGEST_LINE, application
 from trio_ws import ConnectionLost, WebSocket
 from trio_ws.testing import MemoryApp, open_test_app
 
 pytestmark = pytest.mark.autojump
+
+V1 = "trio-ws.live.v1"
 
 
 @asynccontextmanager
@@ -23,75 +26,114 @@ async def chatting() -> AsyncGenerator[MemoryApp, None]:
             yield app
 
 
-async def hear(ws: WebSocket) -> dict[str, Any]:
-    """The next line, or what else is said of lines."""
-    while "people" in (message := await ws.receive_json()):
-        pass
-    line: dict[str, Any] = message
-    return line
+class Person:
+    """Somebody in a room."""
+
+    def __init__(self, ws: WebSocket, room: str) -> None:
+        self.ws = ws
+        self.room = room
+        self._said = 0
+
+    async def say(self, text: str, line_id: str | None = None) -> None:
+        self._said += 1
+        line = {"id": line_id or f"{id(self)}-{self._said}", "text": text}
+        await self.ws.send_json({"type": "send", "topic": self.room, "data": line})
+
+    async def next(self, kind: str) -> dict[str, Any]:
+        while (message := await self.ws.receive_json())["type"] != kind:
+            pass
+        message_of_this_kind: dict[str, Any] = message
+        return message_of_this_kind
+
+    async def hear(self) -> str:
+        text: str = (await self.next("message"))["data"]["text"]
+        return text
+
+    async def see(self) -> tuple[list[str], list[str]]:
+        """Who has come, and who has gone."""
+        change = await self.next("presence")
+        return sorted(change["joined"]), change["left"]
 
 
-async def see(ws: WebSocket) -> list[str]:
-    """The names of those in the room, each time that they change."""
-    while "people" not in (message := await ws.receive_json()):
-        pass
-    people: list[str] = message["people"]
-    return people
+@asynccontextmanager
+async def entering(
+    app: MemoryApp, name: str, room: str, position: str | None = None
+) -> AsyncGenerator[Person, None]:
+    async with app.websocket(f"/live?name={quote(name)}", subprotocols=[V1]) as ws:
+        asked = {"type": "subscribe", "topic": room, "position": position, "presence": True}
+        await ws.send_json(asked)
+        yield Person(ws, room)
 
 
 async def test_the_room_is_told_when_somebody_comes_and_goes() -> None:
-    async with chatting() as app, app.websocket("/ws/lobby?name=Bob") as bob:
-        assert await see(bob) == ["Bob"]
-        async with app.websocket("/ws/lobby?name=Ada"):
-            assert await see(bob) == ["Ada", "Bob"]
-            async with app.websocket("/ws/lobby?name=Ada"):  # in a second window
-                assert await see(bob) == ["Ada", "Bob"]
-            assert await see(bob) == ["Ada", "Bob"]
-        assert await see(bob) == ["Bob"]
-        before = trio.current_time()
-        assert await see(bob) == ["Bob"]  # a reminder
-        assert trio.current_time() - before <= REMINDER
+    async with chatting() as app, entering(app, "Bob", "lobby") as bob:
+        assert await bob.see() == (["Bob"], [])
+        async with entering(app, "Ada", "lobby"):
+            assert await bob.see() == (["Ada"], [])
+            async with entering(app, "Ada", "lobby") as ada:  # in a second window
+                assert await ada.see() == (["Ada", "Bob"], [])
+        assert await bob.see() == ([], ["Ada"])
 
 
 async def test_lines_stay_in_their_room() -> None:
     async with (
         chatting() as app,
-        app.websocket("/ws/lobby?name=Ada") as ada,
-        app.websocket("/ws/kitchen?name=Kay") as kay,
+        entering(app, "Ada", "lobby") as ada,
+        entering(app, "Kay", "kitchen") as kay,
     ):
-        await ada.send("in the lobby")
-        await kay.send("in the kitchen")
-        for ws, text in ((ada, "in the lobby"), (kay, "in the kitchen")):
-            assert (await hear(ws))["text"] == text
+        await ada.say("in the lobby")
+        await kay.say("in the kitchen")
+        assert await ada.hear() == "in the lobby"
+        assert await kay.hear() == "in the kitchen"
 
 
 async def test_newcomers_get_the_last_lines_and_those_who_come_back_what_they_missed() -> None:
     async with chatting() as app:
-        async with app.websocket("/ws/lobby?name=Ada") as ada:
+        async with entering(app, "Ada", "lobby") as ada:
             for number in range(HISTORY + 10):
-                await ada.send(str(number))
-            lines = [await hear(ada) for _ in range(HISTORY + 10)]
-        async with app.websocket("/ws/lobby?name=Bob") as bob:
-            assert [await hear(bob) for _ in range(HISTORY)] == lines[10:]
-        async with app.websocket(f"/ws/lobby?name=Bob&since={lines[-3]['id']}") as bob:
-            assert [await hear(bob) for _ in range(2)] == lines[-2:]
-        async with app.websocket(f"/ws/lobby?name=Bob&since={lines[0]['id']}") as bob:
-            assert [await hear(bob) for _ in range(HISTORY)] == lines[10:]
-            assert await hear(bob) == {"missed": True}
+                await ada.say(str(number))
+            lines = [await ada.next("message") for _ in range(HISTORY + 10)]
+        texts = [str(number) for number in range(HISTORY + 10)]
+        async with entering(app, "Bob", "lobby") as bob:
+            assert (await bob.next("subscribed"))["recovered"] is False
+            assert [await bob.hear() for _ in range(HISTORY)] == texts[10:]
+        async with entering(app, "Bob", "lobby", lines[-3]["position"]) as bob:
+            assert (await bob.next("subscribed"))["recovered"] is True
+            assert [await bob.hear() for _ in range(2)] == texts[-2:]
+        async with entering(app, "Bob", "lobby", lines[0]["position"]) as bob:
+            assert (await bob.next("subscribed"))["recovered"] is False
+            assert [await bob.hear() for _ in range(HISTORY)] == texts[10:]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 25])
+async def test_names_that_are_none_are_refused_for_good(name: str) -> None:
+    async with chatting() as app, entering(app, name, "lobby") as person:
+        with pytest.raises(ConnectionLost) as caught:
+            await person.hear()
+        assert caught.value.reason.code == 1008
+
+
+@pytest.mark.parametrize("room", ["x" * 25, "a room", "a/b"])
+async def test_rooms_that_are_none_are_refused(room: str) -> None:
+    async with chatting() as app, entering(app, "Ada", room) as ada:
+        assert (await ada.next("error"))["code"] == "forbidden"
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["lobby", "lobby?name=", "lobby?name=%20", "lobby?name=a%0Ab", f"lobby?name={'x' * 25}",
-     f"{'x' * 25}?name=Ada", "a%20room?name=Ada"],
-)  # fmt: skip
-async def test_names_that_are_none_are_refused_for_good(path: str) -> None:
-    async with chatting() as app, app.websocket(f"/ws/{path}") as ws:
-        with pytest.raises(ConnectionLost) as caught:
-            await ws.receive()
-        assert caught.value.reason.code == BAD_NAME
+    "line",
+    [
+        "hello",
+        {"text": "hello"},
+        {"id": "x" * 33, "text": "hello"},
+        {"id": "1", "text": "x" * (LONGEST_LINE + 1)},
+    ],
+)
+async def test_lines_that_are_none_are_refused(line: object) -> None:
+    async with chatting() as app, entering(app, "Ada", "lobby") as ada:
+        await ada.ws.send_json({"type": "send", "topic": "lobby", "id": "1", "data": line})
+        assert (await ada.next("error"))["code"] == "refused"
 
 
 async def test_names_may_be_of_any_script() -> None:
-    async with chatting() as app, app.websocket("/ws/k%C3%BCche?name=%E5%BC%B5") as ws:
-        assert await see(ws) == ["張"]
+    async with chatting() as app, entering(app, "張", "küche") as person:
+        assert await person.see() == (["張"], [])

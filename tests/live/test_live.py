@@ -60,8 +60,9 @@ class App:
         self._app = app
 
     @asynccontextmanager
-    async def client(self) -> AsyncGenerator[Client, None]:
-        async with self._app.websocket("/live", subprotocols=[V1]) as ws:
+    async def client(self, name: str | None = None) -> AsyncGenerator[Client, None]:
+        path = "/live" if name is None else f"/live?name={name}"
+        async with self._app.websocket(path, subprotocols=[V1]) as ws:
             yield Client(ws)
 
 
@@ -382,6 +383,7 @@ async def test_leaving_ends_all_subscriptions_once_a_hook_is_through() -> None:
     [
         {"authorize": lambda ws: True},
         {"on_message": lambda ws, topic: None},
+        {"identify": 1},
         {"state": lambda topic: None},
         {"max_topics": "many"},
         {"history": -1},
@@ -407,6 +409,48 @@ async def test_it_serves_as_a_handler_of_its_own() -> None:
     async with open_live() as live, trio.open_nursery() as nursery:
         await nursery.start(serve_websocket, live, "localhost", 0)
         nursery.cancel_scope.cancel()
+
+
+# Who is there…
+
+
+def who(ws: WebSocket, topic: str) -> Any:
+    name = ws.request.query_params.get("name")
+    return None if name is None else (name, {"shown": name.title()}) if name != "plain" else name
+
+
+async def test_clients_are_told_who_is_there_and_who_comes_and_goes() -> None:
+    async with serving(identify=who) as app, app.client("ada") as ada:
+        heard = await ada.subscribe("news", presence=True)
+        assert types(heard) == ["subscribed", "current"]
+        everybody = {"type": "presence", "topic": "news", "left": [], "all": True}
+        assert await ada.hear() == {**everybody, "joined": {"ada": {"shown": "Ada"}}}
+        async with app.client("plain") as plain, app.client() as nobody:
+            await plain.subscribe("news")
+            came = await ada.hear()
+            assert (came["joined"], came["left"]) == ({"plain": None}, [])
+            assert "all" not in came
+            await nobody.subscribe("news", presence=True)
+            seen = await nobody.hear()
+            assert seen["joined"] == {"ada": {"shown": "Ada"}, "plain": None}
+            await nobody.subscribe("sport", presence=True)
+            assert (await nobody.hear())["joined"] == {}
+            await plain.say("unsubscribe", topic="news")
+            for each in (ada, nobody):
+                left = await each.hear()
+                assert (left["joined"], left["left"]) == ({}, ["plain"])
+            await plain.hears_nothing()
+        await ada.say("unsubscribe", topic="news")
+        async with app.client("bob") as bob:
+            await bob.subscribe("news")
+        await ada.hears_nothing()
+
+
+async def test_nobody_is_told_who_is_there_where_the_application_does_not_say() -> None:
+    async with serving() as app, app.client() as client:
+        with app.live.broadcast.join("news", "somebody"):
+            await client.subscribe("news", presence=True)
+            await client.hears_nothing()
 
 
 # Gaps…

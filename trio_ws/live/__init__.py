@@ -6,12 +6,13 @@ kept and caught up on stays out: that is the broadcast's.
 """
 
 from .._web.live_module import MODULE
-from ._live import Authorize, GetState, Live, OnMessage, Refused, open_live
+from ._live import Authorize, GetState, Identify, Live, OnMessage, Refused, open_live
 
 __all__ = [
     "MODULE",
     "Authorize",
     "GetState",
+    "Identify",
     "Live",
     "OnMessage",
     "Refused",

@@ -1,15 +1,16 @@
 """Topics for clients that come and go: the server's side of trio-ws.live.v1.
 
 This module owns what a client's messages do: who may subscribe, what the application is asked,
-and what is answered. `_messages` judges and writes messages. What is published, kept and caught up
-on is a `Broadcast`'s business, of which this is a thin layer: a message is JSON, and what goes out
-is made of it once for all subscribers.
+and what is answered. `_messages` judges and writes messages, and `_presence` tells who is there.
+What is published, kept and caught up on is a `Broadcast`'s business, of which this is a thin layer:
+a message is JSON, and what goes out is made of it once for all subscribers.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -30,11 +31,12 @@ from .._errors import CloseCode
 from .._http.values import Accept, Answer, Request, Response, upgrade_required
 from .._json import to_json
 from .._log import LoggerLike
-from .._nursery import protected_context
+from .._nursery import open_bare_nursery, protected_context
 from .._options import check_limit
 from .._web.site import Site
 from ..backplane._base import Backplane
 from . import _messages as messages
+from ._presence import Onlookers
 
 #: How many messages of a topic are kept. In a lively chat, a phone in a tunnel misses fewer.
 HISTORY = 100
@@ -47,6 +49,9 @@ Authorize: TypeAlias = "Callable[[WebSocket, str], bool | Awaitable[bool]]"
 
 #: Takes what a client sends about a topic, and gives what the client is answered, as JSON.
 OnMessage: TypeAlias = "Callable[[WebSocket, str, Any], object]"
+
+#: Who a client is in a topic: an id, or an id and a value that others see; `None` for nobody.
+Identify: TypeAlias = "Callable[[WebSocket, str], str | tuple[str, object] | None]"
 
 #: Gives what a topic is about, as a whole, as JSON.
 GetState: TypeAlias = "Callable[[str], Awaitable[object]]"
@@ -74,12 +79,14 @@ class _Settings:
 
     authorize: Authorize | None
     on_message: OnMessage | None
+    identify: Identify | None
     max_topics: float
 
     def __post_init__(self) -> None:
         functions = {
             "authorize": ("a WebSocket", "a topic"),
             "on_message": ("a WebSocket", "a topic", "data"),
+            "identify": ("a WebSocket", "a topic"),
         }
         for name, arguments in functions.items():
             function = getattr(self, name)
@@ -103,8 +110,9 @@ class Live(Site):
         broadcast: what it publishes by. Its messages are JSON.
     """
 
-    def __init__(self, broadcast: Broadcast, settings: _Settings) -> None:
+    def __init__(self, broadcast: Broadcast, onlookers: Onlookers, settings: _Settings) -> None:
         self.broadcast: Broadcast = broadcast
+        self._onlookers = onlookers
         self._settings = settings
 
     def __repr__(self) -> str:
@@ -171,7 +179,7 @@ class Live(Site):
 
         Raises:
             RuntimeError: `admit` was not asked about the client.
-            Exception: what `authorize` and `on_message` raise, except `Refused`.
+            Exception: what `authorize`, `on_message` and `identify` raise, except `Refused`.
         """
         if websocket.subprotocol != messages.SUBPROTOCOL:
             raise RuntimeError(
@@ -189,6 +197,8 @@ class Live(Site):
                 await websocket.aclose(CloseCode.POLICY_VIOLATION, str(exc))
             except StateUnavailable as exc:
                 await websocket.aclose(CloseCode.TRY_AGAIN_LATER, str(exc))
+            finally:
+                client.leave()
 
 
 def _greeting(topic: str, position: str, *, recovered: bool) -> tuple[str, str]:
@@ -216,7 +226,8 @@ class _Client:
         self._settings = live._settings
         self._websocket = websocket
         self._subscription = subscription
-        self._topics: set[str] = set()
+        #: What has to be left with each topic.
+        self._topics: dict[str, ExitStack] = {}
 
     async def obey(self, asked: messages.Asked) -> None:
         answer: str | None
@@ -258,7 +269,15 @@ class _Client:
         if not await self._may_subscribe(topic):
             return _refusal(asked, "forbidden", "not for this client")
         await self._subscription.add_wait(topic, position=asked.position)
-        self._topics.add(topic)
+        stack = self._topics[topic] = ExitStack()
+        if self._settings.identify is not None:
+            member = self._settings.identify(self._websocket, topic)
+            if member is not None:
+                member_id, value = member if isinstance(member, tuple) else (member, None)
+                join = self._live.broadcast.join
+                stack.enter_context(join(topic, member_id, value, websocket=self._websocket))
+            if asked.presence:
+                stack.enter_context(self._live._onlookers.watch(self._websocket, topic))
         return None
 
     async def _may_subscribe(self, topic: str) -> bool:
@@ -274,7 +293,11 @@ class _Client:
     def _unsubscribe(self, topic: str) -> None:
         if topic in self._topics:
             self._subscription.discard(topic)
-            self._topics.remove(topic)
+            self._topics.pop(topic).close()
+
+    def leave(self) -> None:
+        for stack in self._topics.values():
+            stack.close()
 
 
 def _refusal(asked: messages.Asked, code: str, reason: str) -> str | None:
@@ -292,6 +315,7 @@ async def open_live(
     *,
     authorize: Authorize | None = None,
     on_message: OnMessage | None = None,
+    identify: Identify | None = None,
     state: GetState | None = None,
     history: int = HISTORY,
     max_topics: float = MAX_TOPICS,
@@ -320,6 +344,9 @@ async def open_live(
             about a topic that it is subscribed to. What it returns, anything that JSON can hold,
             goes back with the acknowledgement. By default nothing is taken. The messages of a
             connection are handled one after the other, so while it waits, that client does.
+        identify: ``identify(ws, topic)`` says who a subscriber is: an id, or an id and a value. It
+            is then present in the topic, as by `Broadcast.join`, and clients that ask for it are
+            told who is there. `None` for somebody who is not shown. By default nobody is.
         state: ``await state(topic)`` gives what the topic is about, as a whole, as anything that
             JSON can hold; `None` if there is nothing of the kind. It is called for clients that
             come or cannot catch up, once for all who do at the same moment, and sent instead of
@@ -343,23 +370,28 @@ async def open_live(
         TypeError, ValueError: an argument is wrong.
         BackplaneError: the backplane's broker refused us at the start.
     """
-    settings = _Settings(authorize, on_message, max_topics)
+    settings = _Settings(authorize, on_message, identify, max_topics)
     if state is not None:
         check_async("state", state, "a topic")
 
-    async with open_broadcast(
-        envelope=_envelope,
-        state=None if state is None else _as_bytes(state),
-        history=history,
-        max_recovered=max_recovered,
-        max_idle_topics=max_idle_topics,
-        max_queued_messages=max_queued_messages,
-        max_queued_bytes=max_queued_bytes,
-        on_gap=_tell_gap,
-        backplane=backplane,
-        logger=logger,
-    ) as broadcast:
-        yield Live(broadcast, settings)
+    async with (
+        open_broadcast(
+            envelope=_envelope,
+            state=None if state is None else _as_bytes(state),
+            history=history,
+            max_recovered=max_recovered,
+            max_idle_topics=max_idle_topics,
+            max_queued_messages=max_queued_messages,
+            max_queued_bytes=max_queued_bytes,
+            on_gap=_tell_gap,
+            backplane=backplane,
+            logger=logger,
+        ) as broadcast,
+        open_broadcast(logger=logger) as changes,
+        open_bare_nursery() as nursery,
+    ):
+        yield Live(broadcast, Onlookers(broadcast, changes, nursery), settings)
+        nursery.cancel_scope.cancel()
 
 
 def _as_bytes(state: GetState) -> Callable[[str], Awaitable[bytes | None]]:

@@ -6,6 +6,7 @@ This module owns what a client may send, and judges it: what is none of these me
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -30,10 +31,11 @@ class BadMessage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """It wants a topic: what came after `position`."""
+    """It wants a topic: what came after `position`, and who is there if `presence` is true."""
 
     topic: str
     position: str | None
+    presence: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def parse(message: str | bytes) -> Asked:
     fields = cast("dict[str, Any]", value)
     match fields.get("type"):
         case "subscribe":
-            return Subscribe(_topic(fields), _position(fields))
+            return Subscribe(_topic(fields), _position(fields), fields.get("presence") is True)
         case "unsubscribe":
             return Unsubscribe(_topic(fields))
         case "send":
@@ -150,6 +152,13 @@ def published(kind: str, topic: str, position: str, data: str) -> str:
 
 def gap(topic: str) -> str:
     return _object("gap", topic)
+
+
+def presence(
+    topic: str, joined: Mapping[str, Any], left: Iterable[str], *, is_all: bool = False
+) -> str:
+    changes = {"joined": dict(joined), "left": list(left)}
+    return _object("presence", topic, {**changes, **({"all": True} if is_all else {})})
 
 
 def ack(sent: str, data: object) -> str:
