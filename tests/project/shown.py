@@ -13,7 +13,8 @@ with the first line that has the text of `start-at` in it, or after that of `sta
 with that of `end-at`, or before that of `end-before`. `language` is that of the fence, where the
 name of the file does not tell. What all lines are indented by is taken away.
 
-Tables that come from the code are renewed in the same way: ``<!-- generated: options -->``.
+Tables that come from the code are renewed in the same way: ``<!-- generated: options -->``. So are
+the docstrings of keyword arguments (`keyword_docs`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tests.project.keyword_docs import FILES, renewed_keywords
 from tests.project.metrics_table import metrics_table
 from tests.project.options_table import options_table
 from tests.project.pages import PAGES
@@ -107,11 +109,12 @@ def _line_with(text: str, lines: list[str], start: int) -> int:
 
 
 def main() -> None:
-    for page in PAGES:
-        text = renewed(page)
-        if text != page.read_text("utf-8"):
-            page.write_text(text, "utf-8")
-            sys.stderr.write(f"renewed {page}\n")
+    texts = {page: renewed(page) for page in PAGES}
+    texts |= {path: renewed_keywords(path) for path in FILES}
+    for path, text in texts.items():
+        if text != path.read_text("utf-8"):
+            path.write_text(text, "utf-8")
+            sys.stderr.write(f"renewed {path}\n")
 
 
 if __name__ == "__main__":

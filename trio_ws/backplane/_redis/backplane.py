@@ -109,18 +109,44 @@ class RedisKeywords(TypedDict, total=False):
     """The keyword arguments of `RedisOptions`."""
 
     mode: Literal["pubsub", "streams"]
+    """``"pubsub"`` is cheapest, and forgets: what is published while a process is not connected
+    never reaches it. ``"streams"`` keeps positions and messages in Redis, so that such a process
+    reads what it missed. All processes must use the same mode."""
     prefix: str
+    """The beginning of the names of all channels and keys. Different programs that share a Redis
+    server need different prefixes, because Redis's databases do not separate channels."""
     max_queued_messages: float
+    """Messages published and not yet on their way to Redis. When one more comes, the oldest is
+    dropped. 10 000 are 10 s without Redis at 1000 messages a second. One batch of 256 may be in
+    flight in addition."""
     max_queued_bytes: float
+    """Bytes of such messages. A single message that is larger may wait alone."""
     stream_length: float
+    """With ``"streams"``, about how many messages of each topic Redis keeps. This is how far behind
+    a process or a client may fall, or how long it may be away, without missing any. It costs memory
+    in Redis."""
     stream_max_age: float
+    """With ``"streams"``, for how long a message is kept. Older ones are not given to anybody."""
     stream_ttl: float
+    """With ``"streams"``, Redis deletes what it has of a topic after this long without a message,
+    so that unused topics do not stay for ever. It may be a tenth less."""
     ping_interval: float
+    """A connection to Redis over which nothing came for this long is sent a PING."""
     ping_timeout: float
+    """If nothing comes for this long after the PING, the connection is replaced by a new one. The
+    defaults find a dead connection within 4 s; larger values forgive a slower broker."""
     open_timeout: float
+    """For one attempt to connect: asking Sentinels, name look-up, TCP, TLS, log-in and subscribing
+    together."""
     sentinel_password: str | None
+    """With ``redis+sentinel`` URLs, what the Sentinels themselves ask for, if anything. The user
+    and the password in the URL are for the servers that they name."""
     ssl_context: ssl.SSLContext | None
+    """For ``rediss`` URLs. By default the system's trust store, with host names checked. Sentinels
+    are spoken to over TLS, too, and name a server as its certificate does if they have
+    ``sentinel announce-hostnames yes``."""
     logger: LoggerLike
+    """The logger for records: a warning when Redis is lost, a line when it is back."""
 
 
 @final
