@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
 
@@ -12,6 +13,7 @@ import trio
 
 from tests.backplane.backplane_helpers import Node, run
 from tests.backplane.redis_helpers import (
+    PATIENCE,
     QUICK,
     Proxy,
     keys,
@@ -22,11 +24,13 @@ from tests.backplane.redis_helpers import (
     wait_until,
 )
 from tests.backplane.redis_server import HOST, RedisServer
+from trio_ws import Broadcast, open_broadcast
 from trio_ws.backplane import BackplaneError, BackplaneMessage, Past, Position, RedisBackplane
 from trio_ws.backplane._envelope import Envelope, encode
 from trio_ws.backplane._redis import scripts as _scripts, streams as _streams
 from trio_ws.backplane._redis.address import BrokerRefused
 from trio_ws.backplane._redis.scripts import portion_in, push_in
+from trio_ws.testing import check_backplane
 
 META, LOG = keys("news")
 
@@ -630,3 +634,53 @@ def test_what_comes_over_a_channel_is_taken_apart() -> None:
     for data in (b"@e1-5", b"@e1\nx", b"@e1-05\nx", b"@\xff-5\nx"):
         with pytest.raises(ValueError, match=r"position|ascii"):
             push_in(data)
+
+
+# Under a broadcast…
+
+
+async def test_two_thousand_that_come_back_at_once_cost_a_few_reads_of_redis(
+    redis: RedisServer,
+) -> None:
+    async with open_broadcast(history=500, envelope=_numbered, backplane=lone(redis.url)) as there:
+        for number in range(400):
+            there.publish(str(number), "news")
+        async with there.open_channel("news") as channel:
+            known = [str(await channel.receive()).split()[0] for _ in range(400)]
+        await redis.command("CONFIG", "RESETSTAT")
+        outcomes: list[bool] = []
+
+        async def come_back(broadcast: Broadcast, number: int) -> None:
+            position = known[number % 400]
+            async with broadcast.open_channel(
+                "news", position=position, max_queued_messages=1000
+            ) as mine:
+                missed = [str(await mine.receive()) for _ in range(399 - number % 400)]
+                assert [text.split()[0] for text in missed] == known[number % 400 + 1 :]
+                outcomes.append(mine.recovered)
+
+        async with (
+            open_broadcast(history=500, envelope=_numbered, backplane=lone(redis.url)) as here,
+            trio.open_nursery() as nursery,
+        ):
+            for number in range(2000):
+                nursery.start_soon(come_back, here, number)
+        assert outcomes == 2000 * [True]
+    answer = await redis.command("INFO", "commandstats")
+    assert 1 <= int(answer.split(b"cmdstat_evalsha:calls=")[1].split(b",")[0]) <= 5
+
+
+def _numbered(message: str | bytes, position: str, topic: str) -> str:
+    return f"{position} {message!s}"
+
+
+async def test_it_keeps_the_contract_of_backplanes(redis: RedisServer) -> None:
+    @asynccontextmanager
+    async def interrupt() -> AsyncGenerator[None, None]:
+        redis.kill()
+        try:
+            yield
+        finally:
+            await redis.start()
+
+    await check_backplane(lambda: lone(redis.url), interrupt=interrupt, within=PATIENCE)
