@@ -206,5 +206,6 @@ UNDOCUMENTED = {
     "HandlerT",
     "BaseConverter",
     "Buffer",
+    "NumbersCollector",
     "CookieJar",
 }

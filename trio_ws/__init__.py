@@ -46,6 +46,7 @@ from ._options import (
     Origins,
     ProcessRequest,
     ProxyHeader,
+    RateLimitPolicy,
     ServerStreamOptions,
 )
 from ._pacing import CALLS_PER_CHECKPOINT
@@ -129,6 +130,7 @@ __all__ = [
     "ProxyError",
     "ProxyHeader",
     "QueryParams",
+    "RateLimitPolicy",
     "Request",
     "Response",
     "Router",
