@@ -60,7 +60,7 @@ interop: .venv/.group-test .tools/interop/go-peer
 	$(BIN)/python -m pytest tests/interop/heavy.py $(ARGS)
 
 soak: .venv/.group-test
-	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/whole/test_trust.py tests/whole/test_trust_faults.py tests/whole/test_stalled_tls.py tests/whole/test_floods.py tests/broadcast/test_load.py tests/command/test_workers.py tests/command/test_restarts.py tests/command/test_terminal.py tests/project/test_bench_agrees.py tests/client/test_reconnecting_for_real.py tests/live/test_tabs.py tests/backplane/test_redis_chaos.py $(ARGS)
+	TRIO_WS_SOAK=1 $(BIN)/python -m pytest -s tests/whole/test_trust.py tests/whole/test_trust_faults.py tests/whole/test_stalled_tls.py tests/whole/test_floods.py tests/broadcast/test_load.py tests/broadcast/test_model.py tests/server/test_drain.py tests/command/test_workers.py tests/command/test_restarts.py tests/command/test_terminal.py tests/project/test_bench_agrees.py tests/client/test_reconnecting_for_real.py tests/live/test_tabs.py tests/backplane/test_redis_chaos.py $(ARGS)
 
 bench: .venv/.group-bench
 	$(BIN)/python -m benchmarks $(ARGS)
