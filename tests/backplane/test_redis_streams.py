@@ -562,6 +562,11 @@ async def test_a_read_gives_the_newest_the_oldest_first(
             (Position("made0up", 5), 9, whole[-9:]),
         ]:
             assert await other.backplane.read("news", after, count) == Past(end, expected)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish, one, *(500 * ["meanwhile"]))
+            past = await other.backplane.read("news", None, 9999)
+            assert past.messages[:1000] == whole
+            assert len(past.messages) == past.position.offset < 1500
 
 
 async def test_a_read_does_not_wait_for_a_redis_that_is_away(redis: RedisServer) -> None:

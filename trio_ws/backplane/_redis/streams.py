@@ -134,7 +134,7 @@ class Streams:
         self._read = sha_of(READ)
         self._failovers = 0
         self._tracks: dict[str, _Track] = {}
-        #: The topics to read. The one that has waited longest comes first.
+        #: The topics to read, each with a track. The one that has waited longest comes first.
         self._due: dict[str, None] = {}
         self._became_due = ParkingLot()
         self._published: OrderedDict[str, _Published] = OrderedDict()
@@ -213,6 +213,7 @@ class Streams:
         wanted = self._interest.wanted
         for topic in [topic for topic in self._tracks if topic not in wanted]:
             del self._tracks[topic]
+            self._due.pop(topic, None)
 
     def _handle_push(self, push: list[Any]) -> None:
         match push:
@@ -287,15 +288,12 @@ class Streams:
 
     def _ask_for_missing(self, link: Link, topic: str, topics: int) -> Awaitable[Any]:
         del self._due[topic]
-        track, place = self._tracks.get(topic), self._places.get(topic)
-        mark = UNKNOWN
-        if track is not None:
-            track.asked = len(track.held)
-            track.thrown_away = False
-            mark = track.mark
+        track, place = self._tracks[topic], self._places.get(topic)
+        track.asked = len(track.held)
+        track.thrown_away = False
         # Of a history that we do not know, the newest message is enough, for its mark.
         size = READ_BYTES // topics
-        return link.ask(*self._command_to_read(topic, place, mark, count=1, size=size))
+        return link.ask(*self._command_to_read(topic, place, track.mark, count=1, size=size))
 
     def _command_to_read(
         self, topic: str, place: Position | None, mark: bytes, *, count: int, size: int
