@@ -668,7 +668,7 @@ PARSING = (
 )
 NO_PARSERS = {
     *("client_offer", "encode", "is_kept", "make_head", "make_masked_frame"),
-    *("masked_fields", "masked_frame", "origin_of", "show_address", "size_of"),
+    *("masked_fields", "masked_frame", "masked_size", "origin_of", "show_address", "size_of"),
 }
 
 
