@@ -13,14 +13,11 @@ import pytest
 import trio
 import trio.testing
 
-from examples.counter.server import Counter
+from examples.counter.server import Counter, InMemory, open_counter
 from tests.examples.scripts import PATIENCE, Script, running
 from trio_ws import (
-    Broadcast,
     ConnectionLost,
-    Latest,
     WebSocket,
-    open_broadcast,
     open_websocket_url,
     wrap_client_stream,
     wrap_server_stream,
@@ -96,15 +93,13 @@ async def test_a_message_of_any_other_kind_ends_that_connection_with_1003() -> N
 
 
 async def test_a_slow_reader_holds_up_nobody_and_gets_the_newest_state() -> None:
-    counter = Counter()
-
     @asynccontextmanager
-    async def visit(broadcast: Broadcast, **options: Any) -> AsyncGenerator[WebSocket, None]:
+    async def visit(counter: Counter, **options: Any) -> AsyncGenerator[WebSocket, None]:
         client_end, server_end = trio.testing.lockstep_stream_pair()
 
         async def serve() -> None:
             async with wrap_server_stream(server_end, max_send_buffer=1) as ws:
-                await counter.serve(ws, broadcast)
+                await counter.serve(ws)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
@@ -113,9 +108,9 @@ async def test_a_slow_reader_holds_up_nobody_and_gets_the_newest_state() -> None
 
     with trio.fail_after(PATIENCE):
         async with (
-            open_broadcast(policy=Latest(), on_change=counter.show) as broadcast,
-            visit(broadcast, max_queued_messages=1) as slow,
-            visit(broadcast) as fast,
+            open_counter(InMemory()) as counter,
+            visit(counter, max_queued_messages=1) as slow,
+            visit(counter) as fast,
         ):
             await receive_state(fast, users=2)
             for value in range(1, 101):

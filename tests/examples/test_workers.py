@@ -1,0 +1,198 @@
+"""The counter in several processes: a number, and a count of users, that are those of all."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from examples.counter.server import InMemory, open_counter
+from tests.backplane.redis_server import run_redis
+from tests.command.cli_helpers import Command, running
+from tests.examples.scripts import EXAMPLES, PATIENCE
+from trio_ws import ConnectionClosed, WebSocket, reconnecting
+from trio_ws.backplane import MemoryBackplane, MemoryHub
+from trio_ws.testing import open_test_websocket
+
+WORKERS = 4
+LEASE = 3  # seconds, rather than 10
+
+#: The example, with a presence that notices sooner who is gone.
+COUNTER = f"""
+from functools import partial
+
+import examples.counter.server as counter
+
+counter.open_broadcast = partial(counter.open_broadcast, presence_lease={LEASE})
+application = counter.application
+"""
+
+
+class Visitor:
+    """A page without a browser: it comes back, and knows what it was shown last."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._ws: WebSocket | None = None
+        self.shown: dict[str, Any] = {}
+        self.visits = 0
+
+    async def run(self) -> None:
+        async for link in reconnecting(self._url, min_delay=0.1, max_delay=0.5, proxy=None):
+            try:
+                async with link as self._ws:
+                    self.visits += 1
+                    while True:
+                        self.shown = await self._ws.receive_json()
+            except ConnectionClosed:
+                self.shown = {}
+
+    async def press(self, button: str, times: int) -> None:
+        assert self._ws is not None
+        for _ in range(times):
+            await self._ws.send(button)
+
+
+async def until_shown(visitors: list[Visitor], value: int) -> None:
+    wanted = {"value": value, "users": len(visitors)}
+    while not all(visitor.shown == wanted for visitor in visitors):
+        await trio.sleep(0.01)
+
+
+def workers_of(command: Command) -> list[int]:
+    threads = Path(f"/proc/{command.process.pid}/task").iterdir()
+    return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+
+
+async def test_four_workers_are_one_counter_when_workers_and_redis_die(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(COUNTER, "utf-8")
+    with trio.fail_after(PATIENCE):
+        async with (
+            run_redis(tmp_path) as redis,
+            running(
+                *("serve", "app:application", "--port", "0", "--workers", str(WORKERS)),
+                cwd=tmp_path,
+                env={**os.environ, "REDIS_URL": redis.url, "PYTHONPATH": str(EXAMPLES.parent)},
+            ) as command,
+            trio.open_nursery() as nursery,
+        ):
+            (url, *_) = await command.urls()
+            visitors = [Visitor(f"{url}/ws") for _ in range(5 * WORKERS)]
+            for visitor in visitors:
+                nursery.start_soon(visitor.run)
+            await until_shown(visitors, 0)
+
+            async with trio.open_nursery() as pressing:
+                for number, visitor in enumerate(visitors):
+                    button = "minus" if number % 4 == 0 else "plus"
+                    pressing.start_soon(visitor.press, button, 20)
+            await until_shown(visitors, 200)
+
+            workers = workers_of(command)
+            assert len(workers) == WORKERS
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+                await trio.sleep(0.2)
+                if any(visitor.visits > 1 for visitor in visitors):
+                    break
+            # Those who come back are counted twice until the worker is known to be gone.
+            killed = trio.current_time()
+            await until_shown(visitors, 200)
+            assert trio.current_time() - killed < LEASE + 2
+            assert any(visitor.visits > 1 for visitor in visitors)
+
+            redis.kill()
+            await trio.sleep(0.2)
+            await redis.start()
+            await visitors[0].press("plus", 1)
+            await until_shown(visitors, 201)
+            nursery.cancel_scope.cancel()
+
+
+async def test_several_workers_say_what_they_need(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    with trio.fail_after(PATIENCE):
+        async with running(
+            *("serve", "server:application", "--port", "0", "--workers", "2"),
+            cwd=EXAMPLES / "counter",
+            env=kept,
+        ) as command:
+            assert await command.status() == 1
+            assert "set REDIS_URL, for example to redis://localhost" in command.output
+
+
+async def test_one_worker_needs_no_redis() -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    with trio.fail_after(PATIENCE):
+        async with (
+            running(
+                *("serve", "server:application", "--port", "0"),
+                cwd=EXAMPLES / "counter",
+                env=kept,
+            ) as command,
+            trio.open_nursery() as nursery,
+        ):
+            (url, *_) = await command.urls()
+            visitor = Visitor(f"{url}/ws")
+            nursery.start_soon(visitor.run)
+            await until_shown([visitor], 0)
+            await visitor.press("plus", 3)
+            await until_shown([visitor], 3)
+            nursery.cancel_scope.cancel()
+
+
+class Slow(InMemory):
+    """Its answers are on their way for `delay` seconds."""
+
+    delay = 0.0
+
+    async def get(self) -> int:
+        value = await super().get()
+        await trio.sleep(self.delay)
+        return value
+
+
+async def values_for(ws: WebSocket, seconds: float) -> list[int]:
+    """What a page shows in this time."""
+    shown: list[int] = []
+    with trio.move_on_after(seconds):
+        while True:
+            shown.append((await ws.receive_json())["value"])
+    return shown
+
+
+@pytest.mark.autojump
+async def test_an_older_number_never_comes_after_a_newer_one() -> None:
+    number = Slow()
+    async with (
+        open_counter(number) as counter,
+        open_test_websocket(counter.serve) as ws,
+    ):
+        assert await values_for(ws, 1) == [0]
+        number.delay = 5
+        async with open_test_websocket(counter.serve):
+            await trio.sleep(1)  # somebody has come: an answer is on its way
+            number.delay = 0
+            await ws.send("plus")
+            assert await values_for(ws, 60) == [0, 1]
+
+
+@pytest.mark.autojump
+async def test_a_change_that_a_worker_was_not_told_of_is_shown_when_it_is_back() -> None:
+    hub, number = MemoryHub(), InMemory()
+    backplane = MemoryBackplane(hub)
+    async with (
+        open_counter(number, backplane) as here,
+        open_counter(number, MemoryBackplane(hub)) as there,
+        open_test_websocket(here.serve) as ws,
+    ):
+        await values_for(ws, 1)
+        hub.cut_off(backplane)
+        await there.add(1)
+        assert await values_for(ws, 5) == []
+        hub.let_back(backplane)
+        assert 1 in await values_for(ws, 5)
