@@ -51,7 +51,8 @@ def test_the_manifest_has_a_command_line_of_serve() -> None:
     parsed = make_parser().parse_args(["serve", "app:application", *arguments])
     seconds = int(re.findall(r"terminationGracePeriodSeconds: (\d+)", text)[0])
     pause = int(re.findall(r"sleep: \{seconds: (\d+)\}", text)[0])
-    closing = ListenerOptions().grace_period + ListenerOptions().close_timeout
+    options = ListenerOptions()
+    closing = options.open_timeout + options.grace_period + options.close_timeout
     assert seconds > pause + parsed.drain + closing
     for path in re.findall(r"path: (/\w+)", text):
         assert path in (parsed.ready_path, parsed.health_path)
