@@ -2,10 +2,13 @@
 
 The server knows the rules, so a page can be as wrong as it likes. A player's seat belongs to a
 secret that the page has made up: with it, one comes back to it after a reload or a lost connection.
+
+The games are in the memory of one process.
 """
 
 import argparse
 import json
+import os
 import secrets
 import signal
 from collections.abc import AsyncGenerator, Generator
@@ -218,6 +221,8 @@ async def play(ws: WebSocket, table: Table, colour: Colour | None, broadcast: Br
 
 @asynccontextmanager
 async def application() -> AsyncGenerator[Router, None]:
+    if "TRIO_WS_WORKER" in os.environ:  # a page may be led to a worker that has not its game
+        raise RuntimeError("the games are in the memory of one process: start it with --workers 1")
     tables = Tables()
     router = Router()
     router.static("/static", HERE.parent / "static")

@@ -1,22 +1,26 @@
-"""The counter in several processes: a number, and a count of users, that are those of all."""
+"""Examples in several processes: the counter is one; Connect Four says that it cannot be."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from examples.connect_four import server as connect_four
+from examples.counter import server as counter
 from examples.counter.server import InMemory, open_counter
 from tests.backplane.redis_server import run_redis
 from tests.command.cli_helpers import Command, running
 from tests.examples.scripts import EXAMPLES, PATIENCE
-from trio_ws import ConnectionClosed, WebSocket, reconnecting
+from trio_ws import ConnectionClosed, Router, WebSocket, reconnecting
 from trio_ws.backplane import MemoryBackplane, MemoryHub
-from trio_ws.testing import open_test_websocket
+from trio_ws.testing import open_test_app, open_test_websocket
 
 WORKERS = 4
 LEASE = 3  # seconds, rather than 10
@@ -113,36 +117,47 @@ async def test_four_workers_are_one_counter_when_workers_and_redis_die(tmp_path:
             nursery.cancel_scope.cancel()
 
 
-async def test_several_workers_say_what_they_need(tmp_path: Path) -> None:
-    kept = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
-    with trio.fail_after(PATIENCE):
-        async with running(
-            *("serve", "server:application", "--port", "0", "--workers", "2"),
-            cwd=EXAMPLES / "counter",
-            env=kept,
-        ) as command:
-            assert await command.status() == 1
-            assert "set REDIS_URL, for example to redis://localhost" in command.output
+@pytest.mark.parametrize(
+    ("application", "problem"),
+    [
+        (counter.application, "set REDIS_URL, for example to redis://localhost"),
+        (connect_four.application, "start it with --workers 1"),
+    ],
+    ids=["counter", "connect_four"],
+)
+async def test_one_of_several_workers_says_what_it_needs(
+    application: Callable[[], AbstractAsyncContextManager[Router]],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.setenv("TRIO_WS_WORKER", "2")
+    with pytest.raises(RuntimeError, match=problem):
+        async with application():
+            raise AssertionError("it has started")
 
 
-async def test_one_worker_needs_no_redis() -> None:
+@pytest.mark.parametrize("example", ["counter", "connect_four"])
+async def test_one_worker_needs_nothing(example: str) -> None:
     kept = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    arguments = ("serve", "server:application", "--port", "0", "--workers", "1")
     with trio.fail_after(PATIENCE):
-        async with (
-            running(
-                *("serve", "server:application", "--port", "0"),
-                cwd=EXAMPLES / "counter",
-                env=kept,
-            ) as command,
-            trio.open_nursery() as nursery,
-        ):
-            (url, *_) = await command.urls()
-            visitor = Visitor(f"{url}/ws")
-            nursery.start_soon(visitor.run)
-            await until_shown([visitor], 0)
-            await visitor.press("plus", 3)
-            await until_shown([visitor], 3)
-            nursery.cancel_scope.cancel()
+        async with running(*arguments, cwd=EXAMPLES / example, env=kept) as command:
+            assert await command.urls()
+
+
+@pytest.mark.autojump
+async def test_the_application_of_one_worker_counts_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    async with counter.application() as router, open_test_app(router) as app:
+        page = await app.request("GET", "/")
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        async with app.websocket("/ws") as ws:
+            assert await ws.receive_json() == {"value": 0, "users": 1}
+            await ws.send("minus")
+            assert await ws.receive_json() == {"value": -1, "users": 1}
 
 
 class Slow(InMemory):
@@ -169,12 +184,12 @@ async def values_for(ws: WebSocket, seconds: float) -> list[int]:
 async def test_an_older_number_never_comes_after_a_newer_one() -> None:
     number = Slow()
     async with (
-        open_counter(number) as counter,
-        open_test_websocket(counter.serve) as ws,
+        open_counter(number) as here,
+        open_test_websocket(here.serve) as ws,
     ):
         assert await values_for(ws, 1) == [0]
         number.delay = 5
-        async with open_test_websocket(counter.serve):
+        async with open_test_websocket(here.serve):
             await trio.sleep(1)  # somebody has come: an answer is on its way
             number.delay = 0
             await ws.send("plus")
