@@ -1,13 +1,15 @@
-"""Examples in several processes: the counter is one; Connect Four says that it cannot be."""
+"""Examples in several processes: the number, the games and the people are those of all."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -18,7 +20,7 @@ from examples.counter.server import InMemory, open_counter
 from tests.backplane.redis_server import run_redis
 from tests.command.cli_helpers import Command, running
 from tests.examples.scripts import EXAMPLES, PATIENCE
-from trio_ws import ConnectionClosed, Router, WebSocket, reconnecting
+from trio_ws import ConnectionClosed, Router, WebSocket, open_websocket_url, reconnecting
 from trio_ws.backplane import MemoryBackplane, MemoryHub
 from trio_ws.testing import open_test_app, open_test_websocket
 
@@ -117,11 +119,107 @@ async def test_four_workers_are_one_counter_when_workers_and_redis_die(tmp_path:
             nursery.cancel_scope.cancel()
 
 
+class Player:
+    """Somebody at a table, or a watcher without a secret."""
+
+    def __init__(self, ws: WebSocket) -> None:
+        self._ws = ws
+        self._state: dict[str, Any] = {}
+        self.refusals = 0
+
+    async def sit_down(self, secret: str) -> dict[str, Any]:
+        if secret:
+            await self._ws.send(secret)
+        seat: dict[str, Any] = await self._ws.receive_json()
+        return seat
+
+    async def drop(self, column: int) -> None:
+        """Returns as soon as that was done or refused."""
+        await self._ws.send(f"drop {column}")
+        await self._ws.send("?")
+        while "neither a move" not in (problem := await self._next()):
+            self.refusals += "not your turn" in problem
+
+    async def see(self, **wanted: object) -> None:
+        while not wanted.items() <= self._state.items():
+            await self._next()
+
+    async def _next(self) -> str:
+        """Take in a message; its problem, if it is one."""
+        message: dict[str, Any] = await self._ws.receive_json()
+        if "problem" not in message:
+            self._state = {**message, "discs": sum(map(len, message["columns"]))}
+        return str(message.get("problem", ""))
+
+
+async def test_four_workers_are_one_house_for_connect_four(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        async with (
+            run_redis(tmp_path) as redis,
+            running(
+                *("serve", "server:application", "--port", "0", "--workers", str(WORKERS)),
+                cwd=EXAMPLES / "connect_four",
+                env={**os.environ, "REDIS_URL": redis.url},
+            ) as command,
+            AsyncExitStack() as stack,
+        ):
+            (url, *_) = await command.urls()
+            answer = await post(f"{url.replace('ws:', 'http:')}/games")
+            link = answer.removeprefix("/?join=")
+
+            async def enter(link: str) -> Player:
+                opening = open_websocket_url(f"{url}/ws/{link}", proxy=None)
+                return Player(await stack.enter_async_context(opening))
+
+            # Red has many tabs, in all workers, and they all want the same column at once.
+            tabs = [await enter(link) for _ in range(3 * WORKERS)]
+            seats = [await tab.sit_down("one") for tab in tabs]
+            assert {seat["you"] for seat in seats} == {"red"}
+            yellow = await enter(link)
+            assert (await yellow.sit_down("two"))["you"] == "yellow"
+            watchers = [await enter(seats[0]["watch"]) for _ in range(2 * WORKERS)]
+            for watcher in watchers:
+                assert await watcher.sit_down("") == {"you": None}
+            everybody = [*tabs, yellow, *watchers]
+            people = {"here": {"red": len(tabs), "yellow": 1}, "watchers": len(watchers)}
+            for player in everybody:
+                await player.see(**people, discs=0)
+
+            for column in range(3):
+                async with trio.open_nursery() as nursery:
+                    for tab in tabs:
+                        nursery.start_soon(tab.drop, column)
+                assert sum(tab.refusals for tab in tabs) == (column + 1) * (len(tabs) - 1)
+                for player in everybody:
+                    await player.see(**people, discs=2 * column + 1, turn="yellow")
+                await yellow.drop(column)
+                for player in everybody:
+                    await player.see(**people, discs=2 * column + 2, turn="red")
+            await tabs[0].drop(3)
+            for player in everybody:
+                await player.see(**people, discs=7, winner="red")
+
+
+async def post(url: str) -> str:
+    """Where it leads."""
+
+    def fetch() -> str:
+        parts = urlsplit(url)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
+        try:
+            connection.request("POST", parts.path)
+            return str(connection.getresponse().headers["Location"])
+        finally:
+            connection.close()
+
+    return await trio.to_thread.run_sync(fetch)
+
+
 @pytest.mark.parametrize(
     ("application", "problem"),
     [
         (counter.application, "set REDIS_URL, for example to redis://localhost"),
-        (connect_four.application, "start it with --workers 1"),
+        (connect_four.application, "set REDIS_URL, for example to redis://localhost"),
     ],
     ids=["counter", "connect_four"],
 )
