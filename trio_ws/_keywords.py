@@ -125,7 +125,8 @@ class _ClientKeywords(TypedDict, total=False):
     none; or a URL such as ``"http://user:password@proxy.example:3128"``. The scheme is ``http`` or
     ``https`` (a tunnel by CONNECT), ``socks4a``, ``socks5`` or ``socks5h``; SOCKS needs the extra
     ``proxy``. This machine (``localhost``, 127.0.0.1, a Unix socket) is never reached through a
-    proxy of the environment. :doc:`through-a-proxy` has the variables."""
+    proxy of the environment. "Connecting through a proxy", in the documentation, has the
+    variables."""
     proxy_ssl_context: ssl.SSLContext | None
     """The TLS context for an ``https`` proxy. By default, the system's trust store is used. The
     server behind the proxy is `ssl_context`'s business."""

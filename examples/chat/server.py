@@ -5,11 +5,16 @@ Several of these servers are one chat, if they share a Redis server:
     python examples/chat/server.py --port 8765 --redis redis://localhost
     python examples/chat/server.py --port 8766 --redis redis://localhost
 
+So are several workers, in this folder:
+
+    REDIS_URL=redis://localhost trio-ws serve server:application --workers 4 --max-message-size 4000
+
 No line is lost or shown twice, whichever connection or server goes away in between: each line has
 an id that its page has given it. The page sends it until it comes back, and shows an id once.
 """
 
 import argparse
+import os
 import re
 import signal
 from collections.abc import AsyncGenerator
@@ -76,6 +81,12 @@ async def application(*, redis: str | None = None) -> AsyncGenerator[Router, Non
             case _:
                 raise Refused("a line has an id, and a text of at most 500 characters")
 
+    redis = redis or os.environ.get("REDIS_URL")
+    if redis is None and "TRIO_WS_WORKER" in os.environ:
+        raise RuntimeError(
+            "several workers share the chat by Redis: set REDIS_URL, "
+            "for example to redis://localhost"
+        )
     backplane = RedisBackplane(redis, mode="streams") if redis else None
     async with open_live(
         authorize=is_room, on_message=say, identify=name_in, history=HISTORY, backplane=backplane

@@ -137,3 +137,13 @@ async def test_lines_that_are_none_are_refused(line: object) -> None:
 async def test_names_may_be_of_any_script() -> None:
     async with chatting() as app, entering(app, "張", "küche") as person:
         assert await person.see() == (["張"], [])
+
+
+async def test_several_workers_without_redis_are_told_what_they_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRIO_WS_WORKER", "1")
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    with pytest.raises(RuntimeError, match="set REDIS_URL"):
+        async with application():
+            pass

@@ -455,9 +455,8 @@ class Broadcast:
             value: what others are shown with it, a small value: at most 4096 bytes as JSON. They
                 get a copy, as JSON makes it. `Membership.update` changes it.
             websocket: the connection whose user it is. If this side closes that with 1001 or 1012,
-                as in a drain, a restart or at `max_lifetime`, the client will come back, perhaps
-                to another process. So the member stays until it is seen again, or for
-                `presence_lease`.
+                as in a drain or a restart, the client will come back, perhaps to another process.
+                So the member stays until it is seen again, or for `presence_lease`.
 
         Raises:
             TypeError, ValueError: an argument is wrong.

@@ -403,6 +403,8 @@ def _configure_logging(parsed: argparse.Namespace) -> None:
         who = f"[worker {os.environ[WORKER_VARIABLE]}] "
     logging.basicConfig(level=level, format=f"%(asctime)s %(levelname)s {who}%(message)s")
     logging.getLogger("trio_ws.serve").setLevel(level)
+    # It says at INFO that a connection was lost, which is told once already, by the backplane.
+    logging.getLogger("coredis").setLevel(max(level, logging.WARNING))
     # The access log consists of the lines that connections log at INFO.
     of_connections = min(level, logging.INFO) if parsed.access_log else max(level, logging.WARNING)
     logging.getLogger("trio_ws").setLevel(level if level == logging.DEBUG else of_connections)

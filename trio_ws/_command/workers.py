@@ -428,6 +428,7 @@ def keep_workers(count: int, where: str) -> Tend:
                 # which has changed since.
                 under_way.cancel()
                 under_way = trio.CancelScope()
+                logger.info("SIGHUP: replacing the workers one by one")
                 nursery.start_soon(_replace_all, crew, places, under_way)
 
     return tend

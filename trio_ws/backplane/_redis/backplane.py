@@ -325,7 +325,8 @@ class RedisBackplane(QueuedBackplane):
         super()._note_connected()
         self._connected_at = trio.current_time()
         if self._problem:
-            self._logger.info("Redis at %s is back", self._address)
+            # As loud as the warning that it was away.
+            self._logger.warning("Redis at %s is back", self._address)
             self._problem = ""
 
     def _log_problem(self, problem: str) -> None:
