@@ -115,7 +115,6 @@ def test_an_application_that_is_none_is_said_in_one_line(
     ("arguments", "status", "message"),
     [
         (["--reload", "--workers", "2"], 2, "--reload runs one process"),
-        (["--unix", "x", "--workers", "2"], 2, "--workers share a port, and not a Unix socket"),
         (["--unix", "x", "--port", "1"], 2, "--unix takes the place of --host and --port"),
         (["--keyfile", "x"], 2, "--keyfile needs --certfile"),
         (["--client-ca", "x"], 2, "--client-ca needs --certfile"),
