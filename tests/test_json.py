@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from tests.web.web_helpers import http, open_site
 from trio_ws import InvalidRequest, Request, Response, Router, open_broadcast
-from trio_ws._json import from_json, to_json
+from trio_ws._json import from_json, same_json, to_json
 from trio_ws.testing import open_pair, open_test_app
 
 NOT_JSON = [math.nan, [math.inf], {"a": {"b": -math.inf}}]
@@ -110,3 +110,18 @@ def test_any_body_is_json_that_can_be_sent_back_or_refused(body: bytes) -> None:
         assert exc.response.status == 400
     else:
         assert from_json(to_json(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ({"a": [1]}, {"a": [1]}, True),
+        (None, None, True),
+        (0, False, False),
+        (1, 1.0, False),
+        ([True], [1], False),
+        ("a", "b", False),
+    ],
+)
+def test_what_is_written_alike_is_the_same(one: object, other: object, *, alike: bool) -> None:
+    assert same_json(one, other) is alike

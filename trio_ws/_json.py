@@ -33,6 +33,11 @@ def to_json(value: object) -> str:
         ) from exc
 
 
+def same_json(one: object, other: object) -> bool:
+    """Whether both are written alike. Python has 0, 0.0 and False as equals, JSON has not."""
+    return one is other or (one == other and to_json(one) == to_json(other))
+
+
 def from_json(text: str) -> Any:
     """`json.loads`, except for NaN and infinity, in words or as a number too large for a float.
 

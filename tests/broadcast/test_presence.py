@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
 import trio.testing
@@ -262,3 +264,14 @@ async def test_whoever_leaves_by_itself_or_is_lost_is_gone_at_once() -> None:
                 with pytest.raises(ConnectionClosed):
                     await ws.receive()
             assert broadcast.presence("a").count == 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, False), (True, 1), ([1], [1.0])])
+async def test_a_value_that_is_written_otherwise_is_a_change(before: object, after: object) -> None:
+    async with open_broadcast() as broadcast:
+        with broadcast.join("a", "ada", before) as ada:
+            presence = broadcast.presence("a")
+            await anext(presence)
+            ada.update(after)
+            (value,) = (await anext(presence)).changed.values()
+            assert json.dumps(value) == json.dumps(after)

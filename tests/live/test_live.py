@@ -168,6 +168,19 @@ async def test_names_of_topics_may_be_of_any_script() -> None:
             assert (message["topic"], message["data"]) == (topic, "\ud800")
 
 
+async def test_whoever_is_refused_a_name_is_not_subscribed() -> None:
+    def who(ws: WebSocket, topic: str) -> str:
+        if topic == "closed":
+            raise Refused("not you", code="closed")
+        return "ada"
+
+    async with serving(identify=who) as app, app.client() as client:
+        (error,) = await client.subscribe("closed")
+        assert (error["type"], error["code"]) == ("error", "closed")
+        assert app.live.publish(1, "closed") == 0
+        assert types(await client.subscribe("open")) == ["subscribed", "current"]
+
+
 async def test_the_application_says_who_may_subscribe() -> None:
     def authorize(ws: WebSocket, topic: str) -> bool:
         if topic == "closed":
@@ -268,6 +281,12 @@ async def test_what_the_application_raises_is_an_error_of_the_handler_and_of_no_
 # Clients that do not keep to the protocol…
 
 
+async def test_arrays_and_objects_may_be_a_hundred_inside_each_other() -> None:
+    async with serving() as app, app.client() as client:
+        await client.ws.send(f'{{"type": "ping", "data": {"[" * 99}{"]" * 99}}}')
+        assert (await client.hear())["type"] == "pong"
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
@@ -277,6 +296,8 @@ async def test_what_the_application_raises_is_an_error_of_the_handler_and_of_no_
         ('{"type": "send", "topic": "a", "data": NaN}', "messages are JSON"),
         ("[" * 100_000, "messages are JSON"),
         ("[]", "a message is a JSON object"),
+        (f'{{"type": "ping", "data": {"[" * 100}{"]" * 100}}}', "a message has at most 100 levels"),
+        (f'{{"type": "ping", "data": {"[" * 101}{"]" * 101}}}', "a message has at most 100 levels"),
         ("{}", "a message has a type"),
         ('{"type": 1}', "a message has a type"),
         ('{"type": "subscribe"}', "a topic is a string of 1 to 256 characters"),
@@ -535,10 +556,11 @@ async def test_a_client_whose_state_cannot_be_had_is_told_to_come_back(
         raise ZeroDivisionError
 
     async with serving(state=state) as app, app.client() as client:
-        await client.say("subscribe", topic="news")
+        topic = "ü" * 256  # too long for a close reason
+        await client.say("subscribe", topic=topic)
         with pytest.raises(ConnectionLost) as caught:
             await client.hear()
         assert caught.value.reason.code == 1013
-        assert app.live.publish(1, "news") == 0
+        assert app.live.publish(1, topic) == 0
     assert "ZeroDivisionError" in caplog.text
     caplog.clear()

@@ -18,7 +18,7 @@ import trio
 
 from .._connection.websocket import WebSocket
 from .._errors import CloseCode, Initiator
-from .._json import from_json, to_json
+from .._json import from_json, same_json, to_json
 from .._log import LoggerLike
 from ..backplane._base import Backplane
 from .heralds import Herald, Watchers
@@ -342,6 +342,10 @@ def _changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Presen
         joined=MappingProxyType({key: value for key, value in now.items() if key not in old}),
         left=MappingProxyType({key: value for key, value in old.items() if key not in now}),
         changed=MappingProxyType(
-            {key: value for key, value in now.items() if key in old and old[key] != value}
+            {
+                key: value
+                for key, value in now.items()
+                if key in old and not same_json(old[key], value)
+            }
         ),
     )

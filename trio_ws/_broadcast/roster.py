@@ -31,6 +31,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Any, Final, final
 
+from .._json import same_json
 from .presence_messages import (
     MOST_MEMBERS,
     Ask,
@@ -344,7 +345,7 @@ class Roster:
             value = _ABSENT
             del place.holders[member_id]
             place.members.pop(member_id, None)
-        if value != before:
+        if not same_json(value, before):
             place.note_change()
             self._tell_changed(place.name)
 

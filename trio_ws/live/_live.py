@@ -195,8 +195,9 @@ class Live(Site):
                     await client.obey(messages.parse(message))
             except messages.BadMessage as exc:
                 await websocket.aclose(CloseCode.POLICY_VIOLATION, str(exc))
-            except StateUnavailable as exc:
-                await websocket.aclose(CloseCode.TRY_AGAIN_LATER, str(exc))
+            except StateUnavailable:
+                # Without what the exception says: the name of a topic may be too long for a reason.
+                await websocket.aclose(CloseCode.TRY_AGAIN_LATER, "no state")
             finally:
                 client.leave()
 
@@ -268,10 +269,12 @@ class _Client:
             return _refusal(asked, "too_many_topics", f"at most {self._settings.max_topics}")
         if not await self._may_subscribe(topic):
             return _refusal(asked, "forbidden", "not for this client")
+        # Before it is subscribed, because this may refuse it, too.
+        identify = self._settings.identify
+        member = None if identify is None else identify(self._websocket, topic)
         await self._subscription.add_wait(topic, position=asked.position)
         stack = self._topics[topic] = ExitStack()
-        if self._settings.identify is not None:
-            member = self._settings.identify(self._websocket, topic)
+        if identify is not None:
             if member is not None:
                 member_id, value = member if isinstance(member, tuple) else (member, None)
                 join = self._live.broadcast.join

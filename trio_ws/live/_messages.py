@@ -21,6 +21,9 @@ MAX_TOPIC = 256
 #: How many characters the id of a `send` may have.
 MAX_ID = 64
 
+#: How many arrays and objects may be inside each other.
+MAX_DEPTH = 100
+
 #: How many a position may have. One that is longer is none that we have given.
 MAX_POSITION = 256
 
@@ -85,6 +88,8 @@ def parse(message: str | bytes) -> Asked:
     if not isinstance(value, dict):
         raise BadMessage("a message is a JSON object")
     fields = cast("dict[str, Any]", value)
+    if _is_deep(fields):
+        raise BadMessage(f"a message has at most {MAX_DEPTH} levels")
     match fields.get("type"):
         case "subscribe":
             return Subscribe(_topic(fields), _position(fields), fields.get("presence") is True)
@@ -98,6 +103,19 @@ def parse(message: str | bytes) -> Asked:
             return Unknown(kind[:MAX_ID], _id(fields))
         case _:
             raise BadMessage("a message has a type")
+
+
+def _is_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        # What is in the arrays and objects of this level, which are all that matters of it.
+        inner: list[Any] = []
+        for outer in level:
+            inner += outer.values() if isinstance(outer, dict) else outer
+        level = [each for each in inner if isinstance(each, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _topic(fields: dict[str, Any]) -> str:

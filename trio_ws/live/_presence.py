@@ -14,6 +14,7 @@ import trio
 
 from .._broadcast.broadcast import Broadcast
 from .._connection.websocket import WebSocket
+from .._json import same_json
 from . import _messages as messages
 
 
@@ -68,7 +69,7 @@ class Onlookers:
                 joined = {
                     name: value
                     for name, value in members.items()
-                    if name not in told_before or told_before[name] != value
+                    if name not in told_before or not same_json(told_before[name], value)
                 }
                 left = [name for name in told_before if name not in members]
                 if joined or left:
