@@ -1,7 +1,8 @@
 """Close codes, close reasons and every exception that trio_ws raises.
 
 This module owns the names of failure and knows nothing of sockets, frames or tasks. The three
-errors that carry a response are defined beside it, in `_http`.
+errors that carry a response are defined beside it, in `_http`; `StateUnavailable` is in
+`_broadcast`.
 
 The tree::
 
@@ -16,6 +17,7 @@ The tree::
     │  ├─ ProxyError
     │  └─ TooManyRedirects
     ├─ UnexpectedMessage
+    ├─ StateUnavailable
     └─ ConnectionClosed         (also trio.BrokenResourceError)
        ├─ ConnectionEnded       (also trio.EndOfChannel)
        └─ ConnectionLost

@@ -79,6 +79,7 @@ async def test_a_good_request_is_accepted(data: bytes) -> None:
 ODD_STARTS = ["exactly 16 KiB", "empty lines before it"]
 
 
+@pytest.mark.autojump  # 16 KiB of single bytes take seconds, and a head has only ten
 @pytest.mark.parametrize("data", [GOOD, *map(ACCEPTED.get, ODD_STARTS)], ids=["short", *ODD_STARTS])
 async def test_a_request_may_come_one_byte_at_a_time(data: bytes) -> None:
     async with memory_server() as server, server.connect() as stream:
