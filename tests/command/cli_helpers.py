@@ -127,6 +127,15 @@ class Command:
         return await self.status()
 
 
+def socket_activate() -> list[str]:
+    """The beginning of a command line of systemd-socket-activate.
+
+    It starts programs in an environment of their own. What measures coverage has to get into it.
+    """
+    names = [name for name in os.environ if name.startswith("COVERAGE_")]
+    return ["systemd-socket-activate", *(f"--setenv={each}" for each in ["PYTHONWARNINGS", *names])]
+
+
 @asynccontextmanager
 async def running(
     *arguments: str, starter: Sequence[str] = (), cwd: Path | None = None, **options: Any

@@ -16,7 +16,14 @@ from pathlib import Path
 
 import trio
 
-from tests.command.cli_helpers import APPLICATION, PATIENCE, Command, running, serving
+from tests.command.cli_helpers import (
+    APPLICATION,
+    PATIENCE,
+    Command,
+    running,
+    serving,
+    socket_activate,
+)
 from tests.helpers import HOST, REQUEST
 from tests.whole.server_process import SOAK, report
 
@@ -102,7 +109,7 @@ async def activated(
 ) -> AsyncGenerator[Command, None]:
     """`application`, started by systemd-socket-activate when the first client comes."""
     (directory / "chat.py").write_text(APPLICATION, "utf-8")
-    starter = ["systemd-socket-activate", "-E", "PYTHONWARNINGS", "--listen", listen]
+    starter = [*socket_activate(), "--listen", listen]
     async with running(
         "serve", f"chat:{application}", *arguments, starter=starter, cwd=directory
     ) as command:

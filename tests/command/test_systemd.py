@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.command.cli_helpers import APPLICATION, PATIENCE, Command, running, serving
+from tests.command.cli_helpers import (
+    APPLICATION,
+    PATIENCE,
+    Command,
+    running,
+    serving,
+    socket_activate,
+)
 from tests.helpers import HOST, REQUEST, free_port
 from trio_ws import open_websocket_url
 from trio_ws._command.systemd import ServiceManager
@@ -29,7 +36,7 @@ async def activated(
     """``trio-ws serve chat:…``, which systemd-socket-activate starts when a client comes."""
     (directory / "chat.py").write_text(APPLICATION, "utf-8")
     options = [word for address in listen for word in ("--listen", address)]
-    starter = ["systemd-socket-activate", "-E", "PYTHONWARNINGS", *options]
+    starter = [*socket_activate(), *options]
     async with running("serve", *arguments, starter=starter, cwd=directory) as command:
         await command.read_until("Listening on")
         yield command
@@ -165,7 +172,7 @@ async def test_a_socket_of_the_wrong_kind_is_said_in_one_line(
     with trio.fail_after(PATIENCE):
         async with running(
             *("serve", "chat:handler"),
-            starter=["systemd-socket-activate", *options, "--listen", path],
+            starter=[*socket_activate(), *options, "--listen", path],
             cwd=tmp_path,
         ) as command:
             await command.read_until("Listening on")
@@ -173,6 +180,10 @@ async def test_a_socket_of_the_wrong_kind_is_said_in_one_line(
                 client.connect(path)
                 client.send(b"hello")
                 await command.read_until(f"trio-ws: descriptor 3, of 1 .* has passed, {problem}")
+            if kind == socket.SOCK_DGRAM:
+                assert await command.status() == 2
+            else:  # there is a program for each client, beside the one that listens
+                await command.read_until("died with code 2")
 
 
 #: A program that becomes another, with variables like those of systemd.

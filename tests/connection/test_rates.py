@@ -208,6 +208,39 @@ async def test_a_ping_is_answered_when_it_is_earned(streams: Ways) -> None:
         await peer.send_close(1000)
 
 
+async def test_pings_that_a_receiver_reads_are_answered_when_they_are_earned() -> None:
+    async with open_server_with_raw_client(streams=socket_pair(), max_messages_per_second=1) as (
+        ws,
+        peer,
+    ):
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(ws.receive)
+            await trio.testing.wait_all_tasks_blocked()
+            start = trio.current_time()
+            await peer.send(b"".join(frame(PING, b"%d" % number) for number in range(3)))
+            for number in range(3):
+                assert await peer.receive_frame() == (FIN | PONG, b"%d" % number)
+                assert trio.current_time() - start == pytest.approx(number, abs=2 * RELIEF)
+            nursery.cancel_scope.cancel()
+        await peer.send_close(1000)
+
+
+@WAYS
+async def test_with_close_a_ping_too_many_is_1008(streams: Ways) -> None:
+    async with open_server_with_raw_client(
+        streams=streams(), max_messages_per_second=2, on_rate_limit="close"
+    ) as (ws, peer):
+        await peer.send(b"".join(frame(PING, b"%d" % number) for number in range(3)))
+        with pytest.raises(ConnectionLost) as caught:
+            await ws.receive()
+        assert caught.value.reason.code == 1008
+        assert [await peer.receive_frame() for _ in range(2)] == [
+            (FIN | PONG, b"0"),
+            (FIN | PONG, b"1"),
+        ]
+        assert await peer.receive_close() == 1008
+
+
 @WAYS
 @pytest.mark.parametrize("deflate", [Deflate(), None])
 async def test_a_message_in_fragments_is_one_message(
