@@ -102,10 +102,10 @@ class Chat:
         """Every tab shows every line once, and those of each tab in their order; or says so."""
         for page in self.pages:
             expect(page.locator("#status")).to_have_text("Connected")
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + (3 if SOAK else 1) * PATIENCE
         while not all(map(self._is_through, self.pages)):
             assert time.monotonic() < deadline, [
-                sorted({*self.said}.difference(lines_of(page))) for page in self.pages
+                (len(missing), sorted(missing)[:9]) for missing in map(self._missing, self.pages)
             ]
             self.pages[0].wait_for_timeout(100)
         for page in self.pages:
@@ -116,8 +116,11 @@ class Chat:
                 assert of_tab == sorted(of_tab, key=lambda text: int(text.split()[1]))
 
     def _is_through(self, page: Page) -> bool:
-        missing = {*self.said[-400:]}.difference(lines_of(page))
-        return not missing or page.locator("#lines .note").count() > 0
+        return not self._missing(page) or page.locator("#lines .note").count() > 0
+
+    def _missing(self, page: Page) -> set[str]:
+        # A page shows its last five hundred lines.
+        return {*self.said[-400:]}.difference(lines_of(page))
 
 
 def lines_of(page: Page) -> list[str]:
