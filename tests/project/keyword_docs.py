@@ -10,18 +10,20 @@ from __future__ import annotations
 import ast
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeAlias
 
 from tests.project.pages import ROOT
 
+#: The name of a field, its annotation, and the docstring after it.
+DocumentedField: TypeAlias = "tuple[str, ast.AnnAssign, ast.Expr | None]"
+
 PACKAGE = ROOT / "trio_ws"
+REDIS = PACKAGE / "backplane" / "_redis" / "backplane.py"
 
 #: The files that define options, and those that repeat them as keywords.
 FILES = {
     PACKAGE / "_keywords.py": PACKAGE / "_options.py",
-    PACKAGE / "backplane" / "_redis" / "backplane.py": PACKAGE
-    / "backplane"
-    / "_redis"
-    / "backplane.py",
+    REDIS: REDIS,
 }
 
 
@@ -31,14 +33,8 @@ def renewed_keywords(path: Path) -> str:
     source = path.read_text("utf-8")
     lines = source.splitlines()
     # From the end, so that the numbers of the lines before stay right.
-    for field, docstring in reversed(_keyword_fields(source)):
-        assert field.end_lineno is not None  # it was parsed from source
-        last = field.end_lineno
-        if docstring is not None:
-            assert docstring.end_lineno is not None
-            last = docstring.end_lineno
-        assert isinstance(field.target, ast.Name)
-        lines[field.end_lineno : last] = descriptions.get(field.target.id, [])
+    for name, field, docstring in reversed(_fields_in(source, are_keywords=True)):
+        lines[field.end_lineno : (docstring or field).end_lineno] = descriptions.get(name, [])
     return "\n".join(lines) + "\n"
 
 
@@ -46,22 +42,25 @@ def _descriptions(source: str) -> dict[str, list[str]]:
     """The docstring of each option, as lines of source."""
     lines = source.splitlines()
     return {
-        field.target.id: lines[docstring.lineno - 1 : docstring.end_lineno]
-        for field, docstring in _fields(source, is_keywords=False)
-        if docstring is not None and isinstance(field.target, ast.Name)
+        name: lines[docstring.lineno - 1 : docstring.end_lineno]
+        for name, _, docstring in _fields_in(source, are_keywords=False)
+        if docstring is not None
     }
 
 
-def _keyword_fields(source: str) -> list[tuple[ast.AnnAssign, ast.Expr | None]]:
-    return _fields(source, is_keywords=True)
+def _fields_in(source: str, *, are_keywords: bool) -> list[DocumentedField]:
+    return [
+        field
+        for each in ast.parse(source).body
+        if isinstance(each, ast.ClassDef) and each.name.endswith("Keywords") == are_keywords
+        for field in documented_fields(each)
+    ]
 
 
-def _fields(source: str, *, is_keywords: bool) -> list[tuple[ast.AnnAssign, ast.Expr | None]]:
-    """The fields of the classes in a file, with the docstring after each."""
-    found: list[tuple[ast.AnnAssign, ast.Expr | None]] = []
-    for each in ast.parse(source).body:
-        if isinstance(each, ast.ClassDef) and each.name.endswith("Keywords") == is_keywords:
-            for field, after in pairwise([*each.body, None]):
-                if isinstance(field, ast.AnnAssign):
-                    found.append((field, after if isinstance(after, ast.Expr) else None))
-    return found
+def documented_fields(definition: ast.ClassDef) -> list[DocumentedField]:
+    """The fields of a class: name, annotation, and the docstring after it, if there is one."""
+    return [
+        (field.target.id, field, after if isinstance(after, ast.Expr) else None)
+        for field, after in pairwise([*definition.body, None])
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    ]

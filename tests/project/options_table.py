@@ -11,6 +11,7 @@ import textwrap
 from typing import Any
 
 import trio_ws
+from tests.project.keyword_docs import documented_fields
 
 #: Every options class, and who has the options that it adds.
 OPTIONS: dict[type[Any], str] = {
@@ -36,15 +37,13 @@ def options_table() -> str:
 
 def docstrings(options: type[Any]) -> dict[str, str]:
     """The docstring after each field of a class."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(options))).body
-    assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
-            assert isinstance(field.target, ast.Name)
-            assert isinstance(after.value, ast.Constant)
-            found[field.target.id] = inspect.cleandoc(str(after.value.value))
-    return found
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(options))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        name: inspect.cleandoc(ast.literal_eval(docstring.value))
+        for name, _, docstring in documented_fields(definition)
+        if docstring is not None
+    }
 
 
 def as_markdown(docstring: str) -> str:
@@ -64,6 +63,5 @@ def show_default(field: dataclasses.Field[Any]) -> str:
     if isinstance(value, int) and field.name.endswith(("_size", "_bytes", "_buffer")):
         return f"{value // 2**20} MiB" if value >= 2**20 else f"{value // 2**10} KiB"
     if dataclasses.is_dataclass(value):
-        name = type(value).__name__
-        return f"`{name}()`"
+        return f"`{type(value).__name__}()`"
     return f"`{value!r}`"
