@@ -58,7 +58,7 @@ async def test_a_missing_permission_ends_a_backplane_at_the_start(
 async def test_the_permissions_that_the_documentation_names_are_enough(
     redis: RedisServer, mode: Mode
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "backplane.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs/how-to/backplane.md").read_text("utf-8")
     ((pubsub, channels), (streams, names)) = re.findall(r"`(\+@[^`]*)`\s+and\s+`([&~][^`]*)`", page)
     words = f"{pubsub} {channels}" if mode == "pubsub" else f"{streams} {names}"
     await redis.command("ACL", "SETUSER", "guest", "on", ">pw", *words.split())

@@ -120,7 +120,7 @@ async def test_a_process_that_redis_drops_for_being_slow_misses_nothing_over_str
 # Streams: no more at a time than fits…
 
 
-#: How many bytes a backlog of any size may cost a process that reads it: docs/backplane.md.
+#: How many bytes a backlog of any size may cost a process that reads it: docs/how-to/backplane.md.
 BOUND = 64 * 2**20
 
 

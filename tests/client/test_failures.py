@@ -170,7 +170,7 @@ async def test_something_else_than_http_is_final() -> None:
 
 
 def test_the_documentation_has_these_tables() -> None:
-    page = Path(trio_ws.__file__).parents[1] / "docs" / "reconnecting.md"
+    page = Path(trio_ws.__file__).parents[1] / "docs/how-to/reconnecting.md"
     rows = re.findall(
         r"^\| (.+?) \| (final|another try) \| (.+?) \|$", page.read_text("utf-8"), re.MULTILINE
     )

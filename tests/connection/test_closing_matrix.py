@@ -48,7 +48,7 @@ from tests.tls_helpers import (
 )
 from trio_ws import ConnectionClosed, WebSocket
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "closing-matrix.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/maintainers/closing-matrix.md"
 
 LINES = ("TCP", "TLS")
 ROLES = ("server", "client")

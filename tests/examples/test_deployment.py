@@ -1,4 +1,4 @@
-"""What docs/deployment.md shows: its application, and the command lines in its other files."""
+"""The application that docs/how-to/deployment.md shows, and the command lines in its files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def test_every_command_line_shown_is_one(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name).write_text(content, "utf-8")
     monkeypatch.chdir(tmp_path)
     page = "".join(
-        (ROOT / "docs" / name).read_text("utf-8") for name in ("deployment.md", "command-line.md")
+        (ROOT / "docs" / name).read_text("utf-8")
+        for name in ("how-to/deployment.md", "reference/command-line.md")
     )
     readme = (ROOT / "examples" / "README.md").read_text("utf-8")
     shown = re.findall(

@@ -1,4 +1,4 @@
-"""Behind nginx and HAProxy, with the configurations of docs/proxies.md."""
+"""Behind nginx and HAProxy, with the configurations of docs/how-to/proxies.md."""
 
 from __future__ import annotations
 

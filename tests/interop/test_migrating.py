@@ -1,4 +1,4 @@
-"""What `docs/migrating-from-*.md` says behaves differently, asked of the libraries themselves."""
+"""What `docs/migrating/from-*.md` says behaves differently, asked of the libraries themselves."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ async def test_two_tasks_that_receive_at_once_are_refused(
 
 def test_the_pages_name_only_methods_that_there_are() -> None:
     known = {*dir(trio_ws), *dir(WebSocket), *dir(trio_ws.Link)}
-    for page in sorted((ROOT / "docs").glob("migrating-from-*.md")):
+    for page in sorted((ROOT / "docs/migrating").glob("from-*.md")):
         text = page.read_text("utf-8")
         ours = [row.split(" | ")[1] for row in text.splitlines() if row.startswith("| `")]
         for method in re.findall(r"\b(?:ws|link)\.(\w+)", " ".join(ours)):

@@ -1,4 +1,4 @@
-"""The table of all metrics, from the code, for docs/metrics.md."""
+"""The table of all metrics, from the code, for docs/how-to/metrics.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of all options, from what the code says, for docs/options.md."""
+"""The table of all options, from what the code says, for docs/reference/options.md."""
 
 from __future__ import annotations
 

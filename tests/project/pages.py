@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("[a-z]*.md"))]
 
 _FENCE = re.compile(
     r"^(?P<shown><!-- shown: .*\n)?```(?P<language>python|text)\n(?P<text>(?s:.*?))^```$",

@@ -204,7 +204,7 @@ def test_a_room_says_which_file_to_read_first(room: str) -> None:
 
 
 def test_the_map_in_the_design_notes_shows_these_rooms_and_what_to_read_first_in_them() -> None:
-    text = (PACKAGE.parent / "docs" / "design.md").read_text("utf-8")
+    text = (PACKAGE.parent / "docs/explanation/design.md").read_text("utf-8")
     table = text.partition("| room |")[2].partition("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table]
     rooms = [re.sub(r"\.py$|/$|^the ground floor", "", row[0]) or "ground" for row in rows]

@@ -19,7 +19,7 @@ def names_of_tests(path: Path) -> set[str]:
 
 
 def rows() -> list[list[str]]:
-    source = (ROOT / "docs" / "trust.md").read_text("utf-8")
+    source = (ROOT / "docs/maintainers/trust.md").read_text("utf-8")
     lines = [line for line in source.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return [row for row in cells if row[0] != "stimulus" and not row[0].startswith("---")]
@@ -46,7 +46,7 @@ def test_every_test_that_the_page_on_the_design_names_exists() -> None:
         name for path in (ROOT / "tests").rglob("test_*.py") for name in names_of_tests(path)
     }
     existing |= {name.partition("::")[2] for name in existing}
-    text = (ROOT / "docs" / "design.md").read_text()
+    text = (ROOT / "docs/explanation/design.md").read_text()
     named = set(re.findall(r"`((?:test_\w+\.py::)?test_\w+)`", text))
     assert len(named) > 20
     assert named <= existing

@@ -13,7 +13,7 @@ from tests.project.pages import ROOT
 from trio_ws import ListenerOptions
 from trio_ws._command.cli import make_parser
 
-PAGES = [ROOT / "docs" / name for name in ("production.md", "incidents.md")]
+PAGES = [ROOT / "docs/how-to" / name for name in ("production.md", "incidents.md")]
 MANIFEST = ROOT / "examples" / "deploy" / "kubernetes.yaml"
 
 
@@ -77,7 +77,7 @@ PROGRAMS = ("trio-ws", "py-spy")
 
 
 def test_metrics_on_the_page_of_incidents_are_measured() -> None:
-    measured = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    measured = (ROOT / "docs/how-to/metrics.md").read_text("utf-8")
     named = set(re.findall(r"trio_ws_\w+", PAGES[1].read_text("utf-8")))
     assert len(named) > 10
     assert {name for name in named if f"`{name}`" not in measured} == set()

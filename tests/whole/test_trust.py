@@ -1,6 +1,6 @@
-"""Bad input, faults and load, measured from outside: the rows of docs/trust.md that need it.
+"""Bad input, faults and load, measured from outside: rows of docs/maintainers/trust.md.
 
-Most rows are held by the tests of the module in question; docs/trust.md says which, and a test in
+Most rows are held by the tests of the module in question: that page says which, and a test in
 tests/project says that they exist. What is here needs the kernel: a server in a process of its own,
 whose memory and CPU time are the system's word and not ours, and another connection that goes on
 echoing.

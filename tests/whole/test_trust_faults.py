@@ -1,4 +1,4 @@
-"""Cancellation, signals and shortages, measured from outside: rows of docs/trust.md."""
+"""Cancellation, signals and shortages, measured from outside: rows of docs/maintainers/trust.md."""
 
 from __future__ import annotations
 

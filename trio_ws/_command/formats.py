@@ -87,7 +87,7 @@ class Text(Format):
 
 
 class Records(Format):
-    """A line of JSON for each event: ``--jsonl``. docs/command-line.md has the fields.
+    """A line of JSON for each event: ``--jsonl``. docs/reference/command-line.md has the fields.
 
     The time of a message that was sent is when sending began. An answer may be written before it,
     but has a later time.

@@ -1,7 +1,7 @@
 """Topics for clients that come and go: the server of trio-ws.live.v1, and a module for browsers.
 
 Read `_live` first: it is the server's side, a thin layer over a `Broadcast`. `live.js` is the
-client for pages and for Node, and ``docs/live-protocol.md`` is what both keep to. How messages are
+client for pages and for Node, and both keep to ``docs/reference/live-protocol.md``. How messages are
 kept and caught up on stays out: that is the broadcast's.
 """
 

@@ -1,4 +1,4 @@
-"""The messages of trio-ws.live.v1, to and from text. ``docs/live-protocol.md`` is what they follow.
+"""The messages of trio-ws.live.v1, to and from text, as ``docs/reference/live-protocol.md`` says.
 
 This module owns what a client may send, and judges it: what is none of these messages is a
 `BadMessage`, and ends the connection. It does no I/O, and knows no topics.

@@ -13,7 +13,7 @@ export interface Status {
    * - `closed`: for good, by `close()` or by a code that says that the same would happen again.
    */
   state: "connecting" | "open" | "waiting" | "closed";
-  /** Of the close, when there was one: see docs/live-protocol for which are final. */
+  /** Of the close, when there was one: see docs/reference/live-protocol.md for which are final. */
   code?: number;
   reason?: string;
   /** The newest WebSocket, to look at its `extensions` and the like. */
