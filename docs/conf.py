@@ -142,7 +142,7 @@ _NAME = re.compile(r"([A-Z]\w+|[a-z]+_\w+)(\.\w+)*$")
 def link_names(app: Sphinx, doctree: nodes.document) -> None:
     """Make a link of the first mention of each public name on a page, which is plain Markdown."""
     page = app.env.docname
-    if page.startswith("reference/api"):
+    if app.env.doc2path(page).endswith(".rst"):  # it is the reference
         return
     seen: set[str] = set()
     for node in list(doctree.findall(nodes.literal)):
