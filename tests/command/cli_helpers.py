@@ -29,6 +29,11 @@ import trio
 import trio_ws
 
 
+def say(line):
+    # In one piece: `print` may write the end of a line by itself, after what another process wrote.
+    os.write(1, f"{line}\\n".encode())
+
+
 async def handler(ws):
     if ws.request.path == "/who":
         await ws.send_json([os.environ.get("TRIO_WS_WORKER"), os.getpid()])
@@ -48,15 +53,15 @@ router.websocket("/chat")(handler)
 
 @contextlib.asynccontextmanager
 async def application():
-    print("set up", flush=True)
+    say("set up")
     yield handler
     await trio.sleep(0)
-    print("tidied up", flush=True)
+    say("tidied up")
 
 
 @contextlib.asynccontextmanager
 async def hanging():
-    print("setting up", flush=True)
+    say("setting up")
     await trio.sleep_forever()
     yield
 
@@ -64,18 +69,18 @@ async def hanging():
 @contextlib.asynccontextmanager
 async def perhaps_hanging():
     if os.path.exists("hang"):
-        print("setting up", os.environ["TRIO_WS_WORKER"], flush=True)
+        say("setting up " + os.environ["TRIO_WS_WORKER"])
         try:
             await trio.sleep_forever()
         finally:
-            print("given up", flush=True)
+            say("given up")
     yield handler
 
 
 @contextlib.asynccontextmanager
 async def stubborn():
     yield handler
-    print("not ending", flush=True)
+    say("not ending")
     await trio.sleep_forever()
 """
 
@@ -89,13 +94,13 @@ class Command:
         self._read = 0
 
     async def read_until(self, pattern: str) -> re.Match[str]:
-        """Wait for a line that has this in it. What was read before is not looked at again."""
+        """Wait for a line that has this in it. What was found before is not looked at again."""
         assert self.process.stdout is not None
         while True:
             end = self.output.rfind("\n") + 1
             found = re.compile(pattern, re.MULTILINE).search(self.output, self._read, end)
             if found is not None:
-                self._read = self.output.index("\n", found.start()) + 1
+                self._read = found.end()  # not that line's: two processes may have written it
                 return found
             data = await self.process.stdout.receive_some()
             assert data, f"no {pattern!r} in {self.output!r}"
