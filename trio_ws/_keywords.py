@@ -40,8 +40,8 @@ class _CommonKeywords(TypedDict, total=False):
     sooner."""
     max_queued_bytes: float
     """Most memory for messages received and not yet taken, in bytes. One read may overshoot it, by
-    64 KiB, or by 256 KiB if much is coming. A single message that is larger than this is still
-    received whole once a task asks for it."""
+    64 KiB, by 256 KiB if much is coming, or by 1 MiB within a large message. A single message that
+    is larger than this is still received whole once a task asks for it."""
     max_send_buffer: float
     """`send` waits while more bytes than this are unsent. One message may exceed it, so the buffer
     never holds more than this and the largest message together. 64 KiB keeps a fast network busy
