@@ -19,7 +19,8 @@ both_modes = pytest.mark.parametrize("mode", get_args(Mode))
 #: For everything that a test waits for, on a busy machine.
 PATIENCE = 120
 
-#: Options that find a dead server sooner than the defaults do.
+#: Options that find a dead server sooner than the defaults do. On a busy machine they also take a
+#: server for dead that is not: see `publish_until_received`.
 QUICK: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 0.2, "open_timeout": 0.5}
 
 
@@ -52,6 +53,23 @@ async def run_streams(
 
 def messages(node: Node) -> list[str | bytes]:
     return [message for _, message in node.received]
+
+
+async def publish_until_received(
+    publisher: Node, listener: Node, topic: str, what: str
+) -> list[str]:
+    """Publish until something arrives. While the listener connects again, it may be lost.
+
+    Returns:
+        all that was published, in order.
+    """
+    sent: list[str] = []
+    with trio.fail_after(PATIENCE):
+        while not set(sent) & set(messages(listener)):
+            sent.append(f"{what} {len(sent)}")
+            publisher.backplane.publish(topic, sent[-1])
+            await trio.sleep(0.05)
+    return sent
 
 
 def of_others(node: Node) -> list[tuple[str, str | bytes]]:
