@@ -180,11 +180,9 @@ def resolve_reference(
     in its index: it is right if it can be imported. A wrong one stays a warning.
     """
     target: str = node["reftarget"]
-    name = target.rpartition(".")[2].replace("Keywords", "Options")
+    name = target.rpartition(".")[2]
     package = "trio_ws.backplane" if name in trio_ws.backplane.__all__ else "trio_ws"
     if target.startswith(f"{package}._") and name in (*trio_ws.__all__, *trio_ws.backplane.__all__):
-        if target.endswith("Keywords"):
-            contnode = nodes.inline("", name)
         return env.domains.python_domain.resolve_xref(
             env, node["refdoc"], app.builder, node["reftype"], f"{package}.{name}", node, contnode
         )

@@ -8,33 +8,34 @@ import logging
 import math
 import re
 import ssl
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
+import trio
 import trio.testing
 
 import trio_ws
+import trio_ws.backplane
 from tests.helpers import echo
 from trio_ws import (
+    ClientKeywords,
     ClientOptions,
+    ClientStreamKeywords,
     ClientStreamOptions,
     ConnectionOptions,
     Deflate,
     Headers,
+    ListenerKeywords,
     ListenerOptions,
+    ReconnectingKeywords,
+    ServerStreamKeywords,
     ServerStreamOptions,
     reconnecting,
 )
 from trio_ws._hints import ELSEWHERE, what_was_meant
-from trio_ws._keywords import (
-    ClientKeywords,
-    ClientStreamKeywords,
-    ConnectionKeywords,
-    ListenerKeywords,
-    ReconnectingKeywords,
-    ServerStreamKeywords,
-)
+from trio_ws._keywords import ConnectionKeywords
 from trio_ws._options import make_options
 from trio_ws.backplane import RedisBackplane, RedisOptions
 from trio_ws.testing import (
@@ -155,6 +156,41 @@ def test_a_client_that_reconnects_takes_every_option_of_clients() -> None:
     assert keywords.items() < ClientKeywords.__annotations__.items()
     assert {name for name, _ in others} == {"headers", "subprotocols"}
     assert {"headers", "subprotocols"} < {*inspect.signature(reconnecting).parameters}
+
+
+async def test_a_function_that_passes_options_on_has_them_checked_where_it_is_called() -> None:
+    async def serve_echo(**options: Unpack[ListenerKeywords]) -> None:
+        options.setdefault("max_connections", 1000)
+        await trio_ws.serve_websocket(echo, "localhost", 0, **options)
+
+    with trio.move_on_after(0):
+        await serve_echo(grace_period=1)
+    # mypy finds both mistakes: if it did not, it would say that the comments are unused.
+    with pytest.raises(TypeError, match="did you mean 'grace_period'"):
+        await serve_echo(grace_time=1)  # type: ignore[call-arg] # the mistake
+    with pytest.raises(TypeError, match="grace_period is a number"):
+        await serve_echo(grace_period="1")  # type: ignore[arg-type] # the mistake
+
+
+PASSED_ON = {
+    trio_ws.open_websocket: "ClientKeywords",
+    trio_ws.open_websocket_url: "ClientKeywords",
+    trio_ws.reconnecting: "ReconnectingKeywords",
+    trio_ws.serve_listeners: "ListenerKeywords",
+    trio_ws.serve_websocket: "ListenerKeywords",
+    trio_ws.wrap_client_stream: "ClientStreamKeywords",
+    trio_ws.wrap_server_stream: "ServerStreamKeywords",
+    trio_ws.backplane.RedisBackplane: "RedisKeywords",
+}
+
+
+@pytest.mark.parametrize(("entry_point", "keywords"), PASSED_ON.items())
+def test_the_keyword_arguments_in_a_signature_are_a_public_type(
+    entry_point: Callable[..., object], keywords: str
+) -> None:
+    annotation = inspect.signature(entry_point).parameters["options"].annotation
+    assert annotation == f"Unpack[{keywords}]"
+    assert keywords in {*trio_ws.__all__, *trio_ws.backplane.__all__}
 
 
 @pytest.mark.parametrize(("cls", "defaults"), DEFAULTS)

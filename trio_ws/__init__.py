@@ -36,7 +36,15 @@ from ._http.values import (
     Request,
     Response,
 )
-from ._keywords import HandlerErrorPolicy, PingPongHook
+from ._keywords import (
+    ClientKeywords,
+    ClientStreamKeywords,
+    HandlerErrorPolicy,
+    ListenerKeywords,
+    PingPongHook,
+    ReconnectingKeywords,
+    ServerStreamKeywords,
+)
 from ._log import LoggerLike
 from ._options import (
     ClientOptions,
@@ -84,7 +92,9 @@ __all__ = [
     "BroadcastStatistics",
     "ChannelStatistics",
     "CheckCredentials",
+    "ClientKeywords",
     "ClientOptions",
+    "ClientStreamKeywords",
     "ClientStreamOptions",
     "CloseCode",
     "CloseReason",
@@ -114,6 +124,7 @@ __all__ = [
     "JSONFormatter",
     "Latest",
     "Link",
+    "ListenerKeywords",
     "ListenerOptions",
     "LoggerLike",
     "Membership",
@@ -131,10 +142,12 @@ __all__ = [
     "ProxyHeader",
     "QueryParams",
     "RateLimitPolicy",
+    "ReconnectingKeywords",
     "Request",
     "Response",
     "Router",
     "ServerStatistics",
+    "ServerStreamKeywords",
     "ServerStreamOptions",
     "SlowReaderPolicy",
     "State",

@@ -1,4 +1,4 @@
-"""The options as keyword arguments of the entry points.
+"""The options as keyword arguments of the entry points, and of functions that wrap those.
 
 `_options` defines them. Their names are repeated here, because a type checker cannot derive keyword
 arguments from a dataclass. A test compares the two.
@@ -103,7 +103,7 @@ class _ClientStreamKeywords(TypedDict, total=False):
 
 
 class ClientStreamKeywords(ConnectionKeywords, _ClientStreamKeywords, total=False):
-    """The keyword arguments of `ClientStreamOptions`."""
+    """The keyword arguments of `wrap_client_stream`: those of `ClientStreamOptions`."""
 
 
 class _ClientKeywords(TypedDict, total=False):
@@ -136,15 +136,23 @@ class _ClientKeywords(TypedDict, total=False):
 
 
 class ClientKeywords(ClientStreamKeywords, _ClientKeywords, total=False):
-    """The keyword arguments of `ClientOptions`."""
+    """The keyword arguments of `open_websocket_url`, for functions that pass them on::
+
+        async def open_feed(channel: str, **options: Unpack[ClientKeywords]) -> None: ...
+
+    They are those of `ClientOptions`.
+    """
 
 
 class ReconnectingKeywords(_CommonKeywords, _ClientStreamKeywords, _ClientKeywords, total=False):
-    """The same, but for those that may be functions where a client reconnects."""
+    """The keyword arguments of `reconnecting`: those of `ClientOptions`, less two.
+
+    `reconnecting` names `headers` and `subprotocols` itself, because they may be functions there.
+    """
 
 
 class ServerStreamKeywords(ConnectionKeywords, total=False):
-    """The keyword arguments of `ServerStreamOptions`."""
+    """The keyword arguments of `wrap_server_stream`: those of `ServerStreamOptions`."""
 
     process_request: ProcessRequest | None
     """A sync or async function that is called with each well-formed `Request`. The request may be
@@ -201,7 +209,7 @@ class ServerStreamKeywords(ConnectionKeywords, total=False):
 
 
 class ListenerKeywords(ServerStreamKeywords, total=False):
-    """The keyword arguments of `ListenerOptions`."""
+    """The keyword arguments of `serve_websocket` and its like: those of `ListenerOptions`."""
 
     on_handler_error: HandlerErrorPolicy
     """What to do when a handler raises an `Exception` other than its own connection's end. The peer

@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Unpack
 
 import trio
 
-from trio_ws import WebSocket, open_websocket_url
+from trio_ws import ClientKeywords, WebSocket, open_websocket_url
 
 
 class BlockingWebSocket:
@@ -31,7 +31,9 @@ class BlockingWebSocket:
 
 
 @contextmanager
-def open_blocking(url: str, **options: Any) -> Generator[BlockingWebSocket, None, None]:
+def open_blocking(
+    url: str, **options: Unpack[ClientKeywords]
+) -> Generator[BlockingWebSocket, None, None]:
     """`open_websocket_url`, for threads without trio. Leaving the block closes the connection."""
     opened: Future[tuple[WebSocket, trio.lowlevel.TrioToken]] = Future()
     left = trio.Event()

@@ -11,9 +11,9 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from trio_ws.backplane import RedisBackplane, RedisOptions
+from trio_ws.backplane import RedisBackplane, RedisKeywords, RedisOptions
 from trio_ws.backplane._redis.address import Address, BrokerLost, BrokerRefused, Scheme, parse_url
-from trio_ws.backplane._redis.backplane import RedisKeywords, main_error
+from trio_ws.backplane._redis.backplane import main_error
 
 
 def test_the_keywords_are_the_options() -> None:

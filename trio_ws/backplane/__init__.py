@@ -17,7 +17,7 @@ from ._base import (
 )
 from ._memory import MemoryBackplane, MemoryHub
 from ._position import Position
-from ._redis.backplane import RedisBackplane, RedisOptions
+from ._redis.backplane import RedisBackplane, RedisKeywords, RedisOptions
 
 __all__ = [
     "Attached",
@@ -33,5 +33,6 @@ __all__ = [
     "Past",
     "Position",
     "RedisBackplane",
+    "RedisKeywords",
     "RedisOptions",
 ]

@@ -39,7 +39,7 @@ SENTINEL_INTERVAL = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class RedisOptions:
-    """The keyword arguments of `RedisBackplane`. All times are in seconds, all sizes in bytes."""
+    """The options of `RedisBackplane`. All times are in seconds, all sizes in bytes."""
 
     mode: Literal["pubsub", "streams"] = "pubsub"
     """``"pubsub"`` is cheapest, and forgets: what is published while a process is not connected
@@ -106,7 +106,7 @@ class RedisOptions:
 
 
 class RedisKeywords(TypedDict, total=False):
-    """The keyword arguments of `RedisOptions`."""
+    """The keyword arguments of `RedisBackplane`: those of `RedisOptions`."""
 
     mode: Literal["pubsub", "streams"]
     """``"pubsub"`` is cheapest, and forgets: what is published while a process is not connected
