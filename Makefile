@@ -6,6 +6,9 @@
 PYTHON ?= python3
 # More for the command behind the verb: make test ARGS="tests/http/test_url.py -x"
 ARGS ?=
+# With "yes", what fails in the suite is tried once more, alone, and named. A machine that stops for
+# seconds, as one that many share does, may fail one of thousands of tests of processes and signals.
+AGAIN ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -32,7 +35,8 @@ test: .venv/.group-test $(NODE)/.installed
 	@sh tests/setup/system.sh chromium curl haproxy libatomic microsocks nginx node redis-server systemd tinyproxy wrk
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	    $(if $(AGAIN),|| { [ $$? = 1 ] && $(BIN)/coverage run -m pytest --last-failed --exitfirst -v; })
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 else
