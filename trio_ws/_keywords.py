@@ -222,7 +222,9 @@ class ListenerKeywords(ServerStreamKeywords, total=False):
     peers are told 1001."""
     max_connections: float
     """Connections beyond this many get HTTP 503. Connections in the opening handshake count. So do
-    those that only speak HTTP with a `Router`, even while they are idle."""
+    those that only speak HTTP with a `Router`, even while they are idle. Up to 16 requests for
+    pages at a time are answered all the same, each with ``Connection: close``: a server that is
+    full passes its health checks."""
     max_handshakes_per_second: float
     """How often one address may connect in a second. After a quiet time, one second's worth may
     come at once, and at least one connection. What is beyond gets 429 with Retry-After, and over

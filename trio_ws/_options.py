@@ -409,7 +409,9 @@ class ListenerOptions(ServerStreamOptions):
 
     max_connections: float = math.inf
     """Connections beyond this many get HTTP 503. Connections in the opening handshake count. So do
-    those that only speak HTTP with a `Router`, even while they are idle."""
+    those that only speak HTTP with a `Router`, even while they are idle. Up to 16 requests for
+    pages at a time are answered all the same, each with ``Connection: close``: a server that is
+    full passes its health checks."""
 
     max_handshakes_per_second: float = math.inf
     """How often one address may connect in a second. After a quiet time, one second's worth may

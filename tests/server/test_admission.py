@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 import trio
@@ -11,7 +12,8 @@ import trio.testing
 import trio_ws
 from tests.helpers import HOST, PATIENCE, REQUEST, echo, open_server
 from tests.server.server_helpers import Boom, connect, memory_server, open_bare_server
-from trio_ws import ConnectionRejected, open_websocket_url
+from trio_ws import ConnectionRejected, Request, Response, Router, open_websocket_url
+from trio_ws._server.visit import MOST_GUESTS
 from trio_ws._transport.opening import REFUSAL_LINGER
 from trio_ws.testing import open_test_app
 
@@ -118,12 +120,74 @@ async def test_system_exit_in_process_request_ends_the_server_with_it() -> None:
     assert caught.value.code == 4
 
 
+@pytest.mark.autojump
+async def test_a_client_too_many_that_says_nothing_gets_503_after_a_second() -> None:
+    async with open_test_app(echo, max_connections=1) as app:
+        async with app.websocket("/"), app.connect() as silent:
+            start = trio.current_time()
+            assert (await silent.receive_some()).startswith(b"HTTP/1.1 503 ")
+            assert trio.current_time() - start == REFUSAL_LINGER
+
+
+def answer_probe(request: Request) -> Response | None:
+    return Response(200, body="alive") if request.path == "/health" else None
+
+
+@pytest.mark.parametrize("kind", ["hook", "router"])
+async def test_a_full_server_answers_health_checks(kind: str) -> None:
+    handler: Any = echo
+    if kind == "router":
+        handler = Router()
+        handler.websocket("/")(echo)
+        handler.get("/health")(lambda request: "alive")
+    hook = answer_probe if kind == "hook" else None
+    async with open_test_app(handler, max_connections=1, process_request=hook) as app:
+        async with app.websocket("/") as ws:
+            for _ in range(2):
+                response = await app.get("/health")
+                assert (response.status, response.text) == (200, "alive")
+                assert response.headers["Connection"] == "close"
+            with pytest.raises(ConnectionRejected):
+                async with app.websocket("/"):
+                    raise AssertionError
+            await ws.send("still here")
+            assert await ws.receive() == "still here"
+        assert app.server.statistics().connections_total == 1
+
+
+async def test_a_full_server_answers_a_few_pages_at_a_time() -> None:
+    leave = trio.Event()
+
+    async def wait(request: Request) -> str:
+        await leave.wait()
+        return "at last"
+
+    router = Router()
+    router.websocket("/")(echo)
+    router.get("/wait")(wait)
+    async with open_test_app(router, max_connections=1) as app:
+        statuses: list[int] = []
+
+        async def ask() -> None:
+            statuses.append((await app.get("/wait")).status)
+
+        async with app.websocket("/"), trio.open_nursery() as nursery:
+            for _ in range(MOST_GUESTS + 2):
+                nursery.start_soon(ask)
+            while len(statuses) < 2:
+                await trio.lowlevel.checkpoint()
+            assert statuses == [503, 503]
+            leave.set()
+        assert statuses[2:] == [200] * MOST_GUESTS
+
+
 async def test_clients_that_are_being_refused_do_not_count() -> None:
     async with open_server(echo, max_connections=1) as server:
         refused: list[trio.SocketStream] = []
         async with open_websocket_url(server.urls[0]):
             for _ in range(3):  # they linger: they do not hang up
                 refused.append(await trio.open_tcp_stream(HOST, server.port))
+                await refused[-1].send_all(REQUEST)
                 assert b"503" in await refused[-1].receive_some()
         async with open_websocket_url(server.urls[0]) as ws:
             await ws.send("in")
@@ -136,6 +200,7 @@ async def test_clients_that_are_being_refused_do_not_count() -> None:
 async def test_clients_that_are_being_refused_do_not_hold_up_a_shutdown() -> None:
     async with open_test_app(echo, max_connections=1, grace_period=0.1) as app:
         async with app.websocket("/"), app.connect() as lingering:
+            await lingering.send_all(REQUEST)
             assert b"503" in await lingering.receive_some()
             start = trio.current_time()
             await app.server.aclose()

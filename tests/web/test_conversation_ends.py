@@ -23,7 +23,7 @@ from tests.handshake.handshake_helpers import (
 )
 from tests.helpers import HOST, PATIENCE, counting_turns, open_server
 from tests.web.web_helpers import HTTPClient, TestSite, chunked, http, open_site
-from trio_ws import serve_listeners, wrap_client_stream
+from trio_ws import ConnectionRejected, serve_listeners, wrap_client_stream
 from trio_ws._waking import LOOKOUT, Lookout
 
 # Clients that do not read…
@@ -70,7 +70,12 @@ async def test_http_connections_count_among_the_connections() -> None:
         async with wrap_client_stream(server.connect(), "ws://example.org/ws"):
             third = HTTPClient(server.connect())
             async with third.stream:
-                assert (await third.ask(http())).status == 503
+                response = await third.ask(http())
+                assert (response.status, response.headers["Connection"]) == (200, "close")
+                assert await third.is_hung_up_on()
+            with pytest.raises(ConnectionRejected, match="503"):
+                async with wrap_client_stream(server.connect(), "ws://example.org/ws"):
+                    raise AssertionError
             assert (await client.ask(http())).status == 200
 
 

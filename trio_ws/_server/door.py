@@ -33,7 +33,7 @@ MOST_IN_HAND: Final = 100
 
 
 class TurnedAway(ConnectionRejected):
-    """A client gets 429. It has been logged, as far as that is worth a line."""
+    """A client gets 429 or 503. It has been logged, as far as that is worth a line."""
 
 
 @final

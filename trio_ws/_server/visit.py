@@ -18,6 +18,10 @@ A drain that comes before cuts nothing short. A client that asks for a WebSocket
 503, and a page is answered as the last one. Where other processes go on with the same sockets,
 nobody who was accepted is turned away: such a drain waits until all are through their handshakes.
 
+A client for which there is no room by `max_connections` is a guest. It has `REFUSAL_LINGER` to say
+what it wants: for a WebSocket it gets 503, but a page it gets, so that a server which is full still
+answers health checks. There are no more than `MOST_GUESTS` such pages at a time.
+
 `Shutdown.cutting_short` is around each wait that a shutdown ends. A request that is all here, and
 that no hook is asked about, needs no wait, and so costs no cancel scope.
 """
@@ -59,6 +63,9 @@ from .draining import Draining
 from .handlers import Failures, Handler, run_handler
 from .metering import note_end
 from .shutdown import Phase, Shutdown
+
+#: How many pages beyond `max_connections` are answered at a time.
+MOST_GUESTS = 16
 
 
 class Stage(StrEnum):
@@ -108,6 +115,11 @@ class ServerState:
         limited = self.options.limits_addresses
         self.door = Door(self.options, self.shutdown) if limited else None
 
+    @property
+    def taken(self) -> int:
+        """How many connections count towards `max_connections`."""
+        return len(self.connections) + sum(self.stages.values())
+
     def unavailable(self, why: str) -> Response:
         """The response to a client that comes at a bad time."""
         retry_after = str(self.shutdown.retry_after)
@@ -131,6 +143,7 @@ class Visit:
     __slots__ = (
         "_client",
         "_deadline",
+        "_is_guest",
         "_logger",
         "_options",
         "_place",
@@ -152,7 +165,9 @@ class Visit:
         self._client: Address = None
         #: When the client has had its time for the request at hand.
         self._deadline = trio.current_time() + self._options.open_timeout
-        #: `None` for a client that is turned away at the door. It takes nobody's place.
+        #: Whether there was no room for it. Then it may ask for a page.
+        self._is_guest = False
+        #: `None` for a guest that has asked for nothing yet. It takes nobody's place.
         self._stage: Stage | None = None
         #: The status of the answer to a handshake; 0 while there is none.
         self._status = 0
@@ -183,14 +198,14 @@ class Visit:
         """Speak HTTP. Gives the WebSocket if the client asks for one in the end, and gets it."""
         websocket = None
         try:
-            taken = len(self._server.connections) + sum(self._server.stages.values())
-            if taken >= self._options.max_connections:
-                await self._turn_away(taken)
-            else:
+            if self._server.taken < self._options.max_connections:
                 self._enter(Stage.OPENING)
-                websocket = await self._answer_requests(await self._start())
-                if websocket is not None:
-                    self._status = websocket.response.status
+            else:
+                self._is_guest = True
+                self._deadline = trio.current_time() + REFUSAL_LINGER
+            websocket = await self._answer_requests(await self._start())
+            if websocket is not None:
+                self._status = websocket.response.status
         except TurnedAway:
             pass  # it is logged, and told if that costs little
         except HandshakeError as exc:
@@ -220,10 +235,9 @@ class Visit:
             self._server.stages[self._stage] -= 1
             self._server.draining.note_change()
 
-    async def _turn_away(self, taken: int) -> None:
-        """Answer 503, whatever the request is."""
-        self._logger.info("%s refused: there are %d connections", self._peer, taken)
-        await self._respond(ServerExchange(), self._server.unavailable("Too many connections"))
+    def _no_room(self) -> TurnedAway:
+        self._logger.info("%s refused: there are %d connections", self._peer, self._server.taken)
+        return TurnedAway(self._server.unavailable("Too many connections"))
 
     async def _start(self) -> bytes:
         """What has arrived already, after the header of a proxy."""
@@ -264,6 +278,8 @@ class Visit:
             reader.feed(received)
             try:
                 incoming = await self._read(reader)
+                if self._is_guest:
+                    self._check_guest(incoming.request)
                 if incoming.request.is_upgrade:
                     self._come_in(incoming.request.remote_address)
                     return await self._accept(incoming)
@@ -281,6 +297,10 @@ class Visit:
             if not received:
                 return None
             self._deadline = trio.current_time() + self._options.open_timeout
+
+    def _check_guest(self, request: Request) -> None:
+        if request.is_upgrade or self._server.taken >= self._options.max_connections + MOST_GUESTS:
+            raise self._no_room()
 
     async def _read(self, reader: RequestReader) -> IncomingRequest:
         incoming = reader.take()
@@ -339,6 +359,9 @@ class Visit:
                 return
         if shutdown.has_begun and self._transport.is_through:
             raise ConnectionRejected(self._server.unavailable("The server is shutting down"))
+        if self._is_guest and self._transport.is_through:
+            self._deadline = trio.current_time() + REFUSAL_LINGER
+            raise self._no_room()
         raise self._dropped()
 
     def _dropped(self) -> _Dropped:
@@ -365,7 +388,7 @@ class Visit:
             server.site,
             self._options,
             self._logger,
-            is_stopping=lambda: server.shutdown.phase is not Phase.SERVING,
+            is_stopping=lambda: self._is_guest or server.shutdown.phase is not Phase.SERVING,
             failed=lambda request, exc: server.failures.of_endpoint(request, exc, self._logger),
         )
 
