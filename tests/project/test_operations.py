@@ -13,7 +13,13 @@ from tests.project.pages import ROOT
 from trio_ws import ListenerOptions
 from trio_ws._command.cli import make_parser
 
-PAGES = [ROOT / "docs/how-to" / name for name in ("production.md", "incidents.md")]
+HOW_TO = ROOT / "docs/how-to"
+INCIDENTS = HOW_TO / "incidents.md"
+#: Of programs that are run by `trio-ws serve`: any option on them is one of its options.
+PAGES = [
+    HOW_TO / f"{name}.md"
+    for name in ("production", "incidents", "kubernetes", "restarts", "workers", "deployment")
+]
 MANIFEST = ROOT / "examples" / "deploy" / "kubernetes.yaml"
 
 
@@ -62,7 +68,7 @@ def test_the_manifest_has_a_command_line_of_serve() -> None:
 
 def test_log_lines_on_the_page_of_incidents_are_logged() -> None:
     lines = [
-        code for code in code_in(PAGES[1]) if "…" in code and shlex.split(code)[0] not in PROGRAMS
+        code for code in code_in(INCIDENTS) if "…" in code and shlex.split(code)[0] not in PROGRAMS
     ]
     assert len(lines) > 12
     strings = logged()
@@ -78,6 +84,6 @@ PROGRAMS = ("trio-ws", "py-spy")
 
 def test_metrics_on_the_page_of_incidents_are_measured() -> None:
     measured = (ROOT / "docs/how-to/metrics.md").read_text("utf-8")
-    named = set(re.findall(r"trio_ws_\w+", PAGES[1].read_text("utf-8")))
+    named = set(re.findall(r"trio_ws_\w+", INCIDENTS.read_text("utf-8")))
     assert len(named) > 10
     assert {name for name in named if f"`{name}`" not in measured} == set()
