@@ -83,10 +83,16 @@ _ITEM = re.compile(r" *(\*{0,2}[\w.]+(?:, [\w.]+)*):( .*|$)")
 def lay_out_docstring(  # noqa: PLR0917 - Sphinx calls it
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Turn sections into fields. A docstring of an attribute has none: its colons are prose."""
+    """Turn sections into fields. A docstring of an attribute has none: its colons are prose.
+
+    The options of a function stand at the end of its docstring, for `help()`. The pages have them
+    by themselves.
+    """
     if what == "data":
         lines[:] = comment_on(name)
     if what in ("class", "exception", "function", "method"):
+        if "Options:" in lines:
+            del lines[lines.index("Options:") :]
         lines[:] = GoogleDocstring(plain_sections(lines), Config(), app, what, name, obj).lines()
 
 

@@ -6,8 +6,11 @@ import dataclasses
 import inspect
 import logging
 import math
+import pydoc
 import re
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
@@ -217,6 +220,47 @@ def test_a_list_given_may_be_changed_afterwards_without_changing_the_options() -
 def test_a_generator_of_subprotocols_is_read_once_and_kept() -> None:
     names: Any = (name for name in ("a", "b"))
     assert ConnectionOptions(subprotocols=names).subprotocols == ("a", "b")
+
+
+# What help() shows…
+
+
+EXPLAINED: dict[Callable[..., object], type] = {
+    ConnectionOptions: ConnectionOptions,
+    ClientStreamOptions: ClientStreamOptions,
+    ClientOptions: ClientOptions,
+    ServerStreamOptions: ServerStreamOptions,
+    ListenerOptions: ListenerOptions,
+    RedisOptions: RedisOptions,
+    trio_ws.open_websocket: ClientOptions,
+    trio_ws.open_websocket_url: ClientOptions,
+    trio_ws.reconnecting: ClientOptions,
+    trio_ws.serve_listeners: ListenerOptions,
+    trio_ws.serve_websocket: ListenerOptions,
+    trio_ws.wrap_client_stream: ClientStreamOptions,
+    trio_ws.wrap_server_stream: ServerStreamOptions,
+    RedisBackplane: RedisOptions,
+}
+
+
+@pytest.mark.parametrize(("thing", "options"), EXPLAINED.items())
+def test_help_shows_each_option_with_its_default_and_its_sentence(
+    thing: Callable[..., object], options: type[Any]
+) -> None:
+    _, options_shown = pydoc.plain(pydoc.render_doc(thing)).split(" Options:\n", 1)
+    heads = re.findall(r"    (\w+) \(.*\), .* by default\n .* {8}\S", options_shown)
+    assert heads == [field.name for field in dataclasses.fields(options)]
+
+
+def test_the_sentence_in_help_is_that_of_the_definition() -> None:
+    shown = pydoc.plain(pydoc.render_doc(trio_ws.serve_websocket))
+    head, sentence = "grace_period (float), 5 s by default", "Seconds that handlers may go on at"
+    assert re.search(rf"^        {re.escape(head)}\n            {sentence}", shown, re.MULTILINE)
+
+
+def test_without_docstrings_there_is_no_help() -> None:
+    code = "import sys, trio_ws; sys.exit(trio_ws.serve_websocket.__doc__)"  # 0 for None
+    subprocess.run([sys.executable, "-OO", "-c", code], check=True)
 
 
 # Limits and timeouts…

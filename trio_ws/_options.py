@@ -37,6 +37,7 @@ from ._http.proxies import Proxy, parse_proxy
 from ._http.url import checked_host
 from ._http.values import Answer, Request
 from ._log import LoggerLike
+from ._option_docs import OPTION_DOCS
 from ._protocol.deflate import Deflate
 from ._redaction import masked_subprotocols
 from ._version import __version__
@@ -479,6 +480,33 @@ def make_options(
         if name in inspect.signature(other).parameters:
             hint = f"; {side} have one"
     raise TypeError(f"{called}() has no option {name!r}{hint}")
+
+
+# ---------------------------------------------------------------------------
+# What help() shows
+# ---------------------------------------------------------------------------
+
+
+def shows_options(kind: type) -> Callable[[T], T]:
+    """A decorator: `help()` for what it decorates shows the options of the class `kind`."""
+
+    def add(thing: T) -> T:
+        if thing.__doc__ is not None:  # as it is under ``python -OO``
+            parts = [OPTION_DOCS.get(each.__name__, "") for each in reversed(kind.__mro__)]
+            thing.__doc__ = f"{inspect.cleandoc(thing.__doc__)}\n\nOptions:{''.join(parts)}"
+        return thing
+
+    return add
+
+
+for _kind in (
+    ConnectionOptions,
+    ClientStreamOptions,
+    ClientOptions,
+    ServerStreamOptions,
+    ListenerOptions,
+):
+    shows_options(_kind)(_kind)
 
 
 # ---------------------------------------------------------------------------

@@ -14,7 +14,8 @@ with that of `end-at`, or before that of `end-before`. `language` is that of the
 name of the file does not tell. What all lines are indented by is taken away.
 
 Tables that come from the code are renewed in the same way: ``<!-- generated: options -->``. So are
-the docstrings of keyword arguments (`keyword_docs`).
+the docstrings of keyword arguments (`keyword_docs`), and what `help()` shows of options
+(`option_docs`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from tests.project.keyword_docs import FILES, renewed_keywords
 from tests.project.metrics_table import metrics_table
+from tests.project.option_docs import PATH, option_docs
 from tests.project.options_table import options_table
 from tests.project.pages import PAGES
 
@@ -111,6 +113,7 @@ def _line_with(text: str, lines: list[str], start: int) -> int:
 def main() -> None:
     texts = {page: renewed(page) for page in PAGES}
     texts |= {path: renewed_keywords(path) for path in FILES}
+    texts[PATH] = option_docs()
     for path, text in texts.items():
         if text != path.read_text("utf-8"):
             path.write_text(text, "utf-8")

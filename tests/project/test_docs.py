@@ -21,6 +21,7 @@ import trio_ws.metrics
 import trio_ws.testing
 from tests.examples.scripts import PATIENCE
 from tests.project.keyword_docs import FILES, renewed_keywords
+from tests.project.option_docs import PATH, option_docs
 from tests.project.pages import PAGES, PORT, ROOT, snippets
 from tests.project.shown import excerpt, renewed
 from trio_ws import ConnectionRejected, WebSocketServer, open_websocket_url
@@ -121,6 +122,11 @@ def test_the_readme_shows_a_server_and_a_client_in_ten_lines_each() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_excerpts_and_tables_are_what_the_code_says(page: Path) -> None:
     assert page.read_text("utf-8") == renewed(page), "python -m tests.project.shown renews them"
+
+
+def test_help_shows_the_docstrings_of_the_options() -> None:
+    renewed_docs = option_docs()
+    assert PATH.read_text("utf-8") == renewed_docs, "python -m tests.project.shown renews them"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

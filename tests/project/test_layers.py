@@ -21,7 +21,8 @@ PACKAGE = Path(trio_ws.__file__).parent
 #: The rooms, from the ground floor up. A room may import only from those before it.
 FLOORS = {
     "ground": "_version _arguments _buffer _redaction _errors _reasons _threads _json _hints _log "
-    "_json_lines _metering _nursery _pacing _backoff _buckets _waking _addresses _interning",
+    "_json_lines _metering _nursery _pacing _backoff _buckets _waking _addresses _interning "
+    "_option_docs",
     "_http": "",
     "_transport": "",
     "_protocol": "",

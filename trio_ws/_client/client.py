@@ -21,7 +21,7 @@ from .._http.values import ConnectionRejected
 from .._keywords import ClientKeywords, ClientStreamKeywords
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import protected_context
-from .._options import ClientOptions, ClientStreamOptions, make_options
+from .._options import ClientOptions, ClientStreamOptions, make_options, shows_options
 from .._reasons import reworded
 from .._redaction import masked
 from .._transport.checks import check_stream
@@ -33,6 +33,7 @@ from .proxies import choose_proxy
 from .redirects import follow_redirects
 
 
+@shows_options(ClientOptions)
 @protected_context
 async def open_websocket_url(
     url: str, **options: Unpack[ClientKeywords]
@@ -68,6 +69,7 @@ async def open_websocket_url(
         yield websocket
 
 
+@shows_options(ClientOptions)
 @protected_context
 async def open_websocket(
     host: str,
@@ -93,6 +95,7 @@ async def open_websocket(
         yield websocket
 
 
+@shows_options(ClientStreamOptions)
 @protected_context
 async def wrap_client_stream(
     stream: trio.abc.Stream, url: str, **options: Unpack[ClientStreamKeywords]

@@ -32,7 +32,7 @@ from .._errors import CloseReason, ConnectionClosed
 from .._http.headers import HeadersLike
 from .._keywords import ReconnectingKeywords
 from .._nursery import leaf_exceptions, protected_context, raise_as_is
-from .._options import ClientOptions, check_limit, make_options
+from .._options import ClientOptions, check_limit, make_options, shows_options
 from .._threads import check_in_trio
 from .attempts import Attempts, Fresh, Retry, Shaken
 from .client import checked_target
@@ -47,6 +47,7 @@ _URL: TypeAlias = str | Fresh[str]
 EARLIEST_RENEWAL = 0.9
 
 
+@shows_options(ClientOptions)
 def reconnecting(
     url: _URL | Sequence[_URL],
     *,

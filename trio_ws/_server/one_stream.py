@@ -16,7 +16,7 @@ from .._http.values import Accept, ConnectionRejected, InvalidRequest, Request
 from .._keywords import ServerStreamKeywords
 from .._log import ConnectionLogger, new_connection_id
 from .._nursery import protected_context
-from .._options import ServerStreamOptions, make_options
+from .._options import ServerStreamOptions, make_options, shows_options
 from .._transport.checks import check_stream
 from .._transport.opening import opening_deadline, read_whole, respond_and_hang_up
 from .._transport.sockets import wrap_stream
@@ -26,6 +26,7 @@ from .._web.hooks import ask
 from .visit import client_behind_proxy, request_reader
 
 
+@shows_options(ServerStreamOptions)
 @protected_context
 async def wrap_server_stream(
     stream: trio.abc.Stream, **options: Unpack[ServerStreamKeywords]

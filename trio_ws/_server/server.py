@@ -51,7 +51,7 @@ from .._metering import (
     status_label,
 )
 from .._nursery import errors_in, open_bare_nursery, raise_as_is
-from .._options import ListenerOptions, make_options
+from .._options import ListenerOptions, make_options, shows_options
 from .._threads import check_in_trio
 from .._transport.checks import check_listeners
 from .._transport.stream import Transport
@@ -352,6 +352,7 @@ _STATES: Final = {Phase.SERVING: "serving", Phase.DRAINING: "draining", Phase.EN
 # ---------------------------------------------------------------------------
 
 
+@shows_options(ListenerOptions)
 async def serve_websocket(
     handler: Handler,
     host: str | None,
@@ -402,6 +403,7 @@ async def serve_websocket(
     await server._run(task_status)
 
 
+@shows_options(ListenerOptions)
 async def serve_listeners(
     handler: Handler,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],

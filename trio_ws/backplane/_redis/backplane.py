@@ -19,7 +19,7 @@ from ..._arguments import check_client_context
 from ..._backoff import Backoff
 from ..._log import LoggerLike
 from ..._nursery import errors_in, raise_as_is
-from ..._options import check_limits, check_logger, make_options
+from ..._options import check_limits, check_logger, make_options, shows_options
 from .._base import BackplaneError, Past
 from .._position import Position
 from .._queued import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, QueuedBackplane, check_topic
@@ -105,6 +105,9 @@ class RedisOptions:
         check_logger(self.logger)
 
 
+shows_options(RedisOptions)(RedisOptions)
+
+
 class RedisKeywords(TypedDict, total=False):
     """The keyword arguments of `RedisBackplane`: those of `RedisOptions`."""
 
@@ -149,6 +152,7 @@ class RedisKeywords(TypedDict, total=False):
     """The logger for records: a warning when Redis is lost, a line when it is back."""
 
 
+@shows_options(RedisOptions)
 @final
 class RedisBackplane(QueuedBackplane):
     """A backplane over one Redis server, 6.2 or later, with two connections to it.
