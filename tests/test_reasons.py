@@ -63,6 +63,10 @@ TOO = ConnectionRefusedError(
 )
 UNREACHABLE = OSError(errno.ENETUNREACH, "Network is unreachable")
 ALERT = ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD] sslv3 alert bad (_ssl.c:1006)")
+#: As OpenSSL 3.2 and later say it.
+SAYS = "[SSL: RECORD_LAYER_FAILURE] record layer failure"
+DAMAGED = ssl.SSLError(1, f"{SAYS} (_ssl.c:2778)")
+DAMAGED.reason = "RECORD_LAYER_FAILURE"
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,12 @@ ALERT = ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD] sslv3 alert bad (_ssl.c:1006)")
             because(trio.BrokenResourceError(), ALERT),
             "[SSL: SSLV3_ALERT_BAD] sslv3 alert bad",
             ALERT,
+            None,
+        ),
+        (
+            because(trio.BrokenResourceError(), DAMAGED),
+            f"{SAYS}; a record was damaged, or the peer may not speak TLS",
+            DAMAGED,
             None,
         ),
         (

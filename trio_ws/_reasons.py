@@ -17,8 +17,14 @@ from ._errors import ConnectionFailed
 #: Text that helps nobody: the line in the source of ``ssl``, and an address as trio shows it.
 _NOISE = re.compile(r"^Error connecting to .*: | \(_ssl\.c:[0-9]+\)$")
 
-#: What OpenSSL makes of a peer that says something else than TLS; the name depends on its version.
-_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+#: What OpenSSL makes of a peer that says something else than TLS, and what we say of it. Since its
+#: version 3.2 it has one name for that and for bytes that the network changed, once TLS is agreed.
+_NO_TLS = "the peer may not speak TLS"
+_HINTS = {
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "PACKET_LENGTH_TOO_LONG": _NO_TLS,
+    "RECORD_LAYER_FAILURE": f"a record was damaged, or {_NO_TLS}",
+}
 
 
 def reason_of(exc: BaseException) -> str:
@@ -69,8 +75,8 @@ def _inner(exc: BaseException) -> tuple[BaseException, ...]:
 
 
 def _text(exc: BaseException) -> str:
-    if isinstance(exc, ssl.SSLError) and getattr(exc, "reason", None) in _NO_TLS:
-        return f"{_NOISE.sub('', str(exc))}; the peer may not speak TLS"
+    if isinstance(exc, ssl.SSLError) and (hint := _HINTS.get(getattr(exc, "reason", ""))):
+        return f"{_NOISE.sub('', str(exc))}; {hint}"
     if not isinstance(exc, OSError) or not exc.strerror:
         return _NOISE.sub("", str(exc))
     where = f": {exc.filename!r}" if exc.filename is not None else ""
