@@ -172,9 +172,12 @@ def _returns_nothing(function: object) -> bool:
     return bool(returns) and all(
         one.argval is None
         if one.opname == "RETURN_CONST"
-        else before.opname == "LOAD_CONST" and before.argval is None
+        else before.opname in _LOADS_A_CONSTANT and before.argval is None
         for before, one in returns
     )
+
+
+_LOADS_A_CONSTANT = ("LOAD_CONST", "LOAD_COMMON_CONSTANT")  # the second for None in Python 3.15
 
 
 # ---------------------------------------------------------------------------

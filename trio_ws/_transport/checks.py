@@ -62,7 +62,8 @@ def _wrap_hint(given: object, wrapper: str = "trio.SocketStream") -> str:
 async def _try_tls(listener: trio.SSLListener[trio.abc.Stream]) -> None:
     try:
         await context_of(listener)
-    except ssl.SSLError as exc:
+    # Python 3.14 notices first that a client's context wants the name of a server.
+    except (ssl.SSLError, ValueError) as exc:
         raise ValueError(FOR_CLIENTS) from exc
     except AttributeError as exc:
         raise TypeError("a listener for TLS was given something that is no SSLContext") from exc
