@@ -1,7 +1,8 @@
 """Makes a certificate for localhost, for trying out TLS. Needs: pip install trustme
 
-It writes two files. server.pem is for server.py: the certificate with its private key. ca.pem is
-for client.py: the authority that signed the certificate, made up for this purpose alone.
+It writes three files. server.pem is for the servers: the certificate with its private key. ca.pem
+is for the clients: the authority that signed the certificate, made up for this purpose alone.
+client.pem is for mutual_client.py: a certificate of the same authority for somebody called Ada.
 """
 
 import argparse
@@ -14,15 +15,16 @@ HERE = Path(__file__).parent
 
 def main(directory: Path) -> None:
     authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "127.0.0.1", "::1")
-
-    server_file = directory / "server.pem"
-    server_file.touch(mode=0o600)  # a private key is for its owner's eyes
-    certificate.private_key_and_cert_chain_pem.write_to_path(str(server_file))
-
-    ca_file = directory / "ca.pem"
-    authority.cert_pem.write_to_path(str(ca_file))
-    print(f"Wrote {server_file} and {ca_file}")
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    certificates = {
+        "server.pem": authority.issue_cert("localhost", "127.0.0.1", "::1"),
+        "client.pem": authority.issue_cert("ada@example.org", common_name="Ada"),
+    }
+    for name, certificate in certificates.items():
+        file = directory / name
+        file.touch(mode=0o600)  # a private key is for its owner's eyes
+        certificate.private_key_and_cert_chain_pem.write_to_path(str(file))
+    print(f"Wrote ca.pem, server.pem and client.pem into {directory}")
 
 
 if __name__ == "__main__":

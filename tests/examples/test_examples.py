@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import trio
 
 from tests.examples.scripts import EXAMPLES, PATIENCE, Script, output_of, running, serving
-from trio_ws import Router, open_websocket_url
+from trio_ws import ConnectionFailed, Router, open_websocket_url
 from trio_ws._command.application import load_application
 
 
@@ -77,6 +78,69 @@ async def test_a_certificate_of_somebody_else_is_not_trusted(tmp_path: Path) -> 
             assert "ConnectionFailed" in text
             assert "CERTIFICATE_VERIFY_FAILED" in text
             assert await server.interrupt() == []
+
+
+@pytest.fixture
+async def certificates(tmp_path: Path) -> dict[str, str]:
+    """The files of make_certificate.py."""
+    await output_of("secure/make_certificate.py", "--directory", str(tmp_path))
+    return {name: str(tmp_path / f"{name}.pem") for name in ("server", "client", "ca")}
+
+
+async def test_a_client_shows_its_certificate_and_reads_that_of_the_server(
+    certificates: dict[str, str],
+) -> None:
+    server_files = ["--certificate", certificates["server"], "--authority", certificates["ca"]]
+    client_files = ["--certificate", certificates["client"], "--authority", certificates["ca"]]
+    with trio.fail_after(PATIENCE):
+        async with serving("secure/mutual_server.py", *server_files) as (server, url):
+            await server.read_line()
+            tls, greeting = await output_of("secure/mutual_client.py", "--url", url, *client_files)
+            assert tls.startswith("TLSv1.3, (('DNS', 'localhost'), ")
+            assert greeting == "Hello Ada!"
+            trusting = ssl.create_default_context(cafile=certificates["ca"])
+            with pytest.raises(ConnectionFailed, match="CERTIFICATE_REQUIRED"):
+                async with open_websocket_url(url, ssl_context=trusting):
+                    pass
+            assert await server.interrupt(signal.SIGTERM) == []
+
+
+async def test_a_certificate_is_read_again_on_sighup_and_a_wrong_one_is_not_used(
+    certificates: dict[str, str],
+) -> None:
+    def presenting() -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=certificates["ca"])
+        context.load_cert_chain(certificates["client"])
+        return context
+
+    async def server_certificate(url: str, context: ssl.SSLContext) -> object:
+        async with open_websocket_url(url, ssl_context=context) as ws:
+            assert ws.tls is not None
+            assert await ws.receive() == "Hello Ada!"
+            return ws.tls.getpeercert()
+
+    file = trio.Path(certificates["server"])
+    server_files = ["--certificate", str(file), "--authority", certificates["ca"]]
+    with trio.fail_after(PATIENCE):
+        async with serving("secure/mutual_server.py", *server_files) as (server, url):
+            assert await server.read_line() == f"Process {server.process.pid}"
+            before = presenting()
+            first = await server_certificate(url, before)
+            async with open_websocket_url(url, ssl_context=before) as old:
+                certificate = await file.read_text("utf-8")
+                key_alone, _, _ = certificate.partition("-----BEGIN CERTIFICATE")
+                await file.write_text(key_alone, "utf-8")
+                server.process.send_signal(signal.SIGHUP)
+                line = await server.read_line()
+                assert line.startswith("The certificate in use stays: ")
+                assert await server_certificate(url, before) == first
+                await output_of("secure/make_certificate.py", "--directory", str(file.parent))
+                server.process.send_signal(signal.SIGHUP)
+                assert await server.read_line() == "New connections get the new certificate"
+                second = await server_certificate(url, presenting())
+                assert second != first
+                assert await old.ping() > 0
+            assert await server.interrupt(signal.SIGTERM) == []
 
 
 async def test_a_server_that_waits_for_its_client_ends_quietly() -> None:
@@ -228,7 +292,7 @@ async def test_examples_of_tests(folder: str, tests: int) -> None:
 
 def test_every_script_says_what_it_is_and_can_be_imported() -> None:
     here = {"hello", "echo", "secure", "patterns", "counter", "testing", "auth", "site", "deploy"}
-    here |= {"recipes", "live"}
+    here |= {"recipes", "live", "files"}
     of_pages = {"show_time", "sync_time", "chat", "quart_tutorial", "dashboard", "connect_four"}
     scripts = sorted(EXAMPLES.rglob("*.py"))
     assert {script.parent.name for script in scripts} == here | of_pages
