@@ -1,7 +1,9 @@
-"""The recipes: trio_ws over other libraries, from a thread, and in guest mode."""
+"""The recipes: over other libraries and with them, from a thread, in guest mode, and the log."""
 
 from __future__ import annotations
 
+import json
+import re
 import runpy
 import subprocess
 import sys
@@ -16,12 +18,13 @@ import httpx
 import pytest
 import trio
 
-from tests.examples.scripts import EXAMPLES, PATIENCE, output_of
+from tests.examples.scripts import EXAMPLES, PATIENCE, output_of, serving
 from tests.helpers import echo, kill, open_server
 from tests.test_reasons import client_tls, server_tls
 from trio_ws import (
     ConnectionEnded,
     ConnectionFailed,
+    ConnectionLost,
     ConnectionRejected,
     Request,
     Response,
@@ -86,6 +89,87 @@ async def test_through_a_command() -> None:
             relay = [sys.executable, "-c", RELAY, str(server.port)]
             arguments = ["--url", "ws://inside.localhost/", "--", *relay]
             assert await output_of("recipes/over_ssh.py", *arguments) == ["Hello world!"]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ('{"type": "steal"}', "Invalid value 'steal' - at `$.type`"),
+        ('{"type": "add"}', "Object missing required field `item`"),
+        ('{"type": "add", "item": "tea", "count": 0}', "Expected `int` >= 1 - at `$.count`"),
+        ('{"type": "clear", "x": 1}', "Object contains unknown field `x`"),
+        ("nonsense", "JSON is malformed: invalid character (byte 4)"),
+        ("[" * 4000, "Expected `object`, got `array`"),
+        (b'{"type": "add", "item": "\xff"}', "'utf-8' codec can't decode byte 0xff"),
+        (r'{"type": "\ud800"}', "Input data was truncated"),
+        ('{"type": "' + "é" * 100 + '"}', "Invalid value '" + "é" * 54),
+    ],
+)
+async def test_typed_messages_are_checked_and_wrong_ones_close_the_connection(
+    message: str | bytes, reason: str
+) -> None:
+    async with open_server(recipe("with_msgspec")["shop"]) as server:
+        async with open_websocket_url(server.urls[0]) as ws:
+            await ws.send_json({"type": "add", "item": "tea"})
+            await ws.send_json({"type": "add", "item": "tea", "count": 2})
+            assert await ws.receive_json() == {"type": "basket", "items": {"tea": 1}}
+            assert await ws.receive_json() == {"type": "basket", "items": {"tea": 3}}
+            await ws.send_json({"type": "clear"})
+            assert await ws.receive_json() == {"type": "basket", "items": {}}
+            await ws.send(message)
+            with pytest.raises(ConnectionLost) as caught:
+                await ws.receive()
+    assert caught.value.reason.code == 1003
+    assert caught.value.reason.reason.startswith(reason)
+
+
+# Logging…
+
+
+async def logged(name: str, *arguments: str, message: str) -> tuple[list[dict[str, Any]], str]:
+    """What a program logs about a connection with this message: lines of JSON, and the rest."""
+    async with serving(f"recipes/{name}.py", *arguments) as (server, url):
+        async with open_websocket_url(url) as ws:
+            await ws.send(message)
+            assert await ws.receive() == message
+        while not any("101, 1000 (normal closure)" in line for line in server.lines):
+            await server.read_line()
+        lines = [*server.lines, *await server.interrupt()]
+    written = [json.loads(line) for line in lines if line.startswith("{")]
+    return written, "\n".join(line for line in lines if not line.startswith("{"))
+
+
+async def test_lines_of_json_have_the_connection_and_frames_where_they_are_asked_for() -> None:
+    with trio.fail_after(PATIENCE):
+        lines, _ = await logged("with_logging", "--frames", message="hello")
+    told = [(line["level"], line["logger"], line["message"]) for line in lines]
+    assert told[:3] == [
+        ("DEBUG", "trio_ws", "received text 'hello' (5 long)"),
+        ("INFO", "echo", "echoes 5 characters"),
+        ("DEBUG", "trio_ws", "sent text 'hello' (5 long)"),
+    ]
+    assert len({line["connection_id"] for line in lines}) == 1
+
+
+async def test_a_task_that_holds_up_all_others_is_found_with_its_line() -> None:
+    with trio.fail_after(PATIENCE):
+        lines, rest = await logged("with_logging", message="block")
+    source = (EXAMPLES / "recipes/with_logging.py").read_text("utf-8").splitlines()
+    (blocking,) = [number for number, line in enumerate(source, 1) if "time.sleep(" in line]
+    assert f"line {blocking} in echo" in rest
+    slow = [line["message"] for line in lines if line["level"] == "WARNING"]
+    pattern = re.compile(r"a task ran for \d+\.\d+ s, up to echo, line \d+")
+    assert any(pattern.fullmatch(line) for line in slow)
+
+
+async def test_structlog_writes_the_lines_of_the_library_as_its_own() -> None:
+    with trio.fail_after(PATIENCE):
+        lines, _ = await logged("with_structlog", message="hello")
+    ours, theirs = lines
+    assert (ours["event"], ours["length"]) == ("echoes", 5)
+    assert "101, 1000 (normal closure)" in theirs["event"]
+    assert ours["connection_id"] == theirs["connection_id"]
+    assert theirs["level"] == "info"
 
 
 # Over httpx…
