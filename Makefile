@@ -21,7 +21,7 @@ help:
 	@echo "make demo         serve the counter page; Ctrl-C ends it"
 	@echo "make test         the whole suite, with coverage; some of it: ARGS=tests/http/test_url.py"
 	@echo "make check        format, lint and types"
-	@echo "make docs         the documentation, into docs/_build/html"
+	@echo "make docs         the documentation, into docs/_build/html; and what its search finds"
 	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS='--set quick --tls'"
 	@echo "make interop      peers in Go, Perl and Java, with compression; installs their compilers"
 	@echo "make soak         the load tests at full size, with what they measure"
@@ -51,9 +51,12 @@ check: .venv/.group-check
 	$(BIN)/pyright
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes trio_ws --ignoreexternal
 
+# Always all of it (-E): from an earlier build, Sphinx takes over what the search needs but in part.
 docs: .venv/.group-docs
+	@sh tests/setup/system.sh chromium libatomic
 	$(BIN)/python -m tests.project.shown
-	$(BIN)/sphinx-build -W -n --keep-going docs docs/_build/html
+	$(BIN)/sphinx-build -E -W -n --keep-going docs docs/_build/html
+	$(BIN)/python -m tests.project.search
 
 conformance: .venv/.group-test .tools/autobahn/.installed
 	$(BIN)/python -m tests.conformance.run $(ARGS) .tools/autobahn/bin/wstest
