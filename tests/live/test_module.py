@@ -238,16 +238,19 @@ async def test_the_back_off_begins_anew_only_after_a_connection_that_held() -> N
     options: dict[str, Any] = {"minDelay": 20, "maxDelay": 100, "pauses": True}
     async with serving() as server, page_at(server.url, **options) as page:
 
-        async def pause_after(code: int, held: float = 0) -> int:
+        async def pause_after(code: int, held: int = 0) -> int:
             ws = await server.next()
-            await trio.sleep(held)
+            await page.until("open")
+            await page.do("pass", held)
+            await page.next("passed")
             await ws.aclose(code)
             return int((await page.next("pause"))["pause"])
 
         assert [await pause_after(1011) for _ in range(5)] == [40, 60, 100, 120, 120]
-        assert await pause_after(1013, held=0.3) == 120  # it says that it is too busy
-        assert await pause_after(1012, held=0.3) == 40
-        assert await pause_after(1012) == 60
+        assert await pause_after(1011, held=100) == 120
+        assert await pause_after(1013, held=101) == 120  # it says that it is too busy
+        assert await pause_after(1012, held=101) == 40
+        assert await pause_after(1012, held=20) == 60
 
 
 async def test_a_server_that_does_not_speak_the_protocol_gets_no_message() -> None:

@@ -16,8 +16,10 @@ if (page) { // what of a browser's window the module uses
   globalThis.dispatchEvent = window.dispatchEvent.bind(window);
   globalThis.document = Object.assign(new EventTarget(), { hidden: false });
 }
-if (pauses) { // report the longest that each pause may be
+let now = 0;
+if (pauses) { // report the longest that each pause may be; time passes as it is told
   const { setTimeout } = globalThis;
+  Date.now = () => now;
   Math.random = () => 1;
   globalThis.setTimeout = (action, pause) => {
     if (action.name === "open") report("pause", { pause });
@@ -52,6 +54,10 @@ const commands = {
       (answer) => report("answer", { answer: answer ?? null }),
       ({ code, message, data }) => report("failure", { code, message, data }),
     );
+  },
+  pass(milliseconds) {
+    now += milliseconds;
+    report("passed");
   },
   put: (data) => report("put", { sent: live.send(data) }),
   window: (name) => dispatchEvent(new Event(name)),
