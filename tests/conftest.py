@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
+from signal import setitimer  # now: a test takes it away
 from typing import Any
 
 import pytest
@@ -18,6 +21,10 @@ from hypothesis import settings
 # How long an example takes is the machine's business.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+#: After so many seconds, a test waits for what will not come: several times what any of them takes
+#: on a busy machine. Zero is no limit.
+LIMIT = 0 if os.environ.get("TRIO_WS_SOAK") == "1" else 180
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,9 +42,59 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # pytest-trio takes a clock from an argument of the test; for a whole module a mark is shorter.
     for item in items:
-        is_async = inspect.iscoroutinefunction(getattr(item, "obj", None))
-        if is_async and item.get_closest_marker("autojump"):
-            item.add_marker(pytest.mark.trio(run=run_autojumped), append=False)
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = limited(item.obj)
+            if item.get_closest_marker("autojump"):
+                item.add_marker(pytest.mark.trio(run=run_autojumped), append=False)
+
+
+def limited(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """A test that fails after `LIMIT`, and shows where each of its tasks waits.
+
+    Not by a deadline of trio's: a clock that jumps would jump to it while a test waits for a thread
+    or a process, and some tests look at when trio wakes next.
+    """
+
+    @functools.wraps(test)
+    async def until_it_takes_too_long(**arguments: Any) -> None:
+        soon = trio.lowlevel.current_trio_token().run_sync_soon
+        waited: BaseException | None = None
+        with trio.CancelScope() as scope, alarm(lambda: soon(scope.cancel), give_up):
+            try:
+                await test(**arguments)
+            except BaseException as exc:
+                waited = exc
+                raise
+        if scope.cancelled_caught:
+            raise trio.TooSlowError(f"the test still waits after {LIMIT} s") from waited
+
+    return until_it_takes_too_long
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    with alarm(give_up):
+        return (yield)
+
+
+pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
+
+
+def give_up() -> None:
+    pytest.fail(f"it still runs after {LIMIT} s")
+
+
+@contextmanager
+def alarm(*calls: Callable[[], None]) -> Iterator[None]:
+    """Unless this ends before, do the first after `LIMIT`, and each of the others a while later."""
+    left = iter(calls)
+    before = signal.signal(signal.SIGALRM, lambda *_: next(left, give_up)())
+    setitimer(signal.ITIMER_REAL, LIMIT, 10)
+    try:
+        yield
+    finally:
+        setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pytest_collection_finish() -> None:
