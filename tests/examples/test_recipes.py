@@ -80,7 +80,10 @@ async def test_a_program_serves_on_a_socket_of_systemd(tmp_path: Path) -> None:
 
 async def test_guest_mode_on_asyncio() -> None:
     with trio.fail_after(PATIENCE):
-        assert await output_of("recipes/in_guest_mode.py") == ["Hello world!"]
+        lines = await output_of("recipes/in_guest_mode.py")
+    # In Python's development mode, asyncio logs what took 0.1 s, on a busy machine for example.
+    slow = [line for line in lines if line.startswith("Executing <")]
+    assert [line for line in lines if line not in slow] == ["Hello world!"]
 
 
 async def test_through_a_command() -> None:
