@@ -194,7 +194,8 @@ PASSING = 'LISTEN_PID=$$ LISTEN_FDS=$0; export LISTEN_PID LISTEN_FDS; exec "$@"'
     ("count", "problem"),
     [
         ("x", "LISTEN_FDS should be the number of sockets, and not 'x'"),
-        ("2", "descriptor 3, of 2 that systemd has passed, is no socket: Bad file descriptor"),
+        # A bad descriptor, or one of a file that Python has opened.
+        ("2", "descriptor 3, of 2 that systemd has passed, is no socket: "),
     ],
 )
 async def test_a_number_of_sockets_that_does_not_fit_is_said_in_one_line(
@@ -206,7 +207,8 @@ async def test_a_number_of_sockets_that_does_not_fit_is_said_in_one_line(
             "serve", "chat:handler", starter=["sh", "-c", PASSING, count], cwd=tmp_path
         ) as command:
             assert await command.status() == 2
-    assert command.output == f"trio-ws: {problem}\n"
+    assert command.output.startswith(f"trio-ws: {problem}")
+    assert command.output.count("\n") == 1
 
 
 @pytest.mark.parametrize("option", ["--port=0", "--host=localhost", "--unix=another"])
@@ -316,7 +318,9 @@ async def test_a_service_says_when_it_is_ready_and_when_it_stops(
                 # systemd's own program says the same.
                 options = ["--ready", f"--status={expected['STATUS']}", f"--pid={os.getpid()}"]
                 await trio.run_process(["systemd-notify", "--no-block", *options])
-                assert await manager.hear() == {**expected, "MAINPID": str(os.getpid())}
+                heard = await manager.hear()
+                heard.pop("MAINPIDFDID", None)  # since systemd 258
+                assert heard == {**expected, "MAINPID": str(os.getpid())}
                 command.process.send_signal(signal.SIGTERM)
                 assert (await manager.hear())["STOPPING"] == "1"
                 assert await command.status() == 0

@@ -419,7 +419,8 @@ async def test_a_backplane_is_counted_with_its_broadcast() -> None:
     ):
         here.publish("news", "t")
         await channel.receive()
-        await backplanes[0].flush()
+        for backplane in backplanes:
+            await backplane.flush()
         samples = await samples_of(metrics)
         statistics = [backplane.statistics() for backplane in backplanes]
     assert samples("backplanes") == samples("backplanes_connected") == 2
