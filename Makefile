@@ -13,8 +13,15 @@ AGAIN ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NODE := tests/interop/node/node_modules
+# What the suite needs that is no package of Python or Node.js.
+PROGRAMS := chromium curl haproxy libatomic microsocks nginx node redis-server systemd tinyproxy wrk
+# What the suite has in the two environments with the oldest versions.
+GROUP_OF_minimal := pytest
+GROUP_OF_oldest := test
+# The folders of the suite that need no extra, and no other program.
+MINIMAL := tests/connection tests/transport
 
-.PHONY: help demo test check docs conformance interop fuzz soak bench
+.PHONY: help demo test check docs dist sbom minimal oldest conformance interop fuzz soak bench
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +29,10 @@ help:
 	@echo "make test         the whole suite, with coverage; some of it: ARGS=tests/http/test_url.py"
 	@echo "make check        format, lint and types"
 	@echo "make docs         the documentation, into docs/_build/html; and what its search finds"
+	@echo "make dist         the wheel and the sdist, checked, into dist"
+	@echo "make sbom         the same, and a bill of materials in build/sbom.json"
+	@echo "make minimal      a minute of the suite with the required dependencies alone, at their oldest"
+	@echo "make oldest       the whole suite with the oldest version of every dependency; some of it: ARGS"
 	@echo "make conformance  all of Autobahn's test suite, both ways, in 15 minutes; ARGS='--set quick --tls'"
 	@echo "make interop      peers in Go, Perl and Java, with compression; installs their compilers"
 	@echo "make soak         the load tests at full size, with what they measure"
@@ -32,7 +43,7 @@ demo: .venv/.package
 	@$(BIN)/python examples/counter/server.py $(ARGS)
 
 test: .venv/.group-test $(NODE)/.installed
-	@sh tests/setup/system.sh chromium curl haproxy libatomic microsocks nginx node redis-server systemd tinyproxy wrk
+	@sh tests/setup/system.sh $(PROGRAMS)
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
@@ -57,6 +68,29 @@ docs: .venv/.group-docs
 	$(BIN)/python -m tests.project.shown
 	$(BIN)/sphinx-build -E -W -n --keep-going docs docs/_build/html
 	$(BIN)/python -m tests.project.search
+
+# A fixed date, so that the same sources give the same bytes on every day.
+dist: .venv/.group-dist
+	rm -rf dist
+	SOURCE_DATE_EPOCH=1700000000 $(BIN)/python -m hatchling build --directory dist
+	$(BIN)/twine check --strict dist/*
+
+# What the wheel requires, from an environment that has nothing else, as CycloneDX has it.
+sbom: dist
+	rm -rf .tools/sbom
+	$(BIN)/python -m venv --without-pip .tools/sbom
+	$(PIP) --python .tools/sbom install --no-index --no-deps --find-links dist trio-ws
+	$(PIP) --python .tools/sbom install trio-ws
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file build/sbom.json .tools/sbom
+
+# What it runs fails where an extra turns out to be needed.
+minimal: .tools/minimal/.installed
+	$(<D)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile tests/minimal/alone.py $(MINIMAL) $(ARGS)
+
+oldest: .tools/oldest/.installed $(NODE)/.installed
+	@sh tests/setup/system.sh $(PROGRAMS)
+	$(<D)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 conformance: .venv/.group-test .tools/autobahn/.installed
 	$(BIN)/python -m tests.conformance.run $(ARGS) .tools/autobahn/bin/wstest
@@ -93,6 +127,14 @@ $(BIN)/python:
 
 .venv/.group-%: pyproject.toml .venv/.package
 	$(PIP) install --group $*
+	@touch $@
+
+.tools/oldest/.installed .tools/minimal/.installed: .tools/%/.installed: pyproject.toml tests/setup/oldest.py
+	@PYTHON='$(PYTHON)' sh tests/setup/system.sh venv
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip -qq --disable-pip-version-check install --upgrade 'pip>=25.1'
+	$(@D)/bin/python tests/setup/oldest.py >$(@D)/constraints.txt
+	$(@D)/bin/python -m pip -qq --disable-pip-version-check install --constraint $(@D)/constraints.txt --editable . --group $(GROUP_OF_$*)
 	@touch $@
 
 # Without a lock file: it would name the registry that it was made with. The one direct dependency

@@ -73,7 +73,7 @@ OPTION_DOCS: Final = {
     origin (str | None), None by default
         The Origin header, for servers that ask for one. Browsers send it; other clients
         need not.
-    user_agent (str | None), 'trio_ws/0.1.0' by default
+    user_agent (str | None), 'trio_ws/0.2.0' by default
         The User-Agent header, or `None` for none.
     cookies (CookieJar | None), None by default
         A `http.cookiejar.CookieJar`. It says which cookies go with the opening request,
@@ -132,7 +132,7 @@ OPTION_DOCS: Final = {
         addresses, and has no `trusted_proxies`, answers only to ``localhost``, the
         names under it and such addresses. Otherwise any page could reach it under a
         name of its own (DNS rebinding).
-    server_header (str | None), 'trio_ws/0.1.0' by default
+    server_header (str | None), 'trio_ws/0.2.0' by default
         The Server header, or `None` for none.
     trusted_proxies (Sequence[str]), () by default
         The proxies that are believed when they say who the client is. Each is an

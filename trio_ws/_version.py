@@ -1,3 +1,3 @@
 """The version, alone in its file so that the build and the code read the same one."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
