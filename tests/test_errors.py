@@ -158,7 +158,10 @@ def assert_same(copied: WebSocketError, error: WebSocketError) -> None:
             ConnectionRejected(
                 Response(301, {"Location": "wss://me:pw@h/there?token=1"}), "ws://h/"
             ),
-            "the handshake with ws://h/ ended with HTTP status 301, a redirect to wss://***@h/there",
+            (
+                "the handshake with ws://h/ ended with HTTP status 301, a redirect to "
+                "wss://***@h/there (see max_redirects)"
+            ),
         ),
         (EXAMPLES[10], "1001 (going away), closed by the peer: later"),
         (EXAMPLES[11], "1006 (abnormal closure), closed by us"),

@@ -22,6 +22,7 @@ from trio_ws import (
     CloseCode,
     ConnectionFailed,
     ConnectionLost,
+    ConnectionRejected,
     WebSocket,
     open_websocket_url,
     wrap_client_stream,
@@ -160,10 +161,9 @@ async def test_a_client_without_a_certificate_is_told_what_the_server_said() -> 
     [
         (lambda port: open_tls(port, client_tls()), "peer did not return a certificate"),
         (lambda port: open_tls(port, ssl.create_default_context()), "(unknown ca|EOF occurred)"),
-        (lambda port: send(port, b"GET / HTTP/1.1\r\n\r\n"), "http request"),
         (lambda port: send(port, b"\x16\x03\x01"), "EOF occurred"),
     ],
-    ids=["no certificate", "no trust", "no TLS", "half a handshake"],
+    ids=["no certificate", "no trust", "half a handshake"],
 )
 async def test_a_failed_tls_handshake_is_logged_with_what_tls_said(
     client: Any, said: str, caplog: pytest.LogCaptureFixture
@@ -183,6 +183,37 @@ async def test_a_failed_tls_handshake_is_logged_with_what_tls_said(
     assert "127.0.0.1" in what or "::1" in what
     assert re.search(said, reason)
     assert "_ssl.c" not in reason
+
+
+async def test_a_client_that_speaks_no_tls_is_told_so_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_server(echo, ssl_context=server_tls()) as server:
+        with pytest.raises(
+            ConnectionRejected, match=r"400: TLS is spoken here: use wss://"
+        ) as caught:
+            async with open_websocket_url(f"ws://localhost:{server.port}/"):
+                pass
+    assert caught.value.response.status == 400
+    (record,) = caplog.records
+    assert record.getMessage().endswith(" answered with 400: it speaks plain HTTP, not TLS")
+
+
+async def test_a_client_without_tls_that_is_gone_at_once_is_no_trouble(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_server(echo, ssl_context=server_tls()) as server:
+        stream = await trio.open_tcp_stream("localhost", server.port)
+        await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+        linger = struct.pack("ii", 1, 0)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await stream.aclose()
+        with trio.fail_after(PATIENCE):
+            while not caplog.records:
+                await trio.sleep(0.01)
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
 async def open_tls(port: int, context: ssl.SSLContext) -> None:

@@ -18,6 +18,7 @@ from typing import Final, Generic, NoReturn, ParamSpec, TypeVar, cast, final
 
 import trio
 
+from ._errors import HandshakeError
 from ._threads import check_in_trio
 
 #: What a function that is decorated with `protected_context` returns.
@@ -39,7 +40,7 @@ def protected_context(
 
     @wraps(function)
     def helper(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T_co, bool | None]:
-        return _Protected(make(*args, **kwargs), function.__name__)
+        return AsyncBlock(make(*args, **kwargs), function.__name__)
 
     # What help() and the documentation say of the function: it gives a context manager.
     signature = inspect.signature(function)
@@ -49,7 +50,12 @@ def protected_context(
 
 
 @final
-class _Protected(AbstractAsyncContextManager[T_co, "bool | None"], Generic[T_co]):
+class AsyncBlock(AbstractAsyncContextManager[T_co, "bool | None"], Generic[T_co]):
+    """What a function that is decorated with `protected_context` returns.
+
+    Its name stands in errors of Python's, where it is used in another way than ``async with``.
+    """
+
     __slots__ = ("_context", "_entered", "_name")
 
     def __init__(self, context: AbstractAsyncContextManager[T_co, bool | None], name: str) -> None:
@@ -63,7 +69,12 @@ class _Protected(AbstractAsyncContextManager[T_co, "bool | None"], Generic[T_co]
         if self._entered:
             raise RuntimeError(f"{self._name}() is entered once: call it again for another block")
         self._entered = True
-        return await self._context.__aenter__()
+        try:
+            return await self._context.__aenter__()
+        except HandshakeError as exc:
+            # Its text says what happened. Our frames would only bury the caller's line.
+            exc.__traceback__ = None
+            raise
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -73,6 +84,19 @@ class _Protected(AbstractAsyncContextManager[T_co, "bool | None"], Generic[T_co]
         traceback: TracebackType | None,
     ) -> bool | None:
         return await self._context.__aexit__(kind, exc, traceback)
+
+    def __repr__(self) -> str:
+        return f"<{self._name}(…), for 'async with'>"
+
+    # Two mistakes that Python's own words do not explain.
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"write 'async with {self._name}(…)', not 'with'")
+
+    __exit__ = __enter__
+
+    def __await__(self) -> NoReturn:
+        raise TypeError(f"write 'async with {self._name}(…)', not 'await'")
 
 
 @protected_context

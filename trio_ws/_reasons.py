@@ -20,10 +20,22 @@ _NOISE = re.compile(r"^Error connecting to .*: | \(_ssl\.c:[0-9]+\)$")
 #: What OpenSSL makes of a peer that says something else than TLS, and what we say of it. Since its
 #: version 3.2 it has one name for that and for bytes that the network changed, once TLS is agreed.
 _NO_TLS = "the peer may not speak TLS"
+_HTTP_REQUEST = "HTTP_REQUEST"
 _HINTS = {
     "WRONG_VERSION_NUMBER": _NO_TLS,
     "PACKET_LENGTH_TOO_LONG": _NO_TLS,
     "RECORD_LAYER_FAILURE": f"a record was damaged, or {_NO_TLS}",
+    _HTTP_REQUEST: "the peer speaks plain HTTP",
+    "TLSV1_ALERT_UNKNOWN_CA": "the peer does not trust our certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "load one into the ssl_context with load_cert_chain",
+}
+
+#: What to do about a certificate, by the number of OpenSSL's that says what is wrong with it.
+_UNTRUSTED = "give an ssl_context that trusts its issuer"
+_OF_ANOTHER = "if this is the right server, give its name in the certificate as server_hostname"
+_REMEDIES = {
+    **dict.fromkeys((18, 19, 20, 21), _UNTRUSTED),  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT…
+    **dict.fromkeys((62, 64), _OF_ANOTHER),  # X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH
 }
 
 
@@ -75,12 +87,23 @@ def _inner(exc: BaseException) -> tuple[BaseException, ...]:
 
 
 def _text(exc: BaseException) -> str:
-    if isinstance(exc, ssl.SSLError) and (hint := _HINTS.get(getattr(exc, "reason", ""))):
-        return f"{_NOISE.sub('', str(exc))}; {hint}"
+    if isinstance(exc, ssl.SSLError) and (hint := _hint(exc)) is not None:
+        return f"{_NOISE.sub('', str(exc)).removesuffix('.')}; {hint}"
     if not isinstance(exc, OSError) or not exc.strerror:
         return _NOISE.sub("", str(exc))
     where = f": {exc.filename!r}" if exc.filename is not None else ""
     return _NOISE.sub("", exc.strerror) + where
+
+
+def _hint(exc: ssl.SSLError) -> str | None:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return _REMEDIES.get(getattr(exc, "verify_code", 0))
+    return _HINTS.get(getattr(exc, "reason", ""))
+
+
+def speaks_plain_http(exc: BaseException) -> bool:
+    """Whether TLS failed because an HTTP request came in its place."""
+    return isinstance(exc, ssl.SSLError) and getattr(exc, "reason", "") == _HTTP_REQUEST
 
 
 def _errno(exc: BaseException) -> int | None:

@@ -93,7 +93,7 @@ async def test_silence_before_or_in_the_tls_handshake_is_dropped_after_10_second
         await server.aclose()
 
 
-async def test_plain_http_on_a_tls_port_is_hung_up_on(server_tls: ssl.SSLContext) -> None:
+async def test_plain_http_on_a_tls_port_is_told_to_use_tls(server_tls: ssl.SSLContext) -> None:
     listener = MemoryListener()
     async with trio.open_nursery() as nursery:
         server: trio_ws.WebSocketServer = await nursery.start(
@@ -101,7 +101,9 @@ async def test_plain_http_on_a_tls_port_is_hung_up_on(server_tls: ssl.SSLContext
         )
         async with listener.connect() as stream:
             await stream.send_all(GOOD)
-            assert b"HTTP" not in await read_all(stream)
+            answer = await read_all(stream)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert b"use wss:// instead of ws://" in answer
         await server.aclose()
 
 

@@ -84,7 +84,7 @@ def test_the_scheme_says_whether_a_page_or_a_websocket_is_asked_for(
         (get("/", "Transfer-Encoding: chunked", version="1.0"), 400, "knows no Transfer-Encoding"),
         (get("/" * MAX_HEAD_BYTES), 414, "target is too long"),
         (get("/", *["A: b"] * 200), 431, "fields"),
-        (b"\x16\x03\x01", 400, "this is TLS, and not HTTP"),
+        (b"\x16\x03\x01", 400, "this is TLS, and there is none here"),
     ],
 )
 def test_what_nobody_is_to_answer_is_refused_with_a_response_to_send(

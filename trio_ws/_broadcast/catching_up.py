@@ -50,6 +50,8 @@ class StateUnavailable(WebSocketError):
     messages came meanwhile. If a handler lets this out, its client comes back and tries again.
     """
 
+    __module__ = "trio_ws"
+
 
 @dataclass(frozen=True, slots=True)
 class State:

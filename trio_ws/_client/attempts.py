@@ -152,7 +152,12 @@ class Attempts:
         if self._subprotocols is not None:
             options = replace(options, subprotocols=await _call(self._subprotocols))
         url = await _call(self._urls[place.index])
-        return await connect(checked_target(url, options), options)
+        try:
+            return await connect(checked_target(url, options), options)
+        except HandshakeError as exc:
+            # As with `open_websocket_url`: our frames would only bury the caller's line.
+            exc.__traceback__ = None
+            raise
 
     def may_retry(self, exc: Exception) -> bool:
         """Whether another try is worth it after `exc`."""

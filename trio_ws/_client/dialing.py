@@ -14,6 +14,7 @@ import trio
 
 from .._addresses import show_address
 from .._reasons import connection_failed, root_of
+from .._transport.opening import begin_step
 from .._transport.stream import Transport
 from .._transport.tls import open_tls
 
@@ -32,11 +33,12 @@ async def dial_tcp(
     Raises:
         ConnectionFailed: no address could be connected to.
     """
+    origin = f" from {local_address}" if local_address is not None else ""
+    where = f"{what}{show_address((host, port))}{origin}"
+    begin_step(f"connecting to {where}")
     try:
         return await trio.open_tcp_stream(host, port, local_address=local_address)
     except OSError as exc:
-        origin = f" from {local_address}" if local_address is not None else ""
-        where = f"{what}{show_address((host, port))}{origin}"
         raise connection_failed(f"cannot connect to {where}", exc) from root_of(exc)
 
 
@@ -46,6 +48,7 @@ async def dial_unix(path: str | os.PathLike[str]) -> trio.SocketStream:
     Raises:
         ConnectionFailed: that failed.
     """
+    begin_step(f"connecting to {path}")
     try:
         return await trio.open_unix_socket(os.fspath(path))
     except OSError as exc:
@@ -68,6 +71,7 @@ async def start_tls(
     """
     # Certificates name hosts without the root's dot and without the zone index of an address.
     name = host.partition("%")[0].removesuffix(".")
+    begin_step(f"shaking hands over TLS with {what}{name}")
     try:
         return await open_tls(stream, context or _default_ssl_context(), name)
     except (trio.BrokenResourceError, ssl.SSLError) as exc:

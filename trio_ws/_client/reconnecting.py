@@ -136,7 +136,7 @@ def reconnecting(
         retry=retry,
         max_retry_after=max_retry_after,
     )
-    return _Reconnecting(attempts, receive_timeout, renew_after)
+    return Reconnecting(attempts, receive_timeout, renew_after)
 
 
 def _check_delays(min_delay: float, max_delay: float) -> None:
@@ -197,7 +197,7 @@ class _End:
 
 
 @final
-class _Reconnecting(AsyncIterator["Link"]):
+class Reconnecting(AsyncIterator["Link"]):
     """What `reconnecting` returns.
 
     Attributes:
@@ -323,7 +323,7 @@ class Link(AbstractAsyncContextManager[WebSocket, bool]):
     # Made where the block begins.
     _context: AbstractAsyncContextManager[WebSocket, bool | None]
 
-    def __init__(self, loop: _Reconnecting, shaken: Shaken) -> None:
+    def __init__(self, loop: Reconnecting, shaken: Shaken) -> None:
         self.attempt = shaken.attempt
         self.waited = shaken.waited
         self.reason = loop.reason

@@ -58,7 +58,8 @@ def _follow(
     if location is None:
         return None
     if followed == options.max_redirects:
-        raise TooManyRedirects(f"there were more than {followed} redirects") from refusal
+        cause = refusal.with_traceback(None)
+        raise TooManyRedirects(f"there were more than {followed} redirects") from cause
     return _redirected(url, options, location)
 
 

@@ -15,6 +15,7 @@ from python_socks.async_.trio import Proxy as SocksProxy
 
 from .._http.proxies import Proxy
 from .._reasons import connection_failed, root_of
+from .._transport.opening import begin_step
 
 _TYPES = {
     "socks4a": ProxyType.SOCKS4,
@@ -56,6 +57,7 @@ async def request_socks_tunnel(
         rdns=proxy.scheme != "socks5",
         forward=_Connected(stream.socket),
     )
+    begin_step("waiting for the proxy's answer")
     try:
         await via.connect(host, port, timeout=inf)  # the caller's deadline is over all of it
     except BaseException as exc:  # Cancelled included
@@ -63,5 +65,5 @@ async def request_socks_tunnel(
         if isinstance(exc, OSError):
             raise connection_failed("the proxy gives no tunnel", exc) from root_of(exc)
         if isinstance(exc, (SocksError, ValueError)):  # ValueError: what is no text or address
-            raise proxy.error(f"the proxy gives no tunnel: {exc}") from exc
+            raise proxy.error(f"the proxy gives no tunnel: {exc}") from None
         raise

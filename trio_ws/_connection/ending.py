@@ -147,19 +147,16 @@ STEPS: Final[Mapping[Phase, Mapping[Step, Phase]]] = {
 OPEN = State.OPEN  # asked for with every message
 
 
-class ClosedByUs(trio.ClosedResourceError):
-    """A connection was used after this side had closed it.
+def closed_by_us(connection_id: str) -> trio.ClosedResourceError:
+    """The error for a task that uses a connection after this side had closed it.
 
     It has the connection's `id`, and not the connection, which it would keep alive, and which can
-    neither be copied nor pickled.
+    neither be copied nor pickled. A class of our own would stand in tracebacks, where nobody knows
+    it.
     """
-
-    def __init__(self, connection_id: str) -> None:
-        super().__init__(connection_id)
-        self.connection_id = connection_id
-
-    def __str__(self) -> str:
-        return "this side closed the WebSocket connection"
+    error = trio.ClosedResourceError("this side closed the WebSocket connection")
+    vars(error)["connection_id"] = connection_id
+    return error
 
 
 @final
@@ -439,7 +436,7 @@ class Ending:
     def error(self) -> Exception:
         """The error for a task that uses the connection after its end is known."""
         if self.is_ours:
-            return ClosedByUs(self._id)
+            return closed_by_us(self._id)
         return self._closed()
 
     def error_unless_chosen(self) -> ConnectionClosed | None:
@@ -468,7 +465,8 @@ class Ending:
 
     def is_end_or_our_close(self, exc: BaseException) -> bool:
         """The same, for tasks that may learn in this way that another one called `aclose`."""
-        return self.is_end(exc) or (isinstance(exc, ClosedByUs) and exc.connection_id == self._id)
+        is_ours = isinstance(exc, trio.ClosedResourceError)
+        return self.is_end(exc) or (is_ours and vars(exc).get("connection_id") == self._id)
 
     # Nurseries that live no longer…
 

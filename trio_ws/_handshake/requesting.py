@@ -11,8 +11,8 @@ import base64
 import os
 
 from .._connection.opening import Opening
-from .._errors import InvalidResponse
-from .._http.exchange import ClientExchange, HeadBuffer, HeadTooLarge, MalformedHead
+from .._errors import ConnectionFailed, InvalidResponse
+from .._http.exchange import ClientExchange, HeadBuffer, HeadTooLarge, MalformedHead, SpeaksTLS
 from .._http.headers import Headers, has_token
 from .._http.url import WebSocketURL
 from .._http.values import ConnectionRejected, Request, Response
@@ -20,11 +20,14 @@ from .._options import ClientStreamOptions
 from .._protocol.deflate import Agreement
 from .._protocol.events import Role
 from .._protocol.negotiation import client_check, client_offer
+from .._reasons import reworded
 from .._redaction import masked_subprotocols
-from .._transport.opening import send_all
+from .._transport.opening import begin_step, send_all
 from .._transport.stream import Transport
 from .answers import read_body, read_response
 from .both_sides import accept_value, make_wire
+
+_USE_WSS = "use wss:// instead of ws://"
 
 
 async def request_connection(
@@ -49,11 +52,20 @@ async def request_connection(
     )
     exchange = ClientExchange()
     buffer = HeadBuffer(ClientExchange.STARTS)
+    begin_step("waiting for the server's answer")
     await send_all(transport, exchange.request(request.target, request.headers))
     try:
         response = await read_response(transport, exchange, buffer)
     except (MalformedHead, HeadTooLarge) as exc:
-        raise InvalidResponse(f"the server's answer is not a WebSocket response: {exc}") from exc
+        remedy = f"; {_USE_WSS}" if isinstance(exc, SpeaksTLS) and not url.secure else ""
+        raise InvalidResponse(
+            f"the server's answer is not a WebSocket response: {exc}{remedy}"
+        ) from None
+    except ConnectionFailed as exc:
+        # Many servers say nothing to a client that does not speak TLS.
+        if url.secure or buffer.rest() or transport.remote_address is None:
+            raise
+        raise reworded(exc, f"{exc}; if the server speaks TLS, {_USE_WSS}") from exc.__cause__
     if options.cookies is not None:
         from .._http.cookies import keep_cookies  # noqa: PLC0415 - few have a jar; it loads slowly
 
@@ -124,4 +136,4 @@ def _agreed_compression(headers: Headers, options: ClientStreamOptions) -> Agree
     try:
         return client_check(headers["Sec-WebSocket-Extensions"])
     except ValueError as exc:
-        raise InvalidResponse(str(exc)) from exc
+        raise InvalidResponse(str(exc)) from None

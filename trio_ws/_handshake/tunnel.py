@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 
 from .._errors import ConnectionFailed
-from .._http.exchange import ClientExchange, HeadBuffer, HeadTooLarge, MalformedHead
+from .._http.exchange import ClientExchange, HeadBuffer, HeadTooLarge, MalformedHead, SpeaksTLS
 from .._http.headers import Headers
 from .._http.proxies import Proxy
 from .._http.values import ProxyError, Response
 from .._reasons import reworded
-from .._transport.opening import send_all
+from .._transport.opening import begin_step, send_all
 from .._transport.stream import Transport
 from .answers import read_body, read_response
 
@@ -39,11 +39,14 @@ async def request_tunnel(
         fields.append(("User-Agent", user_agent))
     if proxy.authorization is not None:
         fields.append(("Proxy-Authorization", proxy.authorization))
+    begin_step("waiting for the proxy's answer")
     try:
         await send_all(transport, exchange.request(authority, Headers(fields), "CONNECT"))
         response = await read_response(transport, exchange, buffer)
+    except SpeaksTLS:
+        raise proxy.error("the proxy speaks TLS, so its URL begins with https://") from None
     except (MalformedHead, HeadTooLarge) as exc:
-        raise proxy.error(f"the proxy's answer is no HTTP response to CONNECT: {exc}") from exc
+        raise proxy.error(f"the proxy's answer is no HTTP response to CONNECT: {exc}") from None
     except ConnectionFailed as exc:
         raise reworded(exc, f"the proxy gave no answer: {exc}") from exc.__cause__
     if not 200 <= response.status < 300:

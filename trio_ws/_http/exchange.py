@@ -45,6 +45,10 @@ class MalformedHead(Exception):
     """What arrives is not an HTTP/1.x head of the kind that was expected."""
 
 
+class SpeaksTLS(MalformedHead):
+    """It is TLS instead."""
+
+
 # h11 ends lines at LF and at CRLF, so the end of the head has to be found in the same way. If the
 # two did not agree, what h11 took for the head and what is kept for later would overlap.
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
@@ -99,13 +103,14 @@ class HeadBuffer:
         Raises:
             HeadTooLarge: it is over a limit, complete or not.
             StartLineTooLong: its first line alone is.
-            MalformedHead: no head starts like this.
+            MalformedHead: no head starts like this; `SpeaksTLS` if TLS does.
         """
         if self._data:
             start = self._starts.match(self._data)
             if start is None:
-                is_tls = self._data.startswith(_TLS_RECORDS)
-                raise MalformedHead(f"this is {'TLS, and ' if is_tls else ''}not HTTP")
+                if self._data.startswith(_TLS_RECORDS):
+                    raise SpeaksTLS("this is TLS, and not HTTP")
+                raise MalformedHead("this is not HTTP")
             if start.end(1):
                 self._pass_over(start.end(1))
         # Each byte is searched once, or a head of 16 KiB that arrives byte by byte would take

@@ -12,12 +12,25 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol, final
 
 from .._addresses import TLS, Address
-from .exchange import HeadBuffer, HeadTooLarge, MalformedHead, ServerExchange, StartLineTooLong
+from .exchange import (
+    HeadBuffer,
+    HeadTooLarge,
+    MalformedHead,
+    ServerExchange,
+    SpeaksTLS,
+    StartLineTooLong,
+)
 from .forwarded import from_client
 from .headers import Headers
 from .hosts import Hosts, problem_with_host
 from .networks import Networks
 from .values import Request, refusal
+
+#: What is said of a client that speaks TLS where the server does not. The log is where it is read.
+NO_TLS_HERE = (
+    "this is TLS, and there is none here: the client has to use ws:// or http://, or the server "
+    "an ssl_context"
+)
 
 
 class Ends(Protocol):
@@ -108,12 +121,14 @@ class RequestReader:
                 local_address=ends.local_address,
                 tls=ends.tls,
             )
-        except StartLineTooLong as exc:  # RFC 9112 section 3
-            raise refusal(414, "the request target is too long") from exc
+        except StartLineTooLong:  # RFC 9112 section 3
+            raise refusal(414, "the request target is too long") from None
         except HeadTooLarge as exc:
-            raise refusal(431, str(exc)) from exc
+            raise refusal(431, str(exc)) from None
+        except SpeaksTLS:
+            raise refusal(400, NO_TLS_HERE) from None
         except MalformedHead as exc:
-            raise refusal(400, f"malformed request: {exc}") from exc
+            raise refusal(400, f"malformed request: {exc}") from None
         _check_head(request, version)
         # The PROXY protocol has no field: what clients write into one means nothing.
         if self._trusted and self._field != "PROXY":

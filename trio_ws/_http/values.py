@@ -337,7 +337,7 @@ class ConnectionRejected(HandshakeError):
         where = self.response.headers.get("Location", "") if 300 <= status < 400 else ""
         # Without its query, which may hold secrets.
         location = first_words(where.partition("?")[0].encode())
-        led = f", a redirect to {location}" if location else ""
+        led = f", a redirect to {location} (see max_redirects)" if location else ""
         words = first_words(self.response.body)
         said = f": {words}" if words else ""
         return f"the handshake{whose} ended with HTTP status {status}{led}{said}"

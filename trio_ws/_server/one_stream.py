@@ -18,7 +18,7 @@ from .._log import ConnectionLogger, new_connection_id
 from .._nursery import protected_context
 from .._options import ServerStreamOptions, make_options, shows_options
 from .._transport.checks import check_stream
-from .._transport.opening import opening_deadline, read_whole, respond_and_hang_up
+from .._transport.opening import begin_step, opening_deadline, read_whole, respond_and_hang_up
 from .._transport.sockets import wrap_stream
 from .._transport.stream import Transport
 from .._web.declining import decline
@@ -72,10 +72,12 @@ async def answer_request(
     """
 
     async def ask_hook(request: Request) -> Accept | None:
+        begin_step("waiting for process_request")
         return await ask(request, options.process_request, None, logger)
 
     asking = ask_hook if options.process_request is not None else None
     reader = request_reader(transport, options, client)
+    begin_step("waiting for the client's request")
     try:
         incoming = await read_whole(transport, reader)
         if not incoming.request.is_upgrade:

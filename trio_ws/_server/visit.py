@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import final
@@ -41,7 +41,7 @@ from .._addresses import Address, show_address
 from .._connection.lifetime import Lifetime
 from .._connection.services import Services
 from .._connection.websocket import WebSocket
-from .._errors import HandshakeError
+from .._errors import ConnectionFailed, HandshakeError
 from .._handshake.accepting import accept_upgrade
 from .._http.exchange import ServerExchange
 from .._http.reading import IncomingRequest, RequestReader
@@ -50,6 +50,7 @@ from .._log import ConnectionLogger, new_connection_id
 from .._metering import HANDSHAKES, Meter, status_label
 from .._nursery import is_cancellation
 from .._options import ListenerOptions, ServerStreamOptions
+from .._reasons import speaks_plain_http
 from .._transport.opening import REFUSAL_LINGER, glance, read_whole, respond_and_hang_up
 from .._transport.proxy_protocol import read_proxy_header
 from .._transport.stream import Transport
@@ -209,7 +210,10 @@ class Visit:
         except TurnedAway:
             pass  # it is logged, and told if that costs little
         except HandshakeError as exc:
-            self._logger.info("%s left: %s", self._peer, exc)
+            if exc.__cause__ is not None and speaks_plain_http(exc.__cause__):
+                await self._answer_in_plain()
+            else:
+                self._logger.info("%s left: %s", self._peer, exc)
         except _Dropped as exc:
             self._logger.info("%s dropped in %s: %s", self._peer, self._where, exc)
         except BaseException as exc:  # a stream's or a hook's, or a mistake of ours
@@ -238,6 +242,16 @@ class Visit:
     def _no_room(self) -> TurnedAway:
         self._logger.info("%s refused: there are %d connections", self._peer, self._server.taken)
         return TurnedAway(self._server.unavailable("Too many connections"))
+
+    async def _answer_in_plain(self) -> None:
+        """Tell a client that begins without TLS what to do. It would only see that we hang up."""
+        self._logger.info("%s answered with 400: it speaks plain HTTP, not TLS", self._peer)
+        self._status = 400
+        body = "TLS is spoken here: use wss:// instead of ws://, or https:// instead of http://.\n"
+        data = ServerExchange().response(Response(400, body=body), self._options.response_fields)
+        plain = Transport(self._transport.below_tls)
+        with suppress(ConnectionFailed), self._server.shutdown.cutting_short(self._deadline):
+            await respond_and_hang_up(plain, data)
 
     async def _start(self) -> bytes:
         """What has arrived already, after the header of a proxy."""

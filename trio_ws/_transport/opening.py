@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from math import inf
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, final
 
 import trio
 
@@ -100,17 +101,47 @@ async def hang_up(transport: Transport) -> None:
     await transport.aclose()
 
 
+@final
+class _Opening:
+    """How far an opening has come.
+
+    Attributes:
+        step: what it does or waits for, in words.
+    """
+
+    __slots__ = ("step",)
+
+    def __init__(self) -> None:
+        self.step: str = ""
+
+
+#: The opening that the current task is at, so that each step can say what it is.
+_OPENING: ContextVar[_Opening] = ContextVar("_OPENING", default=_Opening())  # noqa: B039 - of nobody
+
+
 @contextmanager
 def opening_deadline(seconds: float) -> Generator[None, None, None]:
     """Limit all that an opening consists of to `open_timeout`.
 
     Raises:
-        HandshakeTimeout: it took longer.
+        HandshakeTimeout: it took longer. The text names the step that `begin_step` was told last.
     """
-    with trio.move_on_after(seconds) as scope:
-        yield
+    around, opening = _OPENING.get(), _Opening()
+    _OPENING.set(opening)
+    try:
+        with trio.move_on_after(seconds) as scope:
+            yield
+    finally:
+        _OPENING.set(around)
     if scope.cancelled_caught:
-        raise HandshakeTimeout(f"the opening handshake took longer than {seconds} s")
+        where = f": it was still {opening.step}" if opening.step else ""
+        text = f"the opening handshake took longer than {seconds} s{where}"
+        raise HandshakeTimeout(text) from None  # where trio was cancelled, nobody needs to know
+
+
+def begin_step(step: str) -> None:
+    """Say what the opening handshake does next, should it take too long: "connecting to …"."""
+    _OPENING.get().step = step
 
 
 def broke(exc: Exception) -> ConnectionFailed:

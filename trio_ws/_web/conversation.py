@@ -165,7 +165,7 @@ class Conversation:
             try:
                 piece, rest = exchange.body(data[start:end])
             except MalformedHead as exc:
-                raise refusal(400, f"malformed request: {exc}") from exc
+                raise refusal(400, f"malformed request: {exc}") from None
             body += piece
             if len(body) + _CHUNK_CHARGE * exchange.chunks > self._options.max_body_size:
                 raise self._too_large()

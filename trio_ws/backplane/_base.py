@@ -63,6 +63,8 @@ class BackplaneError(WebSocketError):
     ``__cause__`` keeps the client library's error.
     """
 
+    __module__ = "trio_ws.backplane"
+
 
 @dataclass(frozen=True, slots=True)
 class Past:

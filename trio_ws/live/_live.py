@@ -67,6 +67,8 @@ class Refused(Exception):
         code: a word for the client's program.
     """
 
+    __module__ = "trio_ws.live"
+
     def __init__(self, reason: str, *, code: str = "refused") -> None:
         super().__init__(reason)
         self.reason: str = reason

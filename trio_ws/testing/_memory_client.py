@@ -440,4 +440,4 @@ async def _response(connection: h11.Connection, stream: trio.abc.ReceiveStream) 
                 ]
                 return MemoryResponse(head.status_code, fields, body)
     except h11.RemoteProtocolError as exc:
-        raise InvalidResponse(f"the application's answer is no HTTP response: {exc}") from exc
+        raise InvalidResponse(f"the application's answer is no HTTP response: {exc}") from None

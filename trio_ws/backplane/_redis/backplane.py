@@ -237,7 +237,8 @@ class RedisBackplane(QueuedBackplane):
                 self._log_problem(f"is away: {exc}")
             except BrokerRefused as exc:
                 if not self._has_started:
-                    raise BackplaneError(f"Redis at {self._address} refuses: {exc}") from exc
+                    text = f"Redis at {self._address} refuses: {exc}"
+                    raise BackplaneError(text) from exc.__cause__
                 self._log_problem(f"refuses: {exc}")
             self._start(task_status)
             await trio.sleep(backoff.delay(trio.current_time() - self._connected_at))
@@ -319,7 +320,7 @@ class RedisBackplane(QueuedBackplane):
         try:
             return await self._streams.read(self._link, topic, after, count)
         except (BrokerLost, BrokerRefused) as exc:
-            raise BackplaneError(f"Redis at {self._address}: {exc}") from exc
+            raise BackplaneError(f"Redis at {self._address}: {exc}") from exc.__cause__
 
     # -----------------------------------------------------------------------
     # Logging

@@ -90,9 +90,10 @@ class Sentinels:
                     answer = await link.request(b"SENTINEL", b"MASTER", self._name)
                     nursery.cancel_scope.cancel()
             except BrokerLost as exc:
-                raise BrokerLost(f"the Sentinel at {_where(sentinel)}: {exc}") from exc
+                raise BrokerLost(f"the Sentinel at {_where(sentinel)}: {exc}") from exc.__cause__
             except BrokerRefused as exc:
-                raise BrokerRefused(f"the Sentinel at {_where(sentinel)}: {exc}") from exc
+                text = f"the Sentinel at {_where(sentinel)}: {exc}"
+                raise BrokerRefused(text) from exc.__cause__
         if limit.cancelled_caught:
             raise BrokerLost(f"the Sentinel at {_where(sentinel)} does not answer")
         host, port, failovers = primary_in(answer)
