@@ -27,6 +27,7 @@ from tests.examples.page_helpers import Tabs, browser_options
 from tests.examples.scripts import EXAMPLES, PATIENCE
 from tests.helpers import free_port
 from tests.project.pages import PORT, ROOT
+from tests.project.shown import excerpt
 from trio_ws import WebSocket
 from trio_ws.testing import MemoryApp, open_test_app
 
@@ -107,9 +108,9 @@ class Reader:
             case ["kill", *_]:
                 await self._kill(command)
                 await self._read(lines)
-            case ["^C"]:
+            case [word, *_] if word.startswith("^C"):
                 await self._kill("kill -INT $!")
-                await self._read(lines)
+                await self._read([first.removeprefix("^C"), *lines])
             case _:
                 await self._read([first, *lines])
 
@@ -200,6 +201,24 @@ async def test_the_commands_print_what_the_page_says(page: Path, tmp_path: Path)
 def test_a_step_changes_only_what_its_page_says(step: str, before: str, same: set[str]) -> None:
     for name in same:
         assert (STEPS / step / name).read_bytes() == (STEPS / before / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "first"),
+    [
+        ("step4_page", "step3_counter", "class Applause"),
+        ("step7_processes", "step6_tests", "def may_enter"),
+    ],
+)
+def test_what_a_page_leaves_as_it_is_stays_the_same(step: str, before: str, first: str) -> None:
+    was, becomes = [
+        excerpt(
+            (STEPS / each / "app.py").read_text("utf-8"),
+            **{"start-at": first, "end-before": "@asynccontextmanager"},
+        )
+        for each in (before, step)
+    ]
+    assert was == becomes
 
 
 class Visitor:

@@ -10,7 +10,7 @@ async def handler(ws: WebSocket) -> None:
 
     async def tell() -> None:
         while True:
-            await ws.send(f"{claps} claps")
+            await ws.send(f"claps: {claps}")
             await trio.sleep(1)
 
     async with ws.open_nursery() as nursery:
@@ -18,4 +18,4 @@ async def handler(ws: WebSocket) -> None:
         async for _ in ws:
             claps += 1
 
-    print(f"{claps} claps. {ws.close_reason}")
+    print(f"claps: {claps}. {ws.close_reason}")
