@@ -45,12 +45,14 @@ _BLOCK = re.compile(
     r"^<!-- in: (?P<folder>\S+) -->$|^```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
-#: What is another each time: a time of day, a process, a position, how long tests have taken.
+#: What is another each time: a time of day, a process, a position, how long tests have taken, and
+#: whether a worker has run for long.
 _VARIES = [
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}",
     r"worker \d \(process \d+\)",
     r"[0-9a-f]{12}-",
     r"\d+\.\d+s",
+    r"another starts in (?:0|0\.5) s",
 ]
 
 
