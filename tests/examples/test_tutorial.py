@@ -179,7 +179,7 @@ def are_there(patterns: list[str], rows: list[str]) -> bool:
 @pytest.mark.parametrize("page", sorted(TUTORIAL.glob("*.md")), ids=lambda page: page.stem)
 async def test_the_commands_print_what_the_page_says(page: Path, tmp_path: Path) -> None:
     text = await trio.Path(page).read_text("utf-8")
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(3 * PATIENCE):  # one page starts a dozen processes
         async with AsyncExitStack() as stack:
             url = ""
             if "REDIS_URL" in text:
