@@ -26,9 +26,9 @@ WANTED = {
     "keepalive": "explanation/timeouts",
     "timeout": "explanation/timeouts",
     "prometheus": "how-to/metrics",
-    "1006": "explanation/closing",
-    "1011": "explanation/closing",
-    "403": "explanation/handshake",
+    "1006": "troubleshooting",
+    "1011": "troubleshooting",
+    "403": "troubleshooting",
     "proxy": "how-to/proxies",
     "nginx": "how-to/proxies",
     "http_proxy": "how-to/through-a-proxy",
@@ -44,6 +44,9 @@ WANTED = {
     "thread": "how-to/from-a-thread",
     "login": "how-to/authentication",
     "redis": "how-to/backplane",
+    "asyncio": "faq",
+    "memory": "explanation/memory",
+    "nursery": "explanation/structured-concurrency",
 }
 
 #: Seconds for one search, on a busy machine.
