@@ -11,7 +11,9 @@ import logging
 import re
 import shutil
 import ssl
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -33,6 +35,7 @@ from tests.interop.peers.browser import FLAGS
 from tests.project.pages import ROOT
 from trio_ws import (
     CloseCode,
+    ConnectionFailed,
     Request,
     Response,
     Router,
@@ -94,7 +97,11 @@ async def wait_for_message(url: str, **options: Any) -> None:
 
 async def connect(scheme: str = "ws", /, *, client: Any = None, **options: Any) -> None:
     async with open_server(echo, **options) as server:
-        await wait_for_message(f"{scheme}://localhost:{server.port}/", **(client or {}))
+        try:
+            await wait_for_message(f"{scheme}://localhost:{server.port}/", **(client or {}))
+        finally:
+            while server.statistics().handshakes:  # it has not said yet what it thinks of this
+                await trio.sleep(0.01)
 
 
 async def answered_with(status: int) -> None:
@@ -218,6 +225,37 @@ async def with_a_server_that_is_killed() -> None:
         await ws.receive()
 
 
+@asynccontextmanager
+async def listening() -> AsyncGenerator[trio.SocketListener, None]:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        yield listener
+
+
+async def with_a_silent_server() -> None:
+    async with listening() as listener:
+        await wait_for_message(f"ws://{HOST}:{listener.socket.getsockname()[1]}", open_timeout=0.1)
+
+
+async def with_a_server_that_hangs_up() -> None:
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+
+    async with listening() as listener, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, hang_up, [listener])
+        try:
+            await wait_for_message(f"ws://{HOST}:{listener.socket.getsockname()[1]}")
+        except ConnectionFailed as exc:
+            sys.stderr.write(str(exc))
+        nursery.cancel_scope.cancel()
+
+
+async def without_async() -> None:
+    block: Any = open_websocket_url("ws://localhost")
+    with block:
+        pass
+
+
 async def command(*arguments: str) -> None:
     await in_a_thread(partial(main, arguments))
 
@@ -237,17 +275,27 @@ PRODUCED: dict[str, Callable[[], Awaitable[object]]] = {
         wait_for_message, "ws://nosuch.invalid"
     ),
     "the TLS handshake with … failed: [SSL: CERTIFICATE_VERIFY_FAILED] …: unable to get local "
-    "issuer certificate": partial(connect, "wss", ssl_context=context("localhost")),
+    "issuer certificate; give an ssl_context that trusts its issuer": partial(
+        connect, "wss", ssl_context=context("localhost")
+    ),
     "the TLS handshake with … failed: [SSL: CERTIFICATE_VERIFY_FAILED] …: Hostname mismatch, "
-    "…": partial(
+    "…; if this is the right server, give its name in the certificate as server_hostname": partial(
         connect, "wss", client={"ssl_context": TRUSTING}, ssl_context=context("example.org")
     ),
     "the TLS handshake with … failed: [SSL: WRONG_VERSION_NUMBER] …; the peer may not speak "
     "TLS": partial(connect, "wss"),
-    "answered with 400: malformed request: this is TLS, and not HTTP": partial(connect, "wss"),
-    "left: the connection broke in the handshake: [SSL: HTTP_REQUEST] http request": partial(
+    "answered with 400: this is TLS, and there is none here: …": partial(connect, "wss"),
+    f"{REJECTED}400: TLS is spoken here: use wss:// instead of ws://, …": partial(
         connect, "ws", ssl_context=context("localhost")
     ),
+    "answered with 400: it speaks plain HTTP, not TLS": partial(
+        connect, "ws", ssl_context=context("localhost")
+    ),
+    "the opening handshake took longer than … s: it was still …": with_a_silent_server,
+    "the peer hung up in the handshake; if the server speaks TLS, use wss:// instead of ws://": (
+        with_a_server_that_hangs_up
+    ),
+    "write 'async with …(…)', not 'with'": without_async,
     **{f"{REJECTED}{status}: …": partial(answered_with, status) for status in (200, 400, 401, 502)},
     f"{REJECTED}403: pages of … may not connect to …: see the server's option origins=": partial(
         connect, client={"origin": "https://example.org"}
@@ -360,7 +408,7 @@ IN_CHROMIUM: dict[str, tuple[str, str]] = {
         "http",
         "ws://localhost:PLAIN/404",
     ),
-    f"{FAILED}Connection closed before receiving a handshake response": (
+    f"{FAILED}Error during WebSocket handshake: Unexpected response code: 400": (
         "http",
         "ws://localhost:TLS/",
     ),
