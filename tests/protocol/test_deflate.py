@@ -359,6 +359,26 @@ def test_without_a_limit_a_frame_that_stays_small_comes_whole_and_others_in_piec
     )
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_only_fragments_that_are_compressed_are_taken_apart_little_by_little(
+    compressed: bool,
+) -> None:
+    data = random.Random(1).randbytes(100_000)
+    part, rest = data[:50_000], data[50_000:]
+    if compressed:
+        whole = deflated(data)
+        part, rest = whole[:50_000], whole[50_000:]
+    # A compressed message before and after, so that one does not decide for the next.
+    other = frame(BINARY, deflated(b"a"), rsv=RSV1, fin=False) + frame(CONTINUATION, b"")
+    first = frame(BINARY, part, rsv=RSV1 if compressed else 0, fin=False)
+    message = first + frame(PING, b"") + frame(CONTINUATION, rest)
+    events = decode(wire(math.inf), other + message + other)
+    pieces = [each.data for each in events if isinstance(each, Fragment) and len(each.data) > 1]
+    assert b"".join(pieces) == data  # type: ignore[arg-type] # of bytes, as the message is
+    assert (len(pieces) == 2) is not compressed
+    assert compressed is (max(map(len, pieces)) < 3000)
+
+
 def test_a_frame_above_the_limit_and_a_step_is_refused_whatever_it_inflates_to() -> None:
     data = (deflated(b"x" * 6000) + b"\x00\x00\xff\xff" + b"\x00\x00\x00\xff\xff" * 250_000)[:-4]
     for limit, code in ((5000, 1009), (2**21, None)):

@@ -121,6 +121,8 @@ _COMPRESSED = frozenset({TEXT | RSV1, BINARY | RSV1})
 
 #: The bit that marks a control frame (RFC 6455 section 5.2).
 _IS_CONTROL = 0x08
+#: Where a data frame has none of these bits, it goes on with a message, and does not begin one.
+_IS_FIRST = 0x07
 
 #: A payload shorter than this takes less time than the frame around it.
 SMALL_FRAGMENT = 1024
@@ -152,6 +154,7 @@ class Wire:
         "_refused",
         "_rest",
         "_step",
+        "_step_of_fragments",
         "_take_messages",
         "_threshold",
         "_wsproto",
@@ -227,6 +230,8 @@ class Wire:
         # to say that it has enough.
         unbounded = deflate is not None and max_message_size > MAX_STEP
         self._step = INFLATING_STEP if unbounded else MAX_STEP
+        #: The same for the message in fragments that is arriving, which need not be compressed.
+        self._step_of_fragments = MAX_STEP
 
     # Receiving…
 
@@ -506,9 +511,11 @@ class Wire:
             if not head.first & _IS_CONTROL:
                 self.head_bytes += head.size
                 self.small_fragments += head.first < FIN and head.length < SMALL_FRAGMENT
+                if head.first & _IS_FIRST:  # it alone says that a message is compressed
+                    self._step_of_fragments = self._step if head.first & RSV1 else MAX_STEP
             self._owed = head.size + head.length - len(self._head)
             self._head = b""
-        stop = min(len(data), position + self._owed, position + self._step)
+        stop = min(len(data), position + self._owed, position + self._step_of_fragments)
         self._owed -= stop - position
         return stop
 
