@@ -79,6 +79,7 @@ if __name__ == "__main__":
     parser.add_argument("--certificate", type=Path, default=HERE / "server.pem")
     parser.add_argument("--authority", type=Path, default=HERE / "ca.pem")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of scripts
     signal.signal(signal.SIGTERM, lambda _, __: signal.raise_signal(signal.SIGINT))  # as Ctrl-C
     try:
         trio.run(main, arguments.port, arguments.certificate, arguments.authority)

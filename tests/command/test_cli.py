@@ -24,7 +24,6 @@ import trio_ws
 from tests.command.cli_helpers import APPLICATION, run
 from tests.helpers import HOST
 from trio_ws import _options
-from trio_ws._command.cli import main
 from trio_ws._command.limits import LIMITS
 from trio_ws._options import ListenerOptions
 
@@ -424,6 +423,6 @@ def test_the_help_needs_no_sources(
 
 def test_the_script_is_the_module(capsys: pytest.CaptureFixture[str]) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
-    assert project["project"]["scripts"] == {"trio-ws": f"{main.__module__}:{main.__name__}"}
+    assert project["project"]["scripts"] == {"trio-ws": "_trio_ws_script:main"}
     assert run("--version") == 0
     assert capsys.readouterr().out == f"trio-ws {trio_ws.__version__}\n"

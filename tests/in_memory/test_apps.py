@@ -190,8 +190,29 @@ async def receive_in_a_broadcast() -> None:
             await ws.receive()  # waits
 
 
+async def receive_in_a_nursery() -> None:
+    async with open_test_websocket(echo) as ws, ws.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        await ws.receive()  # waits
+
+
+async def receive_in_a_task() -> None:
+    async def task(ws: WebSocket) -> None:
+        await ws.receive()  # waits
+
+    async with open_test_websocket(echo) as ws, ws.open_nursery() as nursery:
+        nursery.start_soon(task, ws)
+
+
 @pytest.mark.parametrize(
-    "block", [receive_over_memory, receive_from_a_pair, receive_in_a_broadcast]
+    "block",
+    [
+        receive_over_memory,
+        receive_from_a_pair,
+        receive_in_a_broadcast,
+        receive_in_a_nursery,
+        receive_in_a_task,
+    ],
 )
 async def test_a_test_that_times_out_shows_the_line_that_waited(
     block: Callable[[], Awaitable[None]],

@@ -85,6 +85,7 @@ def test_the_wheel_has_the_package_and_its_types_and_no_tests(built: tuple[Path,
     assert {top for top in tops if not top.endswith(".dist-info")} == {
         "trio_ws",
         "_trio_ws_pytest.py",
+        "_trio_ws_script.py",
     }
 
 
