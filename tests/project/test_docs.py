@@ -169,6 +169,7 @@ def test_pages_can_be_read_wherever_markdown_is_shown(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_that_are_there(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`\n]+`", "", text)  # where a page shows what a link looks like
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), target
