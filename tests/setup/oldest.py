@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def oldest() -> list[str]:
-    """Requirements such as ``trio==0.30``, in the order in which pyproject.toml has them.
+    """Requirements such as ``trio==0.32``, in the order in which pyproject.toml has them.
 
     Raises:
         ValueError: one has no lower bound, or more than that.
