@@ -185,8 +185,10 @@ async def converse(
                 references.append(weakref.ref(ws))
                 nursery.start_soon(end_soon, end, ws, peer, scope)
                 if caught_inside:
-                    with suppress(ConnectionClosed, trio.ClosedResourceError, Boom):
+                    try:  # suppress makes a cycle of a group, since Python 3.12
                         await use(ws)
+                    except (ConnectionClosed, trio.ClosedResourceError, Boom):
+                        pass
                 else:
                     await use(ws)
         except* (ConnectionClosed, trio.ClosedResourceError, Boom):
