@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+import _trio_ws_script
+import trio_ws
 from tests.examples.scripts import EXAMPLES, PATIENCE, command
 from tests.helpers import kill
 from tests.project.pages import PAGES, PORT, snippets
@@ -123,9 +125,10 @@ def test_ctrl_c_while_the_program_itself_is_imported_is_130_and_quiet() -> None:
     assert (process.returncode, process.stdout, process.stderr) == (130, b"", b"")
 
 
-def test_the_script_runs_the_command() -> None:
-    script = "import sys; from _trio_ws_script import main; sys.exit(main())"
-    process = subprocess.run(
-        [sys.executable, "-c", script, "--version"], capture_output=True, check=True
-    )
-    assert process.stdout.startswith(b"trio-ws ")
+def test_the_script_runs_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["trio-ws", "--version"])
+    with pytest.raises(SystemExit, match="^0$"):
+        _trio_ws_script.main()
+    assert capsys.readouterr().out == f"trio-ws {trio_ws.__version__}\n"
