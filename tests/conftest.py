@@ -24,7 +24,7 @@ settings.load_profile("suite")
 
 #: After so many seconds, a test waits for what will not come: several times what any of them takes
 #: on a busy machine. Zero is no limit.
-LIMIT = 0 if os.environ.get("TRIO_WS_SOAK") == "1" else 180
+LIMIT = 0 if os.environ.get("TRIO_WS_SOAK") == "1" else 240
 
 
 def pytest_configure(config: pytest.Config) -> None:

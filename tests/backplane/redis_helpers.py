@@ -24,6 +24,10 @@ PATIENCE = 120
 QUICK: dict[str, Any] = {"ping_interval": 0.1, "ping_timeout": 0.2, "open_timeout": 0.5}
 
 
+#: Options with which nothing happens because of a time limit: what waits for one, waits too long.
+PATIENT: dict[str, Any] = dict.fromkeys(QUICK, 10.0 * PATIENCE)
+
+
 async def wait_until(condition: Callable[[], object]) -> None:
     with trio.fail_after(PATIENCE):
         while not condition():
@@ -34,7 +38,8 @@ async def wait_until(condition: Callable[[], object]) -> None:
 async def run_two(
     server: RedisServer, *topics: str, **options: Any
 ) -> AsyncGenerator[tuple[Node, Node], None]:
-    """Two that both listen to `topics`."""
+    """Two that both listen to `topics`. They take no server for dead that is only slow."""
+    options = {"ping_timeout": PATIENCE, **options}
     async with run(RedisBackplane(server.url, **options), *topics) as one:
         async with run(RedisBackplane(server.url, **options), *topics) as other:
             yield one, other

@@ -13,6 +13,7 @@ import trio
 from tests.backplane.backplane_helpers import Node, run
 from tests.backplane.redis_helpers import (
     PATIENCE,
+    PATIENT,
     QUICK,
     Mode,
     both_modes,
@@ -81,10 +82,9 @@ async def test_a_kill_in_the_middle(redis: RedisServer, mode: Mode) -> None:
                 await wait_until(lambda: not other.statistics.connected)
             if number == 2000:
                 await redis.start()
-                restarted_at = trio.current_time()
-                await other.backplane.wait_subscribed()
-                await one.backplane.flush()
-                assert trio.current_time() < restarted_at + 5
+                with trio.fail_after(PATIENCE):
+                    await other.backplane.wait_subscribed()
+                    await one.backplane.flush()
         await wait_until(lambda: other.received[-1:] == [("news", "2999")])
         AFTER_A_KILL[mode](other, sent)
         assert one.statistics.dropped == 0
@@ -134,13 +134,13 @@ async def test_a_stalled_redis_is_found_and_left_and_found_again(
 async def test_leaving_while_redis_is_away_takes_no_time(
     redis: RedisServer, mode: Mode, how: str
 ) -> None:
-    async with run_two(redis, "news", mode=mode) as (one, _):
+    async with run_two(redis, "news", mode=mode, **PATIENT) as (one, _):
         getattr(redis, how)()
         for number in range(100):
             one.backplane.publish("news", str(number))
         await trio.sleep(0.1)
         left_at = trio.current_time()
-    assert trio.current_time() < left_at + 0.5
+    assert trio.current_time() < left_at + PATIENCE
     assert one.statistics.dropped + one.statistics.sent == 100
 
 
@@ -287,7 +287,7 @@ async def test_a_start_does_not_wait_longer_than_open_timeout(
         url = f"redis://{HOST}:{listener.socket.getsockname()[1]}"
         started_at = trio.current_time()
         async with run(RedisBackplane(url, open_timeout=0.2)):
-            assert 0.2 <= trio.current_time() - started_at < 2
+            assert 0.2 <= trio.current_time() - started_at < PATIENCE
             assert "no answer within 0.2 s" in caplog.text
 
 

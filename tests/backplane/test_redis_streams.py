@@ -450,11 +450,12 @@ async def test_a_time_to_live_is_set_whenever_an_epoch_begins(
 
 
 async def test_messages_that_are_too_old_are_given_to_nobody(redis: RedisServer) -> None:
-    async with run(RedisBackplane(redis.url, mode="streams", stream_max_age=0.2)) as node:
+    async with run(RedisBackplane(redis.url, mode="streams", stream_max_age=2)) as node:
         await publish(node, *[str(number) for number in range(20)])
         place = Position((await node.backplane.read("news", None, 0)).position.epoch, 0)
-        await trio.sleep(0.3)
-        past = await node.backplane.read("news", place, 99)
+        await trio.sleep(2)
+        while (past := await node.backplane.read("news", place, 99)).messages:
+            await trio.sleep(0.1)
         assert past == Past(Position(place.epoch, 20), ())
         await publish(node, *[str(number) for number in range(20, 25)])
         past = await node.backplane.read("news", place, 99)
@@ -586,7 +587,7 @@ async def test_a_read_does_not_wait_for_a_redis_that_is_away(
         redis.stall()
         with pytest.raises(BackplaneError, match="Connection lost"):
             await node.backplane.read("news", None, 9)
-        assert "it has been silent for 0.3 s" in caplog.text
+        await wait_until(lambda: "it has been silent for 0.3 s" in caplog.text)
         with pytest.raises(BackplaneError, match="is away"):
             await node.backplane.read("news", None, 9)
         redis.go_on()

@@ -21,7 +21,7 @@ from trio_ws.backplane import BackplaneMessage, Position, RedisBackplane
 TOPIC = "everybody"
 
 #: For the last message to come, on a busy machine.
-PATIENCE = 50
+PATIENCE = 100
 
 
 class Worker:
@@ -55,8 +55,9 @@ class Worker:
 
 async def main(url: str, mode: Any, name: str, count: int, pause: float) -> None:
     worker = Worker(name)
-    # All that is published is kept: on a busy machine one process may be far behind the others.
-    backplane = RedisBackplane(url, mode=mode, stream_length=inf)
+    # All that is published is kept: on a busy machine one process may be far behind the others, and
+    # Redis may be silent for long.
+    backplane = RedisBackplane(url, mode=mode, stream_length=inf, ping_timeout=PATIENCE)
     backplane.subscribe(TOPIC)
     async with trio.open_nursery() as nursery:
         await nursery.start(backplane.run, worker.deliver, worker.gaps.append, worker.note_attached)

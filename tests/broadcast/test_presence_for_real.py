@@ -50,6 +50,9 @@ async def application():
 #: The default, or one that is over sooner.
 LEASE = 10 if SOAK else 4
 
+#: How many seconds a busy machine may take for what is due.
+SLACK = 20
+
 USERS = [f"user {number}" for number in range(12)]
 
 
@@ -137,11 +140,11 @@ async def test_over_restarts_deaths_and_standstills_all_workers_agree_on_who_is_
                 os.kill(stopped, signal.SIGSTOP)
                 started = trio.current_time()
                 await wait_until_shown(there, [client.user for client in there])
-                assert trio.current_time() - started < LEASE + 5
+                assert trio.current_time() - started < LEASE + SLACK
                 os.kill(stopped, signal.SIGCONT)
                 started = trio.current_time()
                 await wait_until_shown(clients, USERS)
-                assert trio.current_time() - started < 5
+                assert trio.current_time() - started < SLACK
                 assert not any(client.left for client in here)
 
                 # One is killed. Its clients come back before anybody has missed them.

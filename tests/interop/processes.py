@@ -17,7 +17,7 @@ import trio
 ROOT = Path(__file__).parents[2]
 
 #: For everything that a test waits for, a browser's start included, on a busy machine.
-PATIENCE = 60
+PATIENCE = 120
 
 
 def python_peer(name: str) -> tuple[str, ...]:

@@ -178,8 +178,7 @@ async def test_the_head_of_a_frame_and_its_payload_go_into_one_record() -> None:
         assert await ours.receive() == b"x"
         below = theirs.transport_stream
         ours.send_nowait([b"head", b"payload"])
-        with trio.move_on_after(0.1):
-            await theirs.receive_some(1)
+        assert await theirs.receive_some(1) == b"h"
         ours.send_nowait([b"head", b"payload"])
         record = bytes(await below.receive_some())
         assert record[:3] == b"\x17\x03\x03"
@@ -590,9 +589,16 @@ async def test_the_last_byte_counts_as_sent_only_when_the_socket_has_taken_it() 
         received = 0
         other.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw = b""
-        with suppress(trio.WouldBlock), trio.move_on_after(0.05):
+
+        async def read_all_there_is() -> None:
+            nonlocal raw
             while True:
                 raw += await other.receive_some()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_all_there_is)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
         for start in range(0, len(raw), RECORD):
             peer.incoming.write(raw[start : start + RECORD])
             while (piece := peer.reads()) != b"nothing yet":
@@ -940,8 +946,10 @@ async def test_closing_in_the_handshake_says_nothing() -> None:
 async def test_a_goodbye_of_the_peer_is_the_end_and_stays_it(side: str) -> None:
     async with open_through(side) as (ours, theirs):
         await theirs.send_all(b"last words")
-        with trio.move_on_after(0.05):
-            await theirs.unwrap()  # it waits for our goodbye, and keeps TCP open
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(theirs.unwrap)  # it waits for our goodbye, and keeps TCP open
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
         assert not ours.has_left()
         assert await read(ours, 10) == b"last words"
         for _ in range(3):

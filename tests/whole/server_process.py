@@ -35,7 +35,7 @@ LATENCY = 0.05
 CLOSE_TIMEOUT = 1.0
 
 #: A deadline may be exceeded by so many seconds on a busy machine.
-SLACK = 5.0
+SLACK = 8.0
 
 #: As a reserved bit: this frame begins a compressed message.
 COMPRESSED = 4
