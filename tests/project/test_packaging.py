@@ -68,6 +68,7 @@ def test_the_sdist_has_all_that_the_readme_names(built: tuple[Path, Path]) -> No
         *linked,
         "Makefile",
         "LICENSE",
+        "README.md",
         ".ci/run",
         "tests/conftest.py",
         "tests/minimal/alone.py",
