@@ -41,6 +41,9 @@ TICK = 0.02
 #: How far apart two loads may be.
 MARGIN = 0.05
 
+#: The same where each waits for the other side: a busy machine lets one have its turn later.
+MARGIN_IN_FLIGHT = 0.05 if SOAK else 0.3
+
 #: The machine may stop one of them for a moment, and not the other. That it does so each time is
 #: unlikely.
 TRIES = 5
@@ -67,13 +70,15 @@ def bench(port: int, *load: str) -> Seen:
     return Seen(found["per_second"]["received"], found["latency_seconds"]["p50"])
 
 
-def agreeing(ours: Callable[[], Seen], *others: Callable[[], Seen]) -> list[Seen]:
+def agreeing(
+    ours: Callable[[], Seen], *others: Callable[[], Seen], margin: float = MARGIN
+) -> list[Seen]:
     """What they see, ours first, when all are within the margin of ours."""
     tries: list[list[Seen]] = []
     while len(tries) < TRIES:
         tries.append([see() for see in (ours, *others)])
         mine, *theirs = tries[-1]
-        if all(seen.rate == pytest.approx(mine.rate, rel=MARGIN) for seen in theirs):
+        if all(seen.rate == pytest.approx(mine.rate, rel=margin) for seen in theirs):
             return tries[-1]
     pytest.fail(f"they do not agree: {tries}")
 
@@ -119,4 +124,5 @@ async def test_in_flight_it_sees_what_the_loads_of_the_benchmarks_see() -> None:
     async with open_server(serve, compression=None) as server:
         ours = partial(bench, server.port)
         others = [partial(exchange, program) for program in PROGRAMS]
-        await trio.to_thread.run_sync(agreeing, ours, *others)
+        agree = partial(agreeing, margin=MARGIN_IN_FLIGHT)
+        await trio.to_thread.run_sync(agree, ours, *others)

@@ -16,10 +16,11 @@ import trio
 import trio.testing
 
 from tests.handshake.handshake_helpers import HookedStream, read_all, request as upgrade
-from tests.helpers import open_server
+from tests.helpers import AT_ONCE, open_server
 from tests.tls_helpers import tls_contexts
 from tests.web.web_helpers import HTTPClient, TestSite, http
 from trio_ws import WebSocketServer, serve_listeners
+from trio_ws._server import visit
 from trio_ws._transport.opening import hang_up
 from trio_ws._transport.sockets import wrap_stream
 from trio_ws.testing import MemoryListener
@@ -110,8 +111,10 @@ async def test_over_tls_the_log_names_a_client_that_has_left(
 
 
 async def test_over_tls_a_client_that_goes_on_sending_gets_its_answer_and_the_end(
-    tls: TLS,
+    tls: TLS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A second is short where a busy machine runs the client as well, which must read meanwhile.
+    monkeypatch.setattr(visit, "REFUSAL_LINGER", 3.0)
     async with open_server(TestSite().router, ssl_context=tls.server) as server:
         stream = await trio.open_ssl_over_tcp_stream(
             "localhost", server.port, ssl_context=tls.client
@@ -125,7 +128,7 @@ async def test_over_tls_a_client_that_goes_on_sending_gets_its_answer_and_the_en
                         await stream.send_all(b"x" * 1_000_000)
 
             nursery.start_soon(send)
-            with trio.fail_after(9):
+            with trio.fail_after(AT_ONCE):
                 assert (await HTTPClient(stream).response()).status == 413
                 assert await HTTPClient(stream).is_hung_up_on()
             nursery.cancel_scope.cancel()
