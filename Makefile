@@ -87,7 +87,7 @@ sbom: dist
 # What it runs fails where an extra turns out to be needed.
 minimal: .tools/minimal/.installed
 	$(<D)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile tests/minimal/alone.py $(MINIMAL) $(ARGS) \
-	    $(if $(AGAIN),|| { [ $$? = 1 ] && $(<D)/bin/python -m pytest --last-failed --exitfirst -v; })
+	    $(if $(AGAIN),|| { [ $$? = 1 ] && $(<D)/bin/python -m pytest --last-failed --exitfirst -v tests/minimal/alone.py $(MINIMAL); })
 
 oldest: .tools/oldest/.installed $(NODE)/.installed
 	@sh tests/setup/system.sh $(PROGRAMS)
