@@ -670,6 +670,8 @@ async def test_an_option_that_does_not_exist_is_told_with_the_one_that_was_meant
             "did you mean 'trusted_proxies'?",
         ),
         (trio_ws.serve_websocket, ListenerOptions, "user_agent", "clients have one"),
+        (trio_ws.serve_websocket, ListenerOptions, "origin", "did you mean 'origins'?"),
+        (trio_ws.open_websocket_url, ClientOptions, "origins", "did you mean 'origin'?"),
         (RedisBackplane, RedisOptions, "ssl", "did you mean 'ssl_context'?"),
         (RedisBackplane, RedisOptions, "maxlen", "did you mean 'stream_length'?"),
     ],

@@ -477,7 +477,8 @@ def make_options(
     meant = what_was_meant(name, {*names, *own} - {"options"})
     hint = f"; did you mean {meant!r}?" if meant else ""
     for other, side in ((ClientOptions, "clients"), (ListenerOptions, "servers")):
-        if name in inspect.signature(other).parameters:
+        # `origin` of a client and `origins` of a server are taken for each other.
+        if name in inspect.signature(other).parameters and meant not in (f"{name}s", name[:-1]):
             hint = f"; {side} have one"
     raise TypeError(f"{called}() has no option {name!r}{hint}")
 

@@ -6,15 +6,30 @@ not thread-safe. But much would seem to work from another thread until the two t
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from typing import Final
+
 import trio
+
+#: The name of the module that ``trio-ws serve`` is importing, if it is.
+IMPORTING: Final = ContextVar("IMPORTING", default="")
 
 
 def check_in_trio(name: str) -> None:
-    """Raise `RuntimeError` unless a trio task is running. A later error would be obscure."""
+    """Raise `RuntimeError` unless a trio task is running, and the program is meant to do things.
+
+    A later error would be obscure. So would a server that a module starts while it is imported: it
+    would keep the command from serving that module.
+    """
     if not trio.lowlevel.in_trio_task():
         raise RuntimeError(
             f"{name}() needs trio, and no trio task is running here: start the program with "
             "trio.run(main), not with asyncio.run; in a thread, call it with trio.from_thread.run"
+        )
+    if module := IMPORTING.get():
+        raise RuntimeError(
+            f"{module!r} calls {name}() while it is imported: put its trio.run(…) under "
+            "if __name__ == '__main__':"
         )
 
 

@@ -215,5 +215,9 @@ if __name__ == "__main__":
     except* KeyboardInterrupt:
         pass
     except* OSError as group:
-        problem = f"Cannot serve on port {arguments.port} (try --port 0): {group.exceptions[0]}"
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        how = "try --port 0; with make, ARGS=--port=0"
+        problem = f"Cannot serve on port {arguments.port} ({how}): {error}"
     sys.exit(problem)

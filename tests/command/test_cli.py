@@ -262,6 +262,29 @@ def test_a_module_that_raises_is_shown_from_its_first_line(
     assert last == "trio-ws: 'broken' cannot be imported"
 
 
+def test_a_module_that_serves_while_it_is_imported_is_told_so(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "program.py").write_text(
+        """
+import trio
+from trio_ws import serve_websocket
+
+async def handler(ws):
+    pass
+
+trio.run(serve_websocket, handler, "127.0.0.1", 0)
+"""
+    )
+    assert run("serve", "program:handler") == 1
+    *_, error, last = capsys.readouterr().err.splitlines()
+    assert error == (
+        "RuntimeError: 'program' calls serve_websocket() while it is imported: put its trio.run(…) "
+        "under if __name__ == '__main__':"
+    )
+    assert last == "trio-ws: 'program' cannot be imported"
+
+
 def test_a_module_that_lacks_another_is_shown_with_its_traceback(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,7 +130,9 @@ async def test_a_port_that_is_taken_is_said_so_in_one_line() -> None:
             running(COUNTER, "--port", str(port)) as another,
         ):
             line = await another.read_line()
-            assert line.startswith(f"Cannot serve on port {port} (try --port 0): ")
+            how = "try --port 0; with make, ARGS=--port=0"
+            assert line.startswith(f"Cannot serve on port {port} ({how}): ")
+            assert "ddress already in use" in line
             assert await another.process.wait() == 1
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, cast
 
 from .._arguments import check_async
 from .._server.handlers import Handler
+from .._threads import IMPORTING
 from .exits import USAGE, CommandFailed
 
 #: A function that gives an async context manager, which yields the handler. An application with
@@ -48,6 +49,7 @@ def _import(name: str) -> ModuleType:
     directory = str(Path.cwd())
     if directory not in sys.path:
         sys.path.insert(0, directory)
+    token = IMPORTING.set(name)
     try:
         return importlib.import_module(name)
     except Exception as exc:
@@ -56,6 +58,8 @@ def _import(name: str) -> ModuleType:
                 f"there is no module {exc.name!r}, neither here nor installed", USAGE
             ) from None
         raise CommandFailed(f"{name!r} cannot be imported") from exc
+    finally:
+        IMPORTING.reset(token)
 
 
 def _checked(name: str, found: object) -> Application:
