@@ -560,7 +560,7 @@ async def test_a_client_whose_state_cannot_be_had_is_told_to_come_back(
         await client.say("subscribe", topic=topic)
         with pytest.raises(ConnectionLost) as caught:
             await client.hear()
-        assert caught.value.reason.code == 1013
+        assert (caught.value.reason.code, caught.value.reason.reason) == (1013, "no state")
         assert app.live.publish(1, topic) == 0
     assert "ZeroDivisionError" in caplog.text
     caplog.clear()
