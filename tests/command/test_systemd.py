@@ -22,7 +22,7 @@ from tests.command.cli_helpers import (
     serving,
     socket_activate,
 )
-from tests.helpers import HOST, REQUEST, free_port
+from tests.helpers import HOST, REQUEST, Options, free_port
 from trio_ws import open_websocket_url
 from trio_ws._command.systemd import ServiceManager
 
@@ -40,6 +40,10 @@ async def activated(
     async with running("serve", *arguments, starter=starter, cwd=directory) as command:
         await command.read_until("Listening on")
         yield command
+
+
+#: A client whose connection starts the service waits for that, too.
+UNTIL_STARTED: Options = {"open_timeout": PATIENCE}
 
 
 async def wake(path: Path) -> None:
@@ -62,12 +66,12 @@ async def test_all_sockets_that_systemd_passes_are_served(tmp_path: Path, worker
             listen=(f"{HOST}:{port}", str(path)),
         ) as command:
             url = f"ws://{HOST}:{port}/"
-            async with open_websocket_url(f"{url}who") as ws:
+            async with open_websocket_url(f"{url}who", **UNTIL_STARTED) as ws:
                 number, _ = await ws.receive_json()
                 assert number in ([None] if workers == "1" else ["1", "2"])
             found = await command.read_until("Serving on .*")
             assert found[0].startswith(f"Serving on {url} and the Unix socket {path}")
-            async with open_websocket_url("ws://localhost/", path=path) as ws:
+            async with open_websocket_url("ws://localhost/", path=path, **UNTIL_STARTED) as ws:
                 await ws.send("hello")
                 assert await ws.receive() == "hello"
                 command.process.send_signal(signal.SIGTERM)
@@ -136,7 +140,7 @@ async def accepted_by_all(path: Path, workers: int) -> None:
     """Wait until every worker has accepted somebody after those who have come before."""
     numbers: set[object] = set()
     while len(numbers) < workers:
-        async with open_websocket_url("ws://localhost/who", path=path) as ws:
+        async with open_websocket_url("ws://localhost/who", path=path, **UNTIL_STARTED) as ws:
             numbers.add((await ws.receive_json())[1])
 
 
@@ -146,7 +150,7 @@ async def test_a_service_on_a_socket_of_systemd_may_drain(tmp_path: Path) -> Non
         async with activated(
             tmp_path, "chat:handler", "--drain", "1000", *FAST, listen=(str(path),)
         ) as command:
-            async with open_websocket_url("ws://localhost/", path=path) as ws:
+            async with open_websocket_url("ws://localhost/", path=path, **UNTIL_STARTED) as ws:
                 command.process.send_signal(signal.SIGTERM)
                 await command.read_until("SIGTERM: draining 1 connections")
                 async with await trio.open_unix_socket(path) as stream:
@@ -256,7 +260,7 @@ async def test_what_the_application_starts_inherits_no_socket(tmp_path: Path, wo
     options = ["--workers", workers, *FAST]
     with trio.fail_after(PATIENCE):
         async with activated(tmp_path, "curious:handler", *options, listen=(str(path),)) as command:
-            async with open_websocket_url("ws://localhost/", path=path) as ws:
+            async with open_websocket_url("ws://localhost/", path=path, **UNTIL_STARTED) as ws:
                 seen = str(await ws.receive())
             assert await command.stop(signal.SIGTERM) == 0
     assert "pipe:" in seen
@@ -379,7 +383,7 @@ async def test_a_supervisor_shows_life_only_while_all_its_workers_do(
             async with serving(tmp_path, "handler", "--workers", "2", *FAST) as (command, url):
                 assert "READY" in (await manager.hear_until("READY"))[-1]
                 await manager.hear_until("WATCHDOG")
-                async with open_websocket_url(f"{url}who") as ws:
+                async with open_websocket_url(f"{url}who", **UNTIL_STARTED) as ws:
                     _, process = await ws.receive_json()
                     os.kill(process, signal.SIGSTOP)
                     quiet = False
