@@ -13,9 +13,9 @@ AGAIN ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NODE := tests/interop/node/node_modules
-# What the suite needs that is no package of Python or Node.js.
+# The suite needs these programs beside packages of Python and Node.js.
 PROGRAMS := chromium curl haproxy libatomic microsocks nginx node redis-server systemd tinyproxy wrk
-# What the suite has in the two environments with the oldest versions.
+# The dependency group of each environment with the oldest versions.
 GROUP_OF_minimal := pytest
 GROUP_OF_oldest := test
 # The folders of the suite that need no extra, and no other program; without half a minute of measuring.
@@ -75,7 +75,7 @@ dist: .venv/.group-dist
 	SOURCE_DATE_EPOCH=1700000000 $(BIN)/python -m hatchling build --directory dist
 	$(BIN)/twine check --strict dist/*
 
-# What the wheel requires, from an environment that has nothing else, as CycloneDX has it.
+# The requirements of the wheel, in CycloneDX format, from an environment that has nothing else.
 sbom: dist
 	rm -rf .tools/sbom
 	$(BIN)/python -m venv --without-pip .tools/sbom
@@ -84,7 +84,7 @@ sbom: dist
 	@mkdir -p build
 	$(BIN)/cyclonedx-py environment --output-reproducible --output-file build/sbom.json .tools/sbom
 
-# What it runs fails where an extra turns out to be needed.
+# A test in these folders that needs an extra fails here.
 minimal: .tools/minimal/.installed
 	$(<D)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile tests/minimal/alone.py $(MINIMAL) $(ARGS) \
 	    $(if $(AGAIN),|| { [ $$? = 1 ] && $(<D)/bin/python -m pytest --last-failed --exitfirst -v tests/minimal/alone.py $(MINIMAL); })

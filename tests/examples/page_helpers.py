@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from tests.examples.scripts import PATIENCE, command
 
@@ -37,8 +45,18 @@ PHONE: dict[str, Any] = {
 }
 
 
-def browser_options() -> dict[str, Any]:
-    return {"executable_path": shutil.which("chromium"), "args": BROWSER_FLAGS}
+@contextmanager
+def launched(*flags: str) -> Generator[Browser, None, None]:
+    """Chromium, in which what is expected may take as long as on a busy machine."""
+    expect.set_options(timeout=PATIENCE * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=[*BROWSER_FLAGS, *flags]
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 class ServerProcess:
@@ -138,6 +156,17 @@ class Tabs:
     def close(self) -> None:
         for context in self._contexts:
             context.close()
+
+
+@contextmanager
+def opened_tabs(browser: Browser) -> Generator[Tabs, None, None]:
+    """Tabs in which nothing may go wrong that the test does not take out of `problems`."""
+    tabs = Tabs(browser)
+    try:
+        yield tabs
+        assert tabs.problems == []
+    finally:
+        tabs.close()
 
 
 _UNNAMED = """() => [...document.querySelectorAll("button, input, canvas, fieldset")]

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tests.examples.page_helpers import ServerProcess, browser_options
+from tests.examples.page_helpers import ServerProcess, launched
 
 #: The name of a host of the attacker, whose address is ours by now (DNS rebinding).
 REBOUND = "rebound.example"
@@ -54,14 +54,8 @@ GOT_IN, REFUSED = "welcome", "closed with 1006"
 
 @pytest.fixture(scope="module")
 def browser() -> Generator[Browser, None, None]:
-    options = browser_options()
-    options["args"] = [*options["args"], *FLAGS]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**options)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with launched(*FLAGS) as browser:
+        yield browser
 
 
 @pytest.fixture

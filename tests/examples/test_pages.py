@@ -17,32 +17,31 @@ from typing import Any
 
 import pytest
 import trio
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.backplane.redis_server import RedisServer
-from tests.examples.page_helpers import DESKTOP, PHONE, Tabs, browser_options, keep, serving
-from tests.examples.scripts import PATIENCE, command, output_of
+from tests.examples.page_helpers import (
+    DESKTOP,
+    PHONE,
+    Tabs,
+    keep,
+    launched,
+    opened_tabs,
+    serving,
+)
+from tests.examples.scripts import command, output_of
 
 
 @pytest.fixture(scope="module")
 def browser() -> Generator[Browser, None, None]:
-    expect.set_options(timeout=PATIENCE * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**browser_options())
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture
 def tabs(browser: Browser) -> Generator[Tabs, None, None]:
-    tabs = Tabs(browser)
-    try:
+    with opened_tabs(browser) as tabs:
         yield tabs
-        assert tabs.problems == []
-    finally:
-        tabs.close()
 
 
 def number(page: Page, selector: str) -> float:

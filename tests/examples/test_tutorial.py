@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 import trio
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from examples.tutorial.step7_processes.app import application
 from tests.backplane.redis_server import run_redis
 from tests.command.cli_helpers import Command, running
 from tests.command.terminals import Terminal, in_terminal
-from tests.examples.page_helpers import Tabs, browser_options
+from tests.examples.page_helpers import Tabs, launched, opened_tabs
 from tests.examples.scripts import EXAMPLES, PATIENCE
 from tests.helpers import free_port
 from tests.project.pages import PORT, ROOT
@@ -285,23 +285,14 @@ async def test_several_processes_are_one_application(
 
 @pytest.fixture(scope="module")
 def browser() -> Generator[Browser, None, None]:
-    expect.set_options(timeout=PATIENCE * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**browser_options())
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture
 def tabs(browser: Browser) -> Generator[Tabs, None, None]:
-    tabs = Tabs(browser)
-    try:
+    with opened_tabs(browser) as tabs:
         yield tabs
-        assert tabs.problems == []
-    finally:
-        tabs.close()
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.backplane.redis_server import RedisServer
-from tests.examples.page_helpers import ServerProcess, Tabs, browser_options, serving
+from tests.examples.page_helpers import ServerProcess, Tabs, launched, serving
 from tests.examples.scripts import PATIENCE
 
 SOAK = bool(os.environ.get("TRIO_WS_SOAK"))
@@ -46,13 +46,8 @@ WATCH = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Generator[Browser, None, None]:
-    expect.set_options(timeout=PATIENCE * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**browser_options())
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with launched() as browser:
+        yield browser
 
 
 def end(server: ServerProcess) -> None:
