@@ -18,9 +18,9 @@ A drain that comes before cuts nothing short. A client that asks for a WebSocket
 503, and a page is answered as the last one. Where other processes go on with the same sockets,
 nobody who was accepted is turned away: such a drain waits until all are through their handshakes.
 
-A client for which there is no room by `max_connections` is a guest. It has `REFUSAL_LINGER` to say
-what it wants: for a WebSocket it gets 503, but a page it gets, so that a server which is full still
-answers health checks. There are no more than `MOST_GUESTS` such pages at a time.
+A client that comes beyond `max_connections` is a guest. It has `REFUSAL_LINGER` to send its
+request. A WebSocket is refused with 503; a page is served, so that a full server still answers
+health checks. At most `MOST_GUESTS` such pages are served at a time.
 
 `Shutdown.cutting_short` is around each wait that a shutdown ends. A request that is all here, and
 that no hook is asked about, needs no wait, and so costs no cancel scope.
